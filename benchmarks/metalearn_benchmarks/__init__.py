@@ -1,0 +1,1 @@
+"""The harness: methods and experiments as data, runs, records and reports."""

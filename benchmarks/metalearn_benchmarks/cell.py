@@ -1,0 +1,253 @@
+"""One run: from a cell to its record."""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from metalearn_core import (
+    BaseLearner,
+    Clipping,
+    Event,
+    Observer,
+    Settings,
+    Task,
+    TaskFamily,
+    TaskStream,
+    Trained,
+    UpdateRule,
+    UsageError,
+    evaluate,
+    forked_rng,
+    make_base_learner,
+    make_rule,
+    make_task_family,
+    meta_train,
+    observers,
+    seeded_generator,
+    trajectory,
+    unknown,
+)
+from metalearn_core.registry import make_observer
+from torch import Tensor
+
+from metalearn_benchmarks import records
+from metalearn_benchmarks.catalogue import Cell
+from metalearn_benchmarks.pretrain import FlatFamily, Head
+from metalearn_benchmarks.statistics import summary
+
+
+def settings_of(cell: Cell) -> Settings:
+    """The cell's settings as the core takes them; UsageError names what it does not know."""
+    given = dict(cell.method.settings)
+    known = {field.name for field in attrs.fields(Settings)}
+    for key in given:
+        if key not in known:
+            raise unknown(f"setting of method {cell.name!r}", key, known)
+    for key in ("inner_clip", "outer_clip"):
+        if isinstance(given.get(key), Mapping):
+            if set(given[key]) != {"by", "limit"}:
+                raise UsageError(f"method {cell.name!r}: {key} needs the keys by and limit")
+            given[key] = Clipping(**given[key])
+    return Settings(**given)
+
+
+def device_of(name: str) -> torch.device:
+    """A device that this machine has; UsageError for another."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(
+            f"device {name!r} cannot be used here: {str(error).splitlines()[0]}"
+        ) from error
+    return device
+
+
+@attrs.frozen(eq=False)
+class Parts:
+    """What a cell is made of, built: this is where bad options show."""
+
+    family: TaskFamily
+    learner: BaseLearner
+    rule: UpdateRule
+    settings: Settings
+    generator: torch.Generator
+
+    @classmethod
+    def of(cls, cell: Cell) -> Parts:
+        """Build the parts. The seed decides θ⁰, the same for every method, and φ."""
+        family = make_task_family(cell.family.name, **cell.family.options)
+        learner = make_base_learner(cell.learner.name, **cell.learner.options)
+        learner = learner.to(device_of(cell.device))
+        generator = seeded_generator("weights", cell.seed)
+        tested = learner
+        if cell.method.adapts == "head":
+            tested, _ = Head(learner).alone(learner.initial(seeded_generator("unused")))
+        with forked_rng(generator):
+            rule = make_rule(cell.method.rule, tested.layout, **cell.method.options)
+        return cls(family, learner, rule.to(learner.device), settings_of(cell), generator)
+
+
+def resolved(cell: Cell) -> dict[str, Any]:
+    """The cell as its `experiment.toml` says it: every setting and option, nothing left to a default."""
+    plain = cell.as_toml()
+    settings = attrs.asdict(settings_of(cell))
+    plain["method"]["settings"] = {k: v for k, v in settings.items() if v is not None}
+    return plain
+
+
+def run_cell(cell: Cell, directory: Path, watchers: Sequence[Observer]) -> dict[str, Any]:
+    """Train, test and record one cell, or finish what was begun of it; returns its result."""
+    torch.set_num_threads(cell.threads)
+    folder = directory / cell.folder
+    plain = resolved(cell)
+    records.write_cell(folder, plain)
+    parts = Parts.of(cell)
+    clock = MetricsLog(folder / records.METRICS)
+    strangers = [make_observer(name, plain) for name in observers()]
+    trained = _train(cell, parts, folder, [clock, *strangers, *watchers])
+    rule, learner, theta = _start(cell, parts, trained)
+    steps, clip = parts.settings.evaluation_steps, parts.settings.inner_clip
+    seed = parts.settings.task_seed
+    scores = evaluate(
+        rule, learner, theta, parts.family, split="test", tasks=cell.test_tasks, steps=steps,
+        clip=clip, task_seed=seed, batch=parts.settings.evaluation_batch,
+    )  # fmt: skip
+    task = TaskStream(parts.family, "test", seed, learner.device, learner.dtype).take(0, 1)
+    result = {
+        "higher_is_better": learner.higher_is_better,
+        "scores": {cell.family.name: [[_rounded(x) for x in row] for row in scores.tolist()]},
+        "summary": summary(scores[:, -1].double().numpy()),
+        "validations": trained.validations,
+        "best_position": trained.best.position,
+        "diverged": trained.diverged,
+        "curves": _curves(rule, learner, theta, task, steps, clip),
+        "meta_parameters": sum(p.numel() for p in rule.parameters()),
+        "parameters": learner.layout.size,
+        "seconds": clock.seconds,
+        **_provenance(cell, learner.device),
+    }
+    records.write_result(folder, result)
+    return result
+
+
+def _train(cell: Cell, parts: Parts, folder: Path, watchers: Sequence[Observer]) -> Trained:
+    """Obtain θ⁰ (and φ): by meta-training, by pretraining, or at random."""
+    family, settings = parts.family, parts.settings
+    if cell.method.start == "random":
+        settings = attrs.evolve(settings, tasks=0)
+    if cell.method.start == "pretrained":
+        family = FlatFamily(family, cell.method.minibatch)
+        settings = attrs.evolve(settings, steps=0, test_steps=None, outer_clip=None)
+    return meta_train(
+        parts.rule, parts.learner, family, settings,
+        generator=parts.generator, checkpoint=folder / records.CHECKPOINT, observers=watchers,
+    )  # fmt: skip
+
+
+def _start(cell: Cell, parts: Parts, trained: Trained) -> tuple[UpdateRule, BaseLearner, Tensor]:
+    """What is tested: the best state, or only the head of it."""
+    rule, theta = trained.at_best()
+    if cell.method.adapts == "head":
+        return rule, *Head(parts.learner).alone(theta)
+    return rule, parts.learner, theta
+
+
+@torch.no_grad()
+def _curves(
+    rule: UpdateRule,
+    learner: BaseLearner,
+    theta: Tensor,
+    stacked: Task,
+    steps: int,
+    clip: Clipping | None,
+) -> dict[str, Any] | None:
+    """What the method predicts on one unseen task after 0, 1 and T steps, where inputs are scalars."""
+    task = stacked[0]
+    if task.query.inputs.shape[1:] != (1,) or task.query.targets.shape[1:] != (1,):
+        return None
+    order = task.query.inputs.flatten().argsort()
+    inputs = task.query.inputs[order]
+    path = trajectory(rule, learner, theta, task.support, steps=steps, clip=clip)
+    predictions = {
+        str(t): learner.predict(now, inputs).flatten().tolist()
+        for t, (now, _) in enumerate(path)
+        if t in (0, 1, steps)
+    }
+    return {
+        "support": [task.support.inputs.flatten().tolist(), task.support.targets.flatten().tolist()],
+        "query": [inputs.flatten().tolist(), task.query.targets[order].flatten().tolist()],
+        "predictions": predictions,
+    }
+
+
+def _rounded(value: float) -> float:
+    """A float32 in as few digits as tell it apart."""
+    return float(f"{value:.9g}")
+
+
+def _provenance(cell: Cell, device: torch.device) -> dict[str, Any]:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    name = platform.processor() or platform.machine()
+    if device.type == "cuda":
+        peak, name = torch.cuda.max_memory_allocated(device), torch.cuda.get_device_name(device)
+    packages = ("metalearn-core", "metalearn-benchmarks", "torch", "higher")
+    return {
+        "peak_memory_bytes": peak,
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "commit": _commit(),
+        "device": f"{device.type}: {name}",
+        "engine": cell.method.settings.get("engine", "eager"),
+        "threads": cell.threads,
+        "seeds_together": [cell.seed],
+        "protocol": "paper",
+    }
+
+
+def _commit() -> str | None:
+    """The git commit that this file is of, where it lies in a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        run = subprocess.run(  # noqa: S603
+            ["git", "-C", str(here), "rev-parse", "HEAD"],  # noqa: S607
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return run.stdout.strip()
+
+
+class MetricsLog:
+    """Observer that keeps `metrics.jsonl`, one line per validation, and the time spent in all."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines: list[dict[str, float]] = []
+        self.before, self.since = 0.0, time.monotonic()
+        if path.exists():
+            self.lines = [json.loads(line) for line in path.read_text().splitlines()]
+            self.before = max((line["seconds"] for line in self.lines), default=0.0)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the run, over all its sittings, from the last validation that each reached."""
+        return self.before + time.monotonic() - self.since
+
+    def __call__(self, event: Event) -> None:
+        if event.kind == "validation":
+            # a run that was cut off may validate again where it had a line already
+            self.lines = [line for line in self.lines if line["position"] < event.position]
+            values = {key: float(value) for key, value in event.values.items()}
+            self.lines.append({"position": event.position, "seconds": self.seconds, **values})
+            text = "".join(json.dumps(line) + "\n" for line in self.lines)
+            records.write_atomically(self.path, text)

@@ -1,0 +1,31 @@
+"""The base-learners of the paper's experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from metalearn_core import BaseLearner, UsageError
+from torch import nn
+
+
+def multilayer_perceptron(
+    hidden: Sequence[int] = (40, 40), inputs: int = 1, outputs: int = 1
+) -> BaseLearner:
+    """A ReLU network under the mean squared error; 1-40-40-1 is the paper's for sine regression.
+
+    Weights are drawn as `nn.Linear` draws them, biases start at 0 (as in the authors' program).
+    """
+    widths = [inputs, *hidden, outputs]
+    if not all(isinstance(width, int) and width > 0 for width in widths):
+        raise UsageError(f"widths must be integers >= 1, got {widths}")
+    layers: list[nn.Module] = []
+    for before, after in zip(widths[:-1], widths[1:], strict=True):
+        layers += [nn.Linear(before, after), nn.ReLU()]
+    return BaseLearner(nn.Sequential(*layers[:-1]), nn.functional.mse_loss, initialise=_no_bias)
+
+
+def _no_bias(module: nn.Module) -> None:
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            part.reset_parameters()
+            nn.init.zeros_(part.bias)

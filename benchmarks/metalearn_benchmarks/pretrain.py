@@ -1,0 +1,59 @@
+"""Ordinary pretraining seen as meta-training with T = 0: a task is a minibatch of the flat data."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from metalearn_core import BaseLearner, Batch, Task, TaskFamily
+from torch import Tensor
+
+
+class FlatFamily:
+    """Minibatches drawn with replacement from `family.examples(split)`, each one a task."""
+
+    def __init__(self, family: TaskFamily, minibatch: int) -> None:
+        self.family, self.minibatch = family, minibatch
+        self._examples: dict[str, Batch] = {}
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return self.family.splits
+
+    def examples(self, split: str) -> Batch:
+        if split not in self._examples:
+            self._examples[split] = self.family.examples(split)
+        return self._examples[split]
+
+    def sample(self, split: str, count: int, generator: torch.Generator) -> Task:
+        flat = self.examples(split)
+        chosen = torch.randint(len(flat), (count, self.minibatch), generator=generator)
+        batch = Batch(flat.inputs[chosen], flat.targets[chosen], stacked=True)
+        return Task(batch, batch, stacked=True)
+
+
+class Head:
+    """The last layer of a learner: what a method with `adapts = "head"` may touch."""
+
+    def __init__(self, learner: BaseLearner) -> None:
+        self.learner = learner
+
+    @cached_property
+    def name(self) -> str:
+        """The last submodule that has parameters of its own."""
+        own = [
+            name
+            for name, part in self.learner.module.named_modules()
+            if any(p.requires_grad for p in part.parameters(recurse=False))
+        ]
+        return own[-1]
+
+    def alone(self, theta: Tensor) -> tuple[BaseLearner, Tensor]:
+        """The learner at θ `[n]` with all but the head frozen, and the head's own θ."""
+        module = self.learner.module_at(theta)
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(name.startswith(f"{self.name}.") or not self.name)
+        head = self.learner.with_module(module)
+        parameters = dict(module.named_parameters())
+        return head, head.layout.flatten({n: parameters[n].detach() for n in head.layout.names})
+

@@ -1,0 +1,180 @@
+"""Records: what a finished run leaves on disk. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import tomli_w
+from metalearn_core.errors import UsageError
+
+FORMAT = 1
+EXPERIMENT, RESULT, METRICS, CHECKPOINT = (
+    "experiment.toml", "result.json", "metrics.jsonl", "checkpoint.pt",
+)  # fmt: skip
+
+
+def write_atomically(path: Path, data: bytes | str) -> None:
+    """Write a whole file or none: a reader sees the old or the new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror}); use another --out") from error
+
+
+@attrs.frozen(eq=False)
+class Record:
+    """A finished run: where it lies, what was asked for, what came out."""
+
+    folder: Path
+    cell: dict[str, Any]
+    result: dict[str, Any]
+
+    @property
+    def experiment(self) -> str:
+        """Name of the experiment."""
+        return str(self.cell["experiment"])
+
+    @property
+    def setting(self) -> str:
+        """Family, ways and shots."""
+        return str(self.cell["setting"])
+
+    @property
+    def method(self) -> str:
+        """Name of the method, with whatever was overridden in it."""
+        return str(self.cell["name"])
+
+    @property
+    def title(self) -> str:
+        """The method's name for people."""
+        given, own = self.cell["method"]["title"], self.method.partition(",")
+        return str(given if not own[2] or given == self.method else f"{given} ({own[2]})")
+
+    @property
+    def seed(self) -> int:
+        """The seed of the initial weights."""
+        return int(self.cell["seed"])
+
+    @property
+    def steps(self) -> int:
+        """T at test."""
+        return len(self.scores[0]) - 1
+
+    @property
+    def scores(self) -> list[list[float]]:
+        """Of the family trained on: a row per test task, a column per inner step 0 ... T."""
+        rows: list[list[float]] = self.result["scores"][self.cell["family"]["name"]]
+        return rows
+
+    @property
+    def final(self) -> list[float]:
+        """The score after T steps, per test task."""
+        return [row[-1] for row in self.scores]
+
+
+def read_cell(folder: Path) -> dict[str, Any] | None:
+    """What a run's folder was asked for, or None where there is nothing."""
+    path = folder / EXPERIMENT
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read ({error}); move its folder away") from error
+
+
+def write_cell(folder: Path, cell: dict[str, Any]) -> None:
+    """Write what a run is asked for."""
+    write_atomically(folder / EXPERIMENT, tomli_w.dumps(cell))
+
+
+def write_result(folder: Path, result: dict[str, Any]) -> None:
+    """Write what came out; from then on the run is finished."""
+    write_atomically(folder / RESULT, json.dumps({"format": FORMAT, **result}))
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run has its result."""
+    return (folder / RESULT).exists()
+
+
+def read_record(folder: Path) -> Record:
+    """One finished run."""
+    cell = read_cell(folder)
+    path = folder / RESULT
+    if cell is None:
+        raise UsageError(f"{path}: there is no {EXPERIMENT} beside it; move its folder away")
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read ({error}); move its folder away") from error
+    if not isinstance(result, dict) or result.get("format") != FORMAT:
+        raise UsageError(
+            f"{path}: not a record of format {FORMAT}; it was written by another version of metalearn"
+        )
+    return Record(folder, cell, result)
+
+
+def read_records(directory: Path) -> list[Record]:
+    """Every finished run below a folder, by experiment, setting, method and seed."""
+    if not directory.is_dir():
+        raise UsageError(f"{directory}: there is no such folder; give the --out of a run")
+    found = [read_record(path.parent) for path in sorted(directory.rglob(RESULT))]
+    return sorted(found, key=lambda r: (r.experiment, r.setting, r.method, r.seed))
+
+
+def unfinished(directory: Path) -> Iterator[Path]:
+    """The folders of runs that were begun and have no result."""
+    for path in sorted(directory.rglob(EXPERIMENT)):
+        if not is_finished(path.parent):
+            yield path.parent
+
+
+def require_same_experiment(directory: Path, wanted: dict[str, Any]) -> None:
+    """Refuse a DIR whose runs of this experiment were asked for with other numbers.
+
+    A table over runs of unlike size or tasks would compare what cannot be compared, so all that the
+    runs of one setting share must be the same in `directory` and in `wanted`.
+    """
+    place = directory / wanted["experiment"] / wanted["setting"]
+    for path in sorted(place.rglob(EXPERIMENT)):
+        found = read_cell(path.parent) or {}
+        theirs, ours = _shared(found), _shared(wanted)
+        if found.get("name") == wanted["name"]:
+            theirs, ours = _flat(found), _flat(wanted)
+        for key in sorted({*theirs, *ours} - {"seed"}):
+            if theirs.get(key) != ours.get(key):
+                raise UsageError(
+                    f"{directory}: it holds another experiment: {key} is {theirs.get(key)!r} in"
+                    f" {path.parent.relative_to(directory)} and {ours.get(key)!r} here; use another --out"
+                )
+
+
+def _shared(cell: dict[str, Any]) -> dict[str, Any]:
+    """What all methods of a setting have in common, by dotted key."""
+    own = {"name", "seed", "method", "device", "threads"}
+    flat = _flat({key: value for key, value in cell.items() if key not in own})
+    for key in ("tasks", "validation_tasks", "task_seed"):
+        flat[f"settings.{key}"] = cell.get("method", {}).get("settings", {}).get(key)
+    return flat
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        return {path: value}
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat.update(_flat(inner, f"{path}.{key}".lstrip(".")))
+    return flat

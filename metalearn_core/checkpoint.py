@@ -1,0 +1,51 @@
+"""Checkpoints: written whole or not at all, read without trusting them."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metalearn_core.errors import UsageError
+
+FORMAT = 1
+
+
+def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
+    """Write tensors and plain containers to `path` atomically: a reader sees the old or the new file.
+
+    Raises UsageError where the folder cannot be written.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save({"format": FORMAT, **payload}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        raise UsageError(f"checkpoint {path}: cannot be written ({error})") from error
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, tensors and plain containers only.
+
+    Raises UsageError where the file is unreadable, truncated, foreign or of a newer format.
+    """
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UsageError(
+            f"checkpoint {path}: cannot be read ({reason}); move it away to start anew"
+        ) from error
+    if not isinstance(payload, dict) or payload.get("format") != FORMAT:
+        raise UsageError(
+            f"checkpoint {path}: not of format {FORMAT}; it was written by something else or by"
+            " another version; move it away to start anew"
+        )
+    return payload

@@ -1,0 +1,207 @@
+"""A base-learner: any module seen as a pure function of one flat parameter vector θ."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from metalearn_core.errors import UsageError
+from metalearn_core.task import Batch
+
+Criterion = Callable[[Tensor, Tensor], Tensor]
+
+
+@contextmanager
+def forked_rng(generator: torch.Generator) -> Iterator[None]:
+    """Torch's global CPU generator seeded from `generator`, and put back as it was afterwards."""
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def reset_every_parameter(module: nn.Module) -> None:
+    """Call `reset_parameters` of every submodule that has one: torch's own initialisation."""
+    for part in module.modules():
+        reset = getattr(part, "reset_parameters", None)
+        if callable(reset):
+            reset()
+
+
+@attrs.frozen
+class ParameterLayout:
+    """Where each trainable parameter of a module lies in one vector θ ∈ Rⁿ."""
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, module: nn.Module) -> ParameterLayout:
+        """The layout of the parameters with `requires_grad`, in the module's order."""
+        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        return cls(tuple(name for name, _ in named), tuple(tuple(p.shape) for _, p in named))
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of coordinates of each parameter."""
+        return [math.prod(shape) for shape in self.shapes]
+
+    @property
+    def size(self) -> int:
+        """n, the number of coordinates of θ."""
+        return sum(self.sizes)
+
+    def flatten(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """`{name: tensor}` to `[n]`. Raises UsageError where a name or a shape does not fit."""
+        if set(parameters) != set(self.names):
+            raise UsageError(
+                f"ParameterLayout: expected parameters {sorted(self.names)},"
+                f" got {sorted(parameters)}"
+            )
+        for name, shape in zip(self.names, self.shapes, strict=True):
+            if tuple(parameters[name].shape) != shape:
+                raise UsageError(
+                    f"ParameterLayout: parameter {name!r} has shape"
+                    f" {tuple(parameters[name].shape)}, expected {shape}"
+                )
+        if not self.names:
+            return torch.empty(0)
+        return torch.cat([parameters[name].reshape(-1) for name in self.names])
+
+    def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
+        """`[..., n]` to `{name: [..., *shape]}`. Raises UsageError where n is another."""
+        if theta.ndim < 1 or theta.shape[-1] != self.size:
+            raise UsageError(
+                f"ParameterLayout: expected a vector of {self.size} coordinates,"
+                f" got shape {tuple(theta.shape)}"
+            )
+        # split, not slicing: its backward is one concatenation instead of one padded sum per parameter
+        parts = torch.split(theta, self.sizes, dim=-1)
+        return {
+            name: part.reshape(*theta.shape[:-1], *shape)
+            for name, shape, part in zip(self.names, self.shapes, parts, strict=True)
+        }
+
+
+class BaseLearner:
+    """Any `nn.Module` as a pure function of θ ∈ Rⁿ, its trainable parameters in one vector.
+
+    Frozen parameters (`requires_grad=False`) and buffers are constants: adapting the head alone is
+    freezing the rest. The module is copied and never written to.
+
+    Args:
+        module: the network.
+        loss: `loss(prediction, target) -> []`, a mean over all elements.
+        score: `score(prediction, target) -> []`, what results are reported in; by default the loss.
+            Higher is better unless it has an attribute `higher_is_better = False`.
+        initialise: `initialise(module)` draws new parameters in place; by default every
+            `reset_parameters`. A parameter that neither touches keeps its value.
+
+    Raises:
+        UsageError: for a batch norm that would update running statistics inside the inner loop.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        loss: Criterion,
+        score: Criterion | None = None,
+        initialise: Callable[[nn.Module], None] | None = None,
+    ) -> None:
+        _refuse_running_statistics(module)
+        self.module = copy.deepcopy(module)
+        self.layout = ParameterLayout.of(self.module)
+        self.higher_is_better = score is not None and bool(getattr(score, "higher_is_better", True))
+        self._loss, self._score = loss, score or loss
+        self._initialise = initialise or reset_every_parameter
+        self._constants = {
+            name: tensor.detach()
+            for name, tensor in (*self.module.named_parameters(), *self.module.named_buffers())
+            if name not in self.layout.names
+        }
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> BaseLearner:
+        """The same learner on another device, or of another floating-point dtype."""
+        return self.with_module(copy.deepcopy(self.module).to(device=device, dtype=dtype))
+
+    def with_module(self, module: nn.Module) -> BaseLearner:
+        """The same loss, score and initialisation over another module."""
+        score = None if self._score is self._loss else self._score
+        return BaseLearner(module, self._loss, score, self._initialise)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the module lives; the CPU if it has no parameter."""
+        return next((p.device for p in self.module.parameters()), torch.device("cpu"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type of θ."""
+        return next((p.dtype for p in self.module.parameters()), torch.get_default_dtype())
+
+    def initial(self, generator: torch.Generator) -> Tensor:
+        """Draw θ⁰, `[n]`: on a CPU copy, so that a seed means the same on every device."""
+        fresh = copy.deepcopy(self.module).cpu()
+        with forked_rng(generator):
+            self._initialise(fresh)
+        parameters = dict(fresh.named_parameters())
+        chosen = {name: parameters[name].detach() for name in self.layout.names}
+        return self.layout.flatten(chosen).to(self.device)
+
+    def module_at(self, theta: Tensor) -> nn.Module:
+        """A copy of the module whose trainable parameters are those of θ, `[n]`."""
+        module = copy.deepcopy(self.module)
+        parameters = dict(module.named_parameters())
+        with torch.no_grad():
+            for name, value in self.layout.unflatten(theta).items():
+                parameters[name].copy_(value)
+        return module
+
+    def predict(self, theta: Tensor, inputs: Tensor) -> Tensor:
+        """The module's output for `inputs` with parameters θ, `[n]`."""
+        parameters = {**self.layout.unflatten(theta), **self._constants}
+        output: Tensor = functional_call(self.module, parameters, (inputs,))
+        return output
+
+    def loss(self, theta: Tensor, batch: Batch) -> Tensor:
+        """Mean loss of θ, `[n]`, on a batch: `[]`."""
+        return self._scalar("loss", self._loss, theta, batch)
+
+    def score(self, theta: Tensor, batch: Batch) -> Tensor:
+        """Score of θ, `[n]`, on a batch: `[]`; see `higher_is_better`."""
+        return self._scalar("score", self._score, theta, batch)
+
+    def _scalar(self, name: str, criterion: Criterion, theta: Tensor, batch: Batch) -> Tensor:
+        prediction = self.predict(theta, batch.inputs)
+        same_count = prediction.numel() == batch.targets.numel()
+        if same_count and prediction.shape != batch.targets.shape:
+            # a [n] target beside an [n, 1] prediction would broadcast to [n, n] in silence
+            raise UsageError(
+                f"BaseLearner: prediction has shape {tuple(prediction.shape)} and targets"
+                f" {tuple(batch.targets.shape)}; give them the same shape"
+            )
+        value = criterion(prediction, batch.targets)
+        if value.ndim:
+            raise UsageError(
+                f"BaseLearner: {name} must return one number, a mean over all elements,"
+                f" got shape {tuple(value.shape)}"
+            )
+        return value
+
+
+def _refuse_running_statistics(module: nn.Module) -> None:
+    for name, part in module.named_modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            if part.training and part.track_running_stats:
+                raise UsageError(
+                    f"BaseLearner: {type(part).__name__} {name!r} would update running statistics"
+                    " inside the inner loop; build it with track_running_stats=False (batch"
+                    " statistics, as the paper has it) or call .eval() on it"
+                )

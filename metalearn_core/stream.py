@@ -1,0 +1,75 @@
+"""The tasks of a split as one numbered sequence, the same for every method, seed and meta-batch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import attrs
+import torch
+
+from metalearn_core.errors import UsageError, unknown
+from metalearn_core.task import Task, TaskFamily
+
+BLOCK = 100
+
+
+def seeded_generator(*key: object) -> torch.Generator:
+    """A CPU generator whose seed is a hash of `key`, so that unlike keys give unrelated streams."""
+    digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+@attrs.define(eq=False)
+class TaskStream:
+    """Tasks 0, 1, 2, ... of one split: block b of 100 comes from a generator seeded by (seed, split, b).
+
+    So task i does not depend on the meta-batch it is used in nor on where a run was resumed, and no
+    generator state has to be kept. `family` is sampled on the CPU and moved to `device`.
+
+    Raises UsageError for a split that the family lacks, for tasks of the wrong number, and for a
+    task that holds a NaN or an infinity.
+    """
+
+    family: TaskFamily
+    split: str
+    seed: int
+    device: torch.device
+    dtype: torch.dtype
+    _cached: tuple[int, Task] | None = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.split not in self.family.splits:
+            raise unknown(f"split of {type(self.family).__name__}", self.split, self.family.splits)
+
+    def _block(self, index: int) -> Task:
+        if self._cached is None or self._cached[0] != index:
+            name = f"{type(self.family).__name__}.sample({self.split!r})"
+            task = self.family.sample(
+                self.split, BLOCK, seeded_generator(self.seed, self.split, index)
+            )
+            if not task.stacked or len(task) != BLOCK:
+                raise UsageError(f"{name}: expected a meta-batch of {BLOCK} tasks, got {len(task)}")
+            broken = task.first_not_finite()
+            if broken is not None:
+                raise UsageError(
+                    f"{name}: task {index * BLOCK + broken} holds a NaN or an infinity;"
+                    " mend the data or the family"
+                )
+            self._cached = index, task.to(self.device, self.dtype)
+        return self._cached[1]
+
+    def take(self, start: int, count: int) -> Task:
+        """Tasks start ... start + count - 1 as a meta-batch."""
+        parts = []
+        while count > 0:
+            block, offset = divmod(start, BLOCK)
+            part = self._block(block)[offset : offset + count]
+            parts.append(part)
+            start, count = start + len(part), count - len(part)
+        return Task.concatenate(parts)
+
+    def batches(self, total: int, size: int) -> Iterator[Task]:
+        """The first `total` tasks in meta-batches of `size`, the last one smaller where need be."""
+        for start in range(0, total, size):
+            yield self.take(start, min(size, total - start))

@@ -1,0 +1,148 @@
+"""The meta-learner LSTM (Ravi and Larochelle, 2017).
+
+Huisman, Plaat and van Rijn (2022), Equation 3.3: the cell state of an LSTM holds θ, its forget gate is
+a learned weight decay, its input gate a learned learning rate, its candidate the negative gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from metalearn_core import (
+    ParameterLayout,
+    Signal,
+    UpdateRule,
+    UsageError,
+    hookimpl,
+    log_and_sign,
+    unknown,
+)
+from torch import Tensor, nn
+
+INPUTS = ("grad", "loss")
+
+
+class Memory(NamedTuple):
+    """What a coordinate remembers: gate inputs `[..., n]`, first layer `[..., n, hidden]`."""
+
+    forget: Tensor
+    input: Tensor
+    output: Tensor
+    cell: Tensor
+
+
+class LSTM(UpdateRule):
+    """f = σ(W_f·[∇, L, θ, f₋] + b_f),  i = σ(W_i·[∇, L, θ, i₋] + b_i),  θ⁽ᵗ⁺¹⁾ = f⊙θ⁽ᵗ⁾ − i⊙∇   (Eq. 3.3).
+
+    The gates are shared by all coordinates. φ: `forget_gate` and `input_gate` (weight, bias), then
+    the first layer's `input_map` and `hidden_map`.
+
+    Args:
+        hidden: 0, the equation; or the width of a first LSTM layer over the inputs, whose output
+            takes the place of ∇ and L in the gates (the authors' program: 20; Figure 2 of Ravi and
+            Larochelle). With it the published numbers were made.
+        inputs: any of `"grad"`, `"loss"`.
+        preprocess: `"log"` gives each input two columns, log-magnitude and sign (Andrychowicz et
+            al., 2016, Appendix A, p = 10); `"none"` feeds it as it is.
+        previous_gate: what f₋ and i₋ are, 0 at the start: the gates after the `"sigmoid"` (the
+            equation), or the `"logit"` before it (the authors' program).
+        forget_bias, input_bias: the ranges that b_f and b_i are drawn from; as they are, "keep
+            everything, small step" (σ near 0.99 and 0.01).
+        weight_range: half-width of the range that the gates' weights are drawn from.
+        candidate_scale: the gradient, as an input and as the candidate −∇, is multiplied by it. The
+            authors' program has 1/(N·k), a second mean over the support set; the equation 1.
+    """
+
+    elementwise = True
+    coordinatewise = True
+
+    def __init__(
+        self,
+        layout: ParameterLayout,
+        hidden: int = 0,
+        inputs: Sequence[Literal["grad", "loss"]] = INPUTS,
+        preprocess: Literal["none", "log"] = "none",
+        previous_gate: Literal["sigmoid", "logit"] = "sigmoid",
+        forget_bias: tuple[float, float] = (4.0, 6.0),
+        input_bias: tuple[float, float] = (-5.0, -4.0),
+        weight_range: float = 0.01,
+        candidate_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if not isinstance(hidden, int) or hidden < 0:
+            raise UsageError(f"hidden must be an integer >= 0, got {hidden!r}")
+        for name, value, known in (
+            *(("input", given, INPUTS) for given in inputs),
+            ("preprocess", preprocess, ("none", "log")),
+            ("previous_gate", previous_gate, ("sigmoid", "logit")),
+        ):
+            if value not in known:
+                raise unknown(name, str(value), known)
+        if not inputs:
+            raise UsageError(f"inputs must name at least one of {', '.join(INPUTS)}")
+        self.hidden, self.log, self.logit = hidden, preprocess == "log", previous_gate == "logit"
+        self.inputs = [name for name in INPUTS if name in inputs]
+        self.uses_loss = "loss" in self.inputs
+        self.candidate_scale = candidate_scale
+        columns = len(self.inputs) * (2 if self.log else 1)
+        features = (hidden or columns) + 2
+        self.forget_gate = _gate(features, weight_range, forget_bias)
+        self.input_gate = _gate(features, weight_range, input_bias)
+        if hidden:
+            self.input_map = nn.Linear(columns, 4 * hidden)
+            self.hidden_map = nn.Linear(hidden, 4 * hidden)
+            for parameter in (*self.input_map.parameters(), *self.hidden_map.parameters()):
+                nn.init.uniform_(parameter, -(hidden**-0.5), hidden**-0.5)
+
+    def init_state(self, theta: Tensor) -> Memory:
+        wide = theta.unsqueeze(-1).expand(*theta.shape, self.hidden)
+        return Memory(*map(torch.zeros_like, (theta, theta, wide, wide)))
+
+    def update(self, theta: Tensor, signal: Signal, state: Memory) -> tuple[Tensor, Memory]:
+        grad = self.candidate_scale * signal.grad
+        features = self._features(grad, signal)
+        output, cell = state.output, state.cell
+        if self.hidden:
+            output, cell = self._first_layer(features, output, cell)
+            features = output
+        forget = _gate_input(self.forget_gate, features, theta, state.forget)
+        step = _gate_input(self.input_gate, features, theta, state.input)
+        f, i = torch.sigmoid(forget), torch.sigmoid(step)
+        previous = (forget, step) if self.logit else (f, i)
+        return f * theta - i * grad, Memory(*previous, output, cell)
+
+    def _features(self, grad: Tensor, signal: Signal) -> Tensor:
+        """The input columns, `[..., n, d]`: gradient, then loss."""
+        columns = []
+        for name in self.inputs:
+            x = grad if name == "grad" else signal.loss.unsqueeze(-1).expand_as(grad)
+            columns += log_and_sign(x) if self.log else [x]
+        return torch.stack(columns, -1)
+
+    def _first_layer(self, x: Tensor, output: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """An LSTM layer (Hochreiter and Schmidhuber, 1997), gates in the order i, f, g, o."""
+        # nn.LSTMCell has no batching rule; two linear maps have
+        i, f, g, o = (self.input_map(x) + self.hidden_map(output)).chunk(4, -1)
+        cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(cell), cell
+
+
+def _gate(features: int, weight_range: float, bias_range: tuple[float, float]) -> nn.Linear:
+    gate = nn.Linear(features, 1)
+    nn.init.uniform_(gate.weight, -weight_range, weight_range)
+    nn.init.uniform_(gate.bias, *bias_range)
+    return gate
+
+
+def _gate_input(gate: nn.Linear, features: Tensor, theta: Tensor, previous: Tensor) -> Tensor:
+    """W·[features, θ, previous] + b for every coordinate: `[..., n]`."""
+    joined = torch.cat([features, theta.unsqueeze(-1), previous.unsqueeze(-1)], -1)
+    logits: Tensor = gate(joined).squeeze(-1)
+    return logits
+
+
+@hookimpl
+def metalearn_update_rules() -> Mapping[str, type[UpdateRule]]:
+    return {"lstm": LSTM}
