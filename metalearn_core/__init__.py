@@ -1,83 +1,59 @@
-"""Learned update rules: tasks, base-learners, rules, and the two loops that train them."""
+"""Learned update rules: tasks, base-learners, rules, and the two loops that train them.
 
-from importlib.metadata import version as _version
+Names load when first used, so that programs which only read records or names need no torch.
+"""
 
-from metalearn_core._higher import TWINS, TwinOptimizer
-from metalearn_core.adapt import Clipping, Order, adapt, meta_gradient, trajectory
-from metalearn_core.errors import UsageError, unknown
-from metalearn_core.learner import BaseLearner, ParameterLayout, forked_rng
-from metalearn_core.registry import (
-    PluginReport,
-    Registered,
-    Registry,
-    base_learners,
-    default_registry,
-    hookimpl,
-    make_base_learner,
-    make_observer,
-    make_rule,
-    make_task_family,
-    observers,
-    rules,
-    task_families,
-)
-from metalearn_core.rule import Signal, State, UpdateRule, log_and_sign
-from metalearn_core.stream import TaskStream, seeded_generator
-from metalearn_core.task import Batch, Task, TaskFamily
-from metalearn_core.train import (
-    Event,
-    Observer,
-    Settings,
-    Snapshot,
-    Trained,
-    evaluate,
-    meta_test,
-    meta_train,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__version__ = _version("metalearn-core")
+if TYPE_CHECKING:
+    from metalearn_core._higher import TWINS as TWINS, TwinOptimizer as TwinOptimizer
+    from metalearn_core.errors import UsageError as UsageError, unknown as unknown
+    from metalearn_core.inner_loop import (
+        Clipping as Clipping, Order as Order, adapt as adapt, meta_gradient as meta_gradient,
+        trajectory as trajectory,
+    )  # fmt: skip
+    from metalearn_core.learner import (
+        BaseLearner as BaseLearner, ParameterLayout as ParameterLayout, forked_rng as forked_rng,
+    )  # fmt: skip
+    from metalearn_core.outer_loop import (
+        Event as Event, Observer as Observer, Settings as Settings, Snapshot as Snapshot,
+        Trained as Trained, evaluate as evaluate, meta_test as meta_test, meta_train as meta_train,
+    )  # fmt: skip
+    from metalearn_core.registry import (
+        Registered as Registered, Registry as Registry, base_learners as base_learners,
+        default_registry as default_registry, hookimpl as hookimpl, make_rule as make_rule,
+        observers as observers, rules as rules, task_families as task_families,
+    )  # fmt: skip
+    from metalearn_core.rule import (
+        Signal as Signal, State as State, UpdateRule as UpdateRule, log_and_sign as log_and_sign,
+    )  # fmt: skip
+    from metalearn_core.stream import TaskStream as TaskStream, seeded_generator as seeded_generator
+    from metalearn_core.task import Batch as Batch, Task as Task, TaskFamily as TaskFamily
 
-__all__ = [
-    "TWINS",
-    "BaseLearner",
-    "Batch",
-    "Clipping",
-    "Event",
-    "Observer",
-    "Order",
-    "ParameterLayout",
-    "PluginReport",
-    "Registered",
-    "Registry",
-    "Settings",
-    "Signal",
-    "Snapshot",
-    "State",
-    "Task",
-    "TaskFamily",
-    "TaskStream",
-    "Trained",
-    "TwinOptimizer",
-    "UpdateRule",
-    "UsageError",
-    "adapt",
-    "base_learners",
-    "default_registry",
-    "evaluate",
-    "forked_rng",
-    "hookimpl",
-    "log_and_sign",
-    "make_base_learner",
-    "make_observer",
-    "make_rule",
-    "make_task_family",
-    "meta_gradient",
-    "meta_test",
-    "meta_train",
-    "observers",
-    "rules",
-    "seeded_generator",
-    "task_families",
-    "trajectory",
-    "unknown",
-]
+_PUBLIC = {
+    "_higher": "TWINS TwinOptimizer",
+    "errors": "UsageError unknown",
+    "inner_loop": "Clipping Order adapt meta_gradient trajectory",
+    "learner": "BaseLearner ParameterLayout forked_rng",
+    "outer_loop": "Event Observer Settings Snapshot Trained evaluate meta_test meta_train",
+    "registry": "Registered Registry base_learners default_registry hookimpl make_rule observers"
+    " rules task_families",
+    "rule": "Signal State UpdateRule log_and_sign",
+    "stream": "TaskStream seeded_generator",
+    "task": "Batch Task TaskFamily",
+}
+_HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
+
+__version__ = "0.1.0"
+__all__ = sorted(_HOME)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -12,10 +12,8 @@ import attrs
 import pluggy
 
 from metalearn_core.errors import UsageError, unknown
-from metalearn_core.learner import BaseLearner, ParameterLayout
+from metalearn_core.learner import ParameterLayout
 from metalearn_core.rule import UpdateRule
-from metalearn_core.task import TaskFamily
-from metalearn_core.train import Observer
 
 GROUP = "metalearn"
 Factories = Mapping[str, Callable[..., Any]]
@@ -63,32 +61,54 @@ class Registered:
     plugin: str
     distribution: str
 
-    @property
     def options(self) -> dict[str, inspect.Parameter]:
-        """The keyword options that the factory takes, by name."""
+        """The keyword options that the factory takes, by name; `**` one that takes any."""
         parameters = inspect.signature(self.factory).parameters
-        taken = {"layout", "self"}
         return {
-            name: p
+            f"**{name}" if p.kind is p.VAR_KEYWORD else name: p
             for name, p in parameters.items()
-            if name not in taken and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
+            if name != "layout" and p.kind is not p.POSITIONAL_ONLY
         }
-
-    @property
-    def takes_any_option(self) -> bool:
-        """Whether the factory has `**options` and checks them itself."""
-        parameters = inspect.signature(self.factory).parameters.values()
-        return any(p.kind is p.VAR_KEYWORD for p in parameters)
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Make one. Raises UsageError for an unknown option or a value that the factory refuses."""
+        known = self.options()
         for option in options:
-            if option not in self.options and not self.takes_any_option:
-                raise unknown(f"option of {self.kind} {self.name!r}", option, self.options)
+            if option not in known and not any(name.startswith("**") for name in known):
+                raise unknown(f"option of {self.kind} {self.name!r}", option, known)
         try:
             return self.factory(*args, **options)
         except (TypeError, ValueError) as error:
             raise UsageError(f"{self.kind} {self.name!r}: {error}") from error
+
+
+class Catalogue(dict[str, Registered]):
+    """Factories by name; asking for a name that is not there is a UsageError that says why."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.contested: dict[str, set[str]] = {}
+
+    def __missing__(self, name: str) -> Registered:
+        raise UsageError(self.clash(name)) if name in self.contested else unknown(self.kind, name, self)
+
+    def clash(self, name: str) -> str:
+        """Who claims a name that has two owners."""
+        owners = " and ".join(sorted(self.contested[name]))
+        return f"{self.kind} {name!r} is claimed by {owners}; uninstall or rename one"
+
+    def add(self, entry: Registered) -> str | None:
+        """Add a factory; a name with two owners belongs to neither, and the clash is returned."""
+        owner = f"{entry.distribution} (plugin {entry.plugin})"
+        if entry.name in self:
+            first = self.pop(entry.name)
+            self.contested[entry.name] = {f"{first.distribution} (plugin {first.plugin})"}
+        if entry.name in self.contested:
+            self.contested[entry.name].add(owner)
+            return self.clash(entry.name)
+        self[entry.name] = entry
+        return None
 
 
 @attrs.frozen
@@ -108,8 +128,7 @@ class Registry:
     def __init__(self, *, discover: bool = True) -> None:
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(Hooks)
-        self._found: dict[str, dict[str, Registered]] = {hook: {} for hook in KINDS}
-        self._contested: dict[str, dict[str, list[Registered]]] = {hook: {} for hook in KINDS}
+        self.catalogues = {hook: Catalogue(kind) for hook, kind in KINDS.items()}
         self.reports: list[PluginReport] = []
         if discover:
             self._discover()
@@ -119,38 +138,32 @@ class Registry:
         points = {
             (point.name, point.value): (point, distribution)
             for distribution in importlib.metadata.distributions()
-            for point in distribution.entry_points
-            if point.group == GROUP
+            for point in distribution.entry_points.select(group=GROUP)
         }
-        for _, (point, distribution) in sorted(points.items()):
-            name = distribution.metadata["Name"]
+        for _, (point, distribution) in sorted(points.items(), key=lambda item: item[0]):
+            owner = distribution.metadata["Name"], distribution.version
             try:
                 plugin = point.load()
-            except BaseException as error:  # whatever it is, it is the plugin's
-                if isinstance(error, KeyboardInterrupt):
-                    raise
+            except (Exception, SystemExit) as error:  # whatever it is, it is the plugin's
                 reason = f"failed to import: {type(error).__name__}: {error}"
-                report = PluginReport(point.name, name, distribution.version, point.value, reason)
-                self.reports.append(report)
+                self.reports.append(PluginReport(point.name, *owner, point.value, reason))
             else:
-                self.register(plugin, point.name, name, distribution.version)
+                self.register(plugin, point.name, *owner)
 
     def register(
-        self, plugin: object, name: str, distribution: str = "(registered by hand)", version: str = ""
+        self, plugin: object, name: str, distribution: str = "(by hand)", version: str = ""
     ) -> None:
         """Take a plugin's hooks in; what is wrong with it is kept in `reports`, never raised."""
-        source = getattr(plugin, "__file__", None) or repr(plugin)
         try:
             found = self._collect(plugin, name, distribution)
-        except Exception as error:
-            reason = str(error) if isinstance(error, UsageError) else f"{type(error).__name__}: {error}"
-            self._forget(plugin)
-            self.reports.append(PluginReport(name, distribution, version, source, reason))
-            return
-        clashes = [clash for hook, entry in found if (clash := self._add(hook, entry))]
-        self.reports.append(
-            PluginReport(name, distribution, version, source, "; ".join(clashes) or None)
-        )
+        except Exception as error:  # a hook is the plugin's code
+            if self._manager.get_plugin(name) is plugin:
+                self._manager.unregister(plugin)
+            reason = str(error) if isinstance(error, UsageError) else repr(error)
+        else:
+            reason = "; ".join(clash for hook, e in found if (clash := self.catalogues[hook].add(e)))
+        source = getattr(plugin, "__file__", None) or repr(plugin)
+        self.reports.append(PluginReport(name, distribution, version, source, reason or None))
 
     def _collect(
         self, plugin: object, name: str, distribution: str
@@ -159,69 +172,29 @@ class Registry:
         if self._manager.has_plugin(name):
             raise UsageError(f"another plugin is called {name!r} already; rename the entry point")
         self._manager.register(plugin, name)
-        callers = self._manager.get_hookcallers(plugin) or []
-        for caller in callers:
-            if not caller.has_spec():
-                raise unknown("hook", caller.name, KINDS)
-        if not callers:
+        hooks = [caller.name for caller in self._manager.get_hookcallers(plugin) or []]
+        for hook in hooks:
+            if hook not in KINDS:
+                raise unknown("hook", hook, KINDS)
+        if not hooks:
             raise UsageError("it implements no hook; mark one with metalearn_core.hookimpl")
         found = []
-        for caller in callers:
-            mapping = getattr(plugin, caller.name)()
-            if not isinstance(mapping, Mapping):
-                raise UsageError(
-                    f"{caller.name} must return a mapping of name to factory,"
-                    f" got {type(mapping).__name__}"
-                )
+        for hook in hooks:
+            mapping = getattr(plugin, hook)()
+            if not isinstance(mapping, Mapping) or not all(map(callable, mapping.values())):
+                raise UsageError(f"{hook} must return a mapping of names to callables, got {mapping!r}")
             for key, factory in mapping.items():
-                if not callable(factory):
-                    raise UsageError(
-                        f"{caller.name}: the factory of {key!r} is not callable, it is {factory!r}"
-                    )
-                entry = Registered(KINDS[caller.name], key, factory, name, distribution)
-                found.append((caller.name, entry))
+                found.append((hook, Registered(KINDS[hook], key, factory, name, distribution)))
         return found
 
-    def _forget(self, plugin: object) -> None:
-        if self._manager.is_registered(plugin):
-            self._manager.unregister(plugin)
-
-    def _add(self, hook: str, entry: Registered) -> str | None:
-        """Add a factory; a name with two owners belongs to neither, and the clash is returned."""
-        contested, found = self._contested[hook], self._found[hook]
-        if entry.name in found:
-            contested[entry.name] = [found.pop(entry.name)]
-        if entry.name in contested:
-            contested[entry.name].append(entry)
-            return self._clash(hook, entry.name)
-        found[entry.name] = entry
-        return None
-
-    def _clash(self, hook: str, name: str) -> str:
-        owners = " and ".join(sorted({entry.distribution for entry in self._contested[hook][name]}))
-        return f"{KINDS[hook]} {name!r} is claimed by {owners}; uninstall or rename one"
-
-    def of(self, hook: str) -> Mapping[str, Registered]:
-        """The factories of one hook, by name."""
-        return dict(sorted(self._found[hook].items()))
-
-    def get(self, hook: str, name: str) -> Registered:
-        """One factory; raises UsageError for a name that is unknown or has two owners."""
-        if name in self._contested[hook]:
-            raise UsageError(self._clash(hook, name))
-        if name not in self._found[hook]:
-            raise unknown(KINDS[hook], name, self._found[hook])
-        return self._found[hook][name]
-
     def make_rule(self, name: str, layout: ParameterLayout, **options: Any) -> UpdateRule:
-        """An update rule by name. Raises UsageError for what is unknown or of a newer API."""
-        rule = self.get("metalearn_update_rules", name)(layout, **options)
-        if not isinstance(rule, UpdateRule):
-            raise UsageError(f"rule {name!r}: its factory made a {type(rule).__name__}, no UpdateRule")
-        if rule.api_version != UpdateRule.api_version:
+        """An update rule by name. Raises UsageError for what is unknown or of another API."""
+        rule = self.catalogues["metalearn_update_rules"][name](layout, **options)
+        if not isinstance(rule, UpdateRule) or rule.api_version != UpdateRule.api_version:
+            api = getattr(rule, "api_version", "none")
             raise UsageError(
-                f"rule {name!r}: written for API {rule.api_version}, this is API"
-                f" {UpdateRule.api_version}; install a matching version of the plugin or of metalearn-core"
+                f"rule {name!r}: expected an UpdateRule of API {UpdateRule.api_version}, got a"
+                f" {type(rule).__name__} of API {api}; install another version of its plugin"
             )
         return rule
 
@@ -240,39 +213,21 @@ def make_rule(name: str, layout: ParameterLayout, **options: Any) -> UpdateRule:
     return default_registry().make_rule(name, layout, **options)
 
 
-def rules() -> Mapping[str, Registered]:
-    """The installed update rules."""
-    return default_registry().of("metalearn_update_rules")
+def rules() -> Catalogue:
+    """The installed update rules, by name."""
+    return default_registry().catalogues["metalearn_update_rules"]
 
 
-def task_families() -> Mapping[str, Registered]:
-    """The installed task families."""
-    return default_registry().of("metalearn_task_families")
+def task_families() -> Catalogue:
+    """The installed task families, by name."""
+    return default_registry().catalogues["metalearn_task_families"]
 
 
-def base_learners() -> Mapping[str, Registered]:
-    """The installed base-learners."""
-    return default_registry().of("metalearn_base_learners")
+def base_learners() -> Catalogue:
+    """The installed base-learners, by name."""
+    return default_registry().catalogues["metalearn_base_learners"]
 
 
-def observers() -> Mapping[str, Registered]:
-    """The installed observers of runs."""
-    return default_registry().of("metalearn_observers")
-
-
-def make_task_family(name: str, **options: Any) -> TaskFamily:
-    """An installed task family by name."""
-    family: TaskFamily = default_registry().get("metalearn_task_families", name)(**options)
-    return family
-
-
-def make_base_learner(name: str, **options: Any) -> BaseLearner:
-    """An installed base-learner by name."""
-    learner: BaseLearner = default_registry().get("metalearn_base_learners", name)(**options)
-    return learner
-
-
-def make_observer(name: str, run: Mapping[str, Any]) -> Observer:
-    """An installed observer by name, for the run that is described."""
-    observer: Observer = default_registry().get("metalearn_observers", name)(run)
-    return observer
+def observers() -> Catalogue:
+    """The installed observers of runs, by name."""
+    return default_registry().catalogues["metalearn_observers"]

@@ -27,36 +27,22 @@ class Batch:
     stacked: bool = attrs.field(default=False, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
-        lead = 1 + self.stacked
-        for name, tensor in (("inputs", self.inputs), ("targets", self.targets)):
-            if not isinstance(tensor, Tensor):
-                raise UsageError(f"Batch: {name} must be a tensor, got {type(tensor).__name__}")
-            if tensor.ndim < lead:
-                wanted = "[tasks, n, ...]" if self.stacked else "[n, ...]"
-                raise UsageError(
-                    f"Batch: {name} must have shape {wanted}, got {tuple(tensor.shape)}"
-                )
-        if self.inputs.shape[:lead] != self.targets.shape[:lead]:
+        shapes = [tuple(x.shape) for x in (self.inputs, self.targets) if isinstance(x, Tensor)]
+        leads = {shape[: 1 + self.stacked] for shape in shapes}
+        if len(shapes) < 2 or len(leads) > 1 or 0 in (lead := leads.pop()) or len(lead) <= self.stacked:
+            wanted = "[tasks, n, ...]" if self.stacked else "[n, ...]"
+            given = [
+                str(tuple(x.shape)) if isinstance(x, Tensor) else type(x).__name__
+                for x in (self.inputs, self.targets)
+            ]
             raise UsageError(
-                f"Batch: inputs {tuple(self.inputs.shape)} and targets"
-                f" {tuple(self.targets.shape)} must agree in their leading {lead} size(s)"
-            )
-        if 0 in self.inputs.shape[:lead]:
-            raise UsageError(
-                f"Batch: at least one example is needed, got inputs {tuple(self.inputs.shape)}"
+                f"Batch: inputs and targets must be tensors {wanted} that agree in it, n >= 1;"
+                f" got {given[0]} and {given[1]}"
             )
 
     def __len__(self) -> int:
         """n, the number of examples (of each task, where stacked)."""
         return self.inputs.shape[int(self.stacked)]
-
-    def map(self, function: Callable[[Tensor], Tensor], *, stacked: bool | None = None) -> Batch:
-        """The batch with `function` applied to both tensors."""
-        return Batch(
-            function(self.inputs),
-            function(self.targets),
-            stacked=self.stacked if stacked is None else stacked,
-        )
 
 
 @attrs.frozen(eq=False)
@@ -76,92 +62,68 @@ class Task:
     def __attrs_post_init__(self) -> None:
         for name in ("support", "query"):
             batch: Batch = getattr(self, name)
-            if not isinstance(batch, Batch):
-                raise UsageError(f"Task: {name} must be a Batch, got {type(batch).__name__}")
-            if batch.stacked and not self.stacked:
-                raise UsageError(f"Task: {name} is stacked; say Task(..., stacked=True)")
-            if self.stacked and not batch.stacked:
+            if not isinstance(batch, Batch) or batch.stacked > self.stacked:
+                raise UsageError(
+                    f"Task: {name} must be a Batch, and stacked only with stacked=True; got {batch!r:.60}"
+                )
+            if batch.stacked < self.stacked:
                 object.__setattr__(self, name, Batch(batch.inputs, batch.targets, stacked=True))
-        self._require_fit()
+        for name in ("inputs", "targets"):
+            ours, theirs = [
+                (*x.shape[:1][: self.stacked], tuple(x.shape[1 + self.stacked :]), x.dtype, x.device)
+                for x in (getattr(self.support, name), getattr(self.query, name))
+            ]
+            if ours != theirs:
+                raise UsageError(
+                    f"Task: support and query {name} must agree in tasks, shape of an example, dtype"
+                    f" and device; got {ours} and {theirs}"
+                )
 
-    def _require_fit(self) -> None:
-        lead = 1 + self.stacked
-        for field in ("inputs", "targets"):
-            support, query = getattr(self.support, field), getattr(self.query, field)
-            for what, ours, theirs in (
-                ("shape of one example", support.shape[lead:], query.shape[lead:]),
-                ("dtype", support.dtype, query.dtype),
-                ("device", support.device, query.device),
-            ):
-                if ours != theirs:
-                    shown = [tuple(v) if isinstance(v, torch.Size) else v for v in (ours, theirs)]
-                    raise UsageError(
-                        f"Task: support and query {field} must agree in {what},"
-                        f" got {shown[0]} and {shown[1]}"
-                    )
-        tasks = [batch.inputs.shape[0] for batch in (self.support, self.query)]
-        if self.stacked and tasks[0] != tasks[1]:
-            raise UsageError(
-                f"Task: support holds {tasks[0]} tasks and query {tasks[1]}; they must be the same"
-            )
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Inputs and targets of the support set, then of the query set."""
+        return self.support.inputs, self.support.targets, self.query.inputs, self.query.targets
+
+    @staticmethod
+    def of(tensors: Sequence[Tensor], *, stacked: bool) -> Task:
+        """A task from four tensors in the order of `tensors`."""
+        support_inputs, support_targets, query_inputs, query_targets = tensors
+        support = Batch(support_inputs, support_targets, stacked=stacked)
+        return Task(support, Batch(query_inputs, query_targets, stacked=stacked), stacked)
 
     @staticmethod
     def stack(tasks: Sequence[Task]) -> Task:
-        """One meta-batch of single tasks that agree in every shape."""
-        if not tasks:
-            raise UsageError("Task.stack: at least one task is needed, got none")
-        if any(task.stacked for task in tasks):
-            raise UsageError("Task.stack: takes single tasks, got a meta-batch")
-        sides = {}
-        for side in ("support", "query"):
-            batches = [getattr(task, side) for task in tasks]
-            columns = {}
-            for field in ("inputs", "targets"):
-                tensors = [getattr(batch, field) for batch in batches]
-                shapes = sorted({tuple(tensor.shape) for tensor in tensors})
-                if len(shapes) > 1:
-                    raise UsageError(
-                        f"Task.stack: {side} {field} must have one shape, got {shapes}"
-                    )
-                columns[field] = torch.stack(tensors)
-            sides[side] = Batch(**columns, stacked=True)
-        return Task(**sides, stacked=True)
+        """One meta-batch of single tasks; UsageError unless they agree in every shape."""
+        shapes = sorted({tuple(tuple(x.shape) for x in task.tensors) for task in tasks})
+        if len(shapes) != 1 or any(task.stacked for task in tasks):
+            raise UsageError(
+                "Task.stack: expected single tasks of the same shapes (support inputs and targets,"
+                f" query inputs and targets), got {len(tasks)} tasks of {shapes or 'no shape'}"
+            )
+        columns = zip(*(task.tensors for task in tasks), strict=True)
+        return Task.of([torch.stack(column) for column in columns], stacked=True)
 
     @staticmethod
     def concatenate(tasks: Sequence[Task]) -> Task:
         """One meta-batch out of several."""
         if len(tasks) == 1:
             return tasks[0]
-        sides = {
-            side: Batch(
-                torch.cat([getattr(task, side).inputs for task in tasks]),
-                torch.cat([getattr(task, side).targets for task in tasks]),
-                stacked=True,
-            )
-            for side in ("support", "query")
-        }
-        return Task(**sides, stacked=True)
+        columns = zip(*(task.tensors for task in tasks), strict=True)
+        return Task.of([torch.cat(column) for column in columns], stacked=True)
 
     def __len__(self) -> int:
         return self.support.inputs.shape[0] if self.stacked else 1
 
     def __getitem__(self, index: int | slice) -> Task:
-        if isinstance(index, slice):
-            if not self.stacked:
-                raise UsageError("Task: only a meta-batch (stacked=True) can be sliced")
-            return self.map(lambda tensor: tensor[index])
-        if not -len(self) <= index < len(self):
+        if isinstance(index, int) and not -len(self) <= index < len(self):
             raise IndexError(f"task {index} of {len(self)}")
         if not self.stacked:
             return self
-        return Task(
-            self.support.map(lambda tensor: tensor[index], stacked=False),
-            self.query.map(lambda tensor: tensor[index], stacked=False),
-        )
+        return Task.of([x[index] for x in self.tensors], stacked=isinstance(index, slice))
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Task:
         """The task with `function` applied to its four tensors."""
-        return Task(self.support.map(function), self.query.map(function), self.stacked)
+        return Task.of([function(x) for x in self.tensors], stacked=self.stacked)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Task:
         """The task on `device`; `dtype` is for floating-point tensors, class labels keep theirs."""
@@ -169,18 +131,9 @@ class Task:
 
     def first_not_finite(self) -> int | None:
         """Index of the first task that holds a NaN or an infinity, or None."""
-        tensors = (
-            self.support.inputs,
-            self.support.targets,
-            self.query.inputs,
-            self.query.targets,
-        )
-        for index_of in tensors:
-            if torch.isfinite(index_of).all():
-                continue
-            finite = torch.isfinite(index_of).reshape(len(self), -1).all(1)
-            return int((~finite).nonzero()[0])
-        return None
+        finite = [torch.isfinite(x).reshape(len(self), -1).all(1) for x in self.tensors]
+        broken = (~torch.stack(finite).all(0)).nonzero()
+        return int(broken[0]) if len(broken) else None
 
 
 @runtime_checkable
@@ -189,7 +142,7 @@ class TaskFamily(Protocol):
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The names of its splits; `meta_train` reads `train` and `validation`, `meta_test` `test`."""
+        """Its splits' names; `meta_train` reads `train` and `validation`, `meta_test` `test`."""
         ...
 
     def sample(self, split: str, count: int, generator: torch.Generator) -> Task:

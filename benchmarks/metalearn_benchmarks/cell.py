@@ -28,16 +28,15 @@ from metalearn_core import (
     UsageError,
     evaluate,
     forked_rng,
-    make_base_learner,
+    base_learners,
     make_rule,
-    make_task_family,
     meta_train,
     observers,
     seeded_generator,
+    task_families,
     trajectory,
     unknown,
 )
-from metalearn_core.registry import make_observer
 from torch import Tensor
 
 from metalearn_benchmarks import records
@@ -53,12 +52,12 @@ def settings_of(cell: Cell) -> Settings:
     for key in given:
         if key not in known:
             raise unknown(f"setting of method {cell.name!r}", key, known)
-    for key in ("inner_clip", "outer_clip"):
-        if isinstance(given.get(key), Mapping):
-            if set(given[key]) != {"by", "limit"}:
-                raise UsageError(f"method {cell.name!r}: {key} needs the keys by and limit")
+    try:
+        for key in {"inner_clip", "outer_clip"} & set(given):
             given[key] = Clipping(**given[key])
-    return Settings(**given)
+        return Settings(**given)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"settings of method {cell.name!r}: {str(error).splitlines()[0]}") from error
 
 
 def device_of(name: str) -> torch.device:
@@ -86,8 +85,8 @@ class Parts:
     @classmethod
     def of(cls, cell: Cell) -> Parts:
         """Build the parts. The seed decides θ⁰, the same for every method, and φ."""
-        family = make_task_family(cell.family.name, **cell.family.options)
-        learner = make_base_learner(cell.learner.name, **cell.learner.options)
+        family = task_families()[cell.family.name](**cell.family.options)
+        learner = base_learners()[cell.learner.name](**cell.learner.options)
         learner = learner.to(device_of(cell.device))
         generator = seeded_generator("weights", cell.seed)
         tested = learner
@@ -114,15 +113,14 @@ def run_cell(cell: Cell, directory: Path, watchers: Sequence[Observer]) -> dict[
     records.write_cell(folder, plain)
     parts = Parts.of(cell)
     clock = MetricsLog(folder / records.METRICS)
-    strangers = [make_observer(name, plain) for name in observers()]
+    strangers = [factory(plain) for factory in observers().values()]
     trained = _train(cell, parts, folder, [clock, *strangers, *watchers])
     rule, learner, theta = _start(cell, parts, trained)
     steps, clip = parts.settings.evaluation_steps, parts.settings.inner_clip
     seed = parts.settings.task_seed
     scores = evaluate(
-        rule, learner, theta, parts.family, split="test", tasks=cell.test_tasks, steps=steps,
-        clip=clip, task_seed=seed, batch=parts.settings.evaluation_batch,
-    )  # fmt: skip
+        rule, learner, theta, parts.family, parts.settings, split="test", tasks=cell.test_tasks
+    )
     task = TaskStream(parts.family, "test", seed, learner.device, learner.dtype).take(0, 1)
     result = {
         "higher_is_better": learner.higher_is_better,

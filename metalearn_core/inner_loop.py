@@ -1,0 +1,191 @@
+"""The inner loop, Algorithm 9 lines 6-9, and the meta-gradient of its line 11."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Literal, TypeAlias
+
+import attrs
+import torch
+from torch import Tensor
+from torch.func import vmap
+from torch.utils import _pytree as pytree
+
+from metalearn_core._higher import InnerOptimizer
+from metalearn_core.errors import UsageError, unknown
+from metalearn_core.learner import BaseLearner
+from metalearn_core.rule import Signal, State, Undeclared, UpdateRule
+from metalearn_core.task import Batch, Task
+
+Order: TypeAlias = Literal["first", "second"]
+ORDERS: tuple[Order, ...] = ("first", "second")
+
+
+@attrs.frozen
+class Clipping:
+    """A bound on gradients, part of a method. `by`: each element's value, or a vector's norm."""
+
+    by: Literal["value", "norm"] = attrs.field(validator=attrs.validators.in_(("value", "norm")))
+    limit: float = attrs.field(validator=attrs.validators.gt(0))
+
+    def __call__(self, grad: Tensor) -> Tensor:
+        """The gradient, `[..., n]`, clipped; each vector by its own norm."""
+        if self.by == "value":
+            return grad.clamp(-self.limit, self.limit)
+        norm = torch.linalg.vector_norm(grad, dim=-1, keepdim=True)
+        return grad * (self.limit / (norm + 1e-6)).clamp(max=1.0)
+
+
+def adapt(
+    rule: UpdateRule, learner: BaseLearner, theta: Tensor, support: Batch,
+    *, steps: int, order: Order = "second", clip: Clipping | None = None,
+) -> Tensor:  # fmt: skip
+    """Adapt θ to a support set in `steps` updates of `rule`: θ⁽ᵀ⁾ (Algorithm 9, lines 6-9).
+
+    Args:
+        rule, learner: what proposes each update, and whose loss it is about.
+        theta: `[n]`, or one start for each task of a meta-batch, `[tasks, n]`.
+        support: one task's, or that of a stacked `Task`; with θ `[tasks, n]` it is read as stacked.
+        steps: T >= 0.
+        order: `"second"` differentiates through the support gradients; `"first"` takes them, and the
+            support loss, for constants.
+        clip: bound on each task's support gradient before the rule sees it.
+
+    Returns:
+        `[n]`, or `[tasks, n]` for a meta-batch. Under `torch.no_grad()` no graph is kept.
+
+    Raises:
+        UsageError: for arguments that do not fit, and for a rule that breaks its contract.
+    """
+    path = trajectory(rule, learner, theta, support, steps=steps, order=order, clip=clip)
+    return functools.reduce(lambda _, now: now, path)[0]
+
+
+def trajectory(
+    rule: UpdateRule, learner: BaseLearner, theta: Tensor, support: Batch,
+    *, steps: int, order: Order = "second", clip: Clipping | None = None,
+) -> Iterator[tuple[Tensor, State]]:  # fmt: skip
+    """Yield (θ⁽ᵗ⁾, state) for t = 0 ... T; arguments, shapes and errors as in `adapt`."""
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+        raise UsageError(f"adapt: steps must be an integer >= 0, got {steps!r}")
+    if order not in ORDERS:
+        raise unknown("order", str(order), ORDERS)
+    stacked = support.stacked or theta.ndim == 2
+    inputs, targets = (x if stacked else x.unsqueeze(0) for x in (support.inputs, support.targets))
+    support = Batch(inputs, targets, stacked=True)
+    tasks, n = len(inputs), learner.layout.size
+    if theta.shape not in ((n,), (tasks, n)):
+        raise UsageError(
+            f"adapt: theta must be [n] or [tasks, n] with n = {n} and {tasks} task(s),"
+            f" got shape {tuple(theta.shape)}"
+        )
+    path = _unroll(rule, learner, theta.expand(tasks, n), support, steps, order, clip)
+    if stacked:
+        return path
+    return ((theta[0], pytree.tree_map(lambda s: s[0], state)) for theta, state in path)
+
+
+def per_task(
+    criterion: Callable[[Tensor, Batch], Tensor], theta: Tensor, batch: Batch
+) -> Tensor:
+    """`criterion(θ, batch)` of every task, θ `[tasks, n]`, on a stacked batch: `[tasks]`."""
+
+    def one(theta: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        return criterion(theta, Batch(inputs, targets))
+
+    values: Tensor = vmap(one)(theta, batch.inputs, batch.targets)
+    return values
+
+
+def meta_gradient(
+    rule: UpdateRule, learner: BaseLearner, theta: Tensor, task: Task,
+    *, steps: int, order: Order = "second", clip: Clipping | None = None,
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:  # fmt: skip
+    """Mean query loss over tasks at θ⁽ᵀ⁾, and its gradients for θ⁰ and φ (Algorithm 9, line 11).
+
+    Args:
+        rule, learner, steps, order, clip: as in `adapt`.
+        theta: θ⁰, `[n]` shared by all tasks or `[tasks, n]`; its gradient has the same shape.
+        task: one task or a stacked meta-batch.
+
+    Returns:
+        The loss `[]`, the gradient for θ⁰, and `{name: gradient}` with every φ; what the loss does
+        not depend on has a gradient of zeros, never None.
+    """
+    task = task if task.stacked else Task.stack([task])
+    phi = dict(rule.named_parameters())
+    learned = {name: parameter for name, parameter in phi.items() if parameter.requires_grad}
+    with torch.enable_grad():
+        theta = theta.detach().requires_grad_()
+        adapted = adapt(rule, learner, theta, task.support, steps=steps, order=order, clip=clip)
+        loss = per_task(learner.loss, adapted, task.query).mean()
+        anchored = loss + 0 * theta.sum()  # a loss that θ⁰ does not reach still has a gradient, 0
+        found = torch.autograd.grad(anchored, [theta, *learned.values()], allow_unused=True)
+    grads = {name: torch.zeros_like(parameter) for name, parameter in phi.items()}
+    grads |= {name: g for name, g in zip(learned, found[1:], strict=True) if g is not None}
+    return loss.detach(), found[0], grads
+
+
+def _unroll(
+    rule: UpdateRule, learner: BaseLearner, theta: Tensor, support: Batch,
+    steps: int, order: Order, clip: Clipping | None,
+) -> Iterator[tuple[Tensor, State]]:  # fmt: skip
+    """The loop itself, on stacks: θ `[tasks, n]`, every task with its own gradient."""
+    track = torch.is_grad_enabled()
+    constant = order == "first" or not track
+    inner = InnerOptimizer(track=track)
+    state = rule.init_state(theta) if rule.elementwise else vmap(rule.init_state)(theta)
+    yield theta, state
+    for step in range(steps):
+        with torch.enable_grad():
+            theta = theta if theta.requires_grad else theta.detach().requires_grad_()
+            losses = per_task(learner.loss, theta, support)
+            # no two tasks share a row of θ, so the gradient of the sum is each task's own
+            total = losses.sum() + 0 * theta.sum()
+        seen = losses.detach() if constant else losses
+        update = functools.partial(_update_every_task, rule, step, seen)
+        transform = functools.partial(_seen_gradient, constant, clip)
+        with torch.set_grad_enabled(track):
+            theta, state = inner.step(total, theta, transform, update, state)
+        yield (theta if track else theta.detach()), state
+
+
+def _seen_gradient(constant: bool, clip: Clipping | None, grad: Tensor) -> Tensor:
+    """What a rule is shown of the support gradient: the order is decided here, never in a rule."""
+    grad = grad.detach() if constant else grad
+    return grad if clip is None else clip(grad)
+
+
+def _update_every_task(
+    rule: UpdateRule, step: int, losses: Tensor, theta: Tensor, grad: Tensor, state: State
+) -> tuple[Tensor, State]:
+    """One step of the rule for every task: `[tasks, n]`."""
+    undeclared = Undeclared(rule.label)
+
+    def one(theta: Tensor, grad: Tensor, loss: Tensor, state: State) -> tuple[Tensor, State]:
+        shown_loss = loss if rule.uses_loss else undeclared
+        signal = Signal(grad, shown_loss, step if rule.uses_step else undeclared)
+        answer = rule.update(theta, signal, state)
+        _require_contract(rule, (theta, state), answer)
+        return answer
+
+    batched: Callable[..., tuple[Tensor, State]] = one if rule.elementwise else vmap(one)
+    return batched(theta, grad, losses, state)
+
+
+def _require_contract(rule: UpdateRule, given: object, answer: object) -> None:
+    """UsageError unless (θ, state) comes back in the structure, shapes and dtypes it was given in."""
+    (old, before), (new, after) = pytree.tree_flatten(given), pytree.tree_flatten(answer)
+    if before != after:
+        raise UsageError(
+            f"rule {rule.label}: update must return (theta, state) as it was given them, {before};"
+            f" it returned {after}"
+        )
+    for index, (was, now) in enumerate(zip(old, new, strict=True)):
+        facts = [(tuple(x.shape), x.dtype) for x in (was, now) if isinstance(x, Tensor)]
+        if len(facts) < 2 or facts[0] != facts[1]:
+            raise UsageError(
+                f"rule {rule.label}: update was given {'a state tensor' if index else 'θ'} of shape"
+                f" and dtype {facts[0]}, and returned {facts[1] if len(facts) > 1 else type(now)}"
+            )
