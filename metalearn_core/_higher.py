@@ -69,9 +69,7 @@ class InnerOptimizer:
             return [transform(torch.zeros_like(theta) if g is None else g) for g in grads]
 
         override = {"update": [update], "state": [state]}
-        (theta,) = self._optimizer.step(
-            loss, params=[theta], override=override, grad_callback=callback
-        )
+        (theta,) = self._optimizer.step(loss, params=[theta], override=override, grad_callback=callback)
         group = self._optimizer.param_groups[0]
         # the optimiser outlives the step, the graph behind θ need not
         state, group["params"], group["state"] = group["state"], [None], None
@@ -130,10 +128,10 @@ class TwinOptimizer:
             if option not in allowed:
                 raise unknown(f"option of optimizer {name!r}", option, allowed)
         self.name = name
-        lists_as_tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+        as_tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
         self._placeholder = torch.zeros((), requires_grad=True)
         try:
-            self._prototype = TWINS[name]([self._placeholder], **lists_as_tuples)
+            self._prototype = TWINS[name]([self._placeholder], **as_tuples)
         except (TypeError, ValueError) as error:
             raise UsageError(f"optimizer {name!r}: {error}") from error
         self._group = self._prototype.param_groups[0]
@@ -166,9 +164,7 @@ class TwinOptimizer:
         with warnings.catch_warnings():
             # higher warns of RMSprop's gradients at zero (mended below) and of Rprop's, zero by nature
             warnings.filterwarnings("ignore", message="Differentiable R", category=UserWarning)
-            twin = higher.get_diff_optim(
-                self._prototype, [self._placeholder], override={"lr": [lr]}
-            )
+            twin = higher.get_diff_optim(self._prototype, [self._placeholder], override={"lr": [lr]})
         memory: dict[str, Any] = {"step": step, **state}
         if self.name == "sgd" and step == 0:
             memory.pop("momentum_buffer", None)  # torch's first buffer is the gradient, undamped
@@ -197,5 +193,7 @@ def _with_derivative_zero_at_zero(grad: Tensor) -> Tensor:
         return grad
     inert = grad == 0
     passed = grad.view_as(grad)
-    passed.register_hook(lambda g: torch.where(inert, torch.zeros_like(g), g))
+    passed.register_hook(  # type: ignore[no-untyped-call]
+        lambda g: torch.where(inert, torch.zeros_like(g), g)
+    )
     return passed

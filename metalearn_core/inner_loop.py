@@ -33,7 +33,7 @@ class Clipping:
         """The gradient, `[..., n]`, clipped; each vector by its own norm."""
         if self.by == "value":
             return grad.clamp(-self.limit, self.limit)
-        norm = torch.linalg.vector_norm(grad, dim=-1, keepdim=True)
+        norm: Tensor = torch.linalg.vector_norm(grad, dim=-1, keepdim=True)
         return grad * (self.limit / (norm + 1e-6)).clamp(max=1.0)
 
 
@@ -86,9 +86,7 @@ def trajectory(
     return ((theta[0], pytree.tree_map(lambda s: s[0], state)) for theta, state in path)
 
 
-def per_task(
-    criterion: Callable[[Tensor, Batch], Tensor], theta: Tensor, batch: Batch
-) -> Tensor:
+def per_task(criterion: Callable[[Tensor, Batch], Tensor], theta: Tensor, batch: Batch) -> Tensor:
     """`criterion(θ, batch)` of every task, θ `[tasks, n]`, on a stacked batch: `[tasks]`."""
 
     def one(theta: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:

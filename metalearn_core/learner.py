@@ -62,8 +62,7 @@ class ParameterLayout:
         """`{name: tensor}` to `[n]`. Raises UsageError where a name or a shape does not fit."""
         if set(parameters) != set(self.names):
             raise UsageError(
-                f"ParameterLayout: expected parameters {sorted(self.names)},"
-                f" got {sorted(parameters)}"
+                f"ParameterLayout: expected parameters {sorted(self.names)}, got {sorted(parameters)}"
             )
         for name, shape in zip(self.names, self.shapes, strict=True):
             if tuple(parameters[name].shape) != shape:
@@ -198,10 +197,10 @@ class BaseLearner:
 
 def _refuse_running_statistics(module: nn.Module) -> None:
     for name, part in module.named_modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm):
-            if part.training and part.track_running_stats:
-                raise UsageError(
-                    f"BaseLearner: {type(part).__name__} {name!r} would update running statistics"
-                    " inside the inner loop; build it with track_running_stats=False (batch"
-                    " statistics, as the paper has it) or call .eval() on it"
-                )
+        normalises = isinstance(part, nn.modules.batchnorm._BatchNorm)
+        if normalises and part.training and part.track_running_stats:
+            raise UsageError(
+                f"BaseLearner: {type(part).__name__} {name!r} would update running statistics inside the"
+                " inner loop; build it with track_running_stats=False (batch statistics, as the paper has"
+                " it) or call .eval() on it"
+            )

@@ -14,14 +14,13 @@ import attrs
 import torch
 from torch import Tensor
 
-from metalearn_core.inner_loop import ORDERS, Clipping, Order, meta_gradient, per_task, trajectory
 from metalearn_core.checkpoint import load_checkpoint, save_checkpoint
 from metalearn_core.errors import UsageError
+from metalearn_core.inner_loop import ORDERS, Clipping, Order, meta_gradient, per_task, trajectory
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule
 from metalearn_core.stream import TaskStream
 from metalearn_core.task import Task, TaskFamily
-
 
 _in, _ge, _optional = attrs.validators.in_, attrs.validators.ge, attrs.validators.optional
 _count = [attrs.validators.instance_of(int), _ge(0)]

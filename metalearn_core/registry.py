@@ -91,7 +91,7 @@ class Catalogue(dict[str, Registered]):
         self.contested: dict[str, set[str]] = {}
 
     def __missing__(self, name: str) -> Registered:
-        raise UsageError(self.clash(name)) if name in self.contested else unknown(self.kind, name, self)
+        raise (UsageError(self.clash(name)) if name in self.contested else unknown(self.kind, name, self))
 
     def clash(self, name: str) -> str:
         """Who claims a name that has two owners."""
@@ -150,9 +150,7 @@ class Registry:
             else:
                 self.register(plugin, point.name, *owner)
 
-    def register(
-        self, plugin: object, name: str, distribution: str = "(by hand)", version: str = ""
-    ) -> None:
+    def register(self, plugin: object, name: str, distribution: str = "(by hand)", version: str = "") -> None:
         """Take a plugin's hooks in; what is wrong with it is kept in `reports`, never raised."""
         try:
             found = self._collect(plugin, name, distribution)
@@ -165,9 +163,7 @@ class Registry:
         source = getattr(plugin, "__file__", None) or repr(plugin)
         self.reports.append(PluginReport(name, distribution, version, source, reason or None))
 
-    def _collect(
-        self, plugin: object, name: str, distribution: str
-    ) -> list[tuple[str, Registered]]:
+    def _collect(self, plugin: object, name: str, distribution: str) -> list[tuple[str, Registered]]:
         """Every factory of a plugin; raises where a hook is misspelt or gives no mapping of callables."""
         if self._manager.has_plugin(name):
             raise UsageError(f"another plugin is called {name!r} already; rename the entry point")

@@ -45,9 +45,7 @@ class TaskStream:
     def _block(self, index: int) -> Task:
         if self._cached is None or self._cached[0] != index:
             name = f"{type(self.family).__name__}.sample({self.split!r})"
-            task = self.family.sample(
-                self.split, BLOCK, seeded_generator(self.seed, self.split, index)
-            )
+            task = self.family.sample(self.split, BLOCK, seeded_generator(self.seed, self.split, index))
             if not task.stacked or len(task) != BLOCK:
                 raise UsageError(f"{name}: expected a meta-batch of {BLOCK} tasks, got {len(task)}")
             broken = task.first_not_finite()

@@ -70,7 +70,12 @@ class Task:
                 object.__setattr__(self, name, Batch(batch.inputs, batch.targets, stacked=True))
         for name in ("inputs", "targets"):
             ours, theirs = [
-                (*x.shape[:1][: self.stacked], tuple(x.shape[1 + self.stacked :]), x.dtype, x.device)
+                (
+                    *x.shape[:1][: self.stacked],
+                    tuple(x.shape[1 + self.stacked :]),
+                    x.dtype,
+                    x.device,
+                )
                 for x in (getattr(self.support, name), getattr(self.query, name))
             ]
             if ours != theirs:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import attrs
 import cattrs
 from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
+
 from metalearn_core.errors import UsageError, unknown
 
 SCALES = ("smoke", "small", "paper")
@@ -137,7 +138,10 @@ def find_method(name: str, experiment: Experiment) -> Method:
 def _shipped(folder: str, kind: type[Any]) -> Iterator[tuple[str, Any]]:
     for entry in sorted((PACKAGE / folder).iterdir(), key=lambda entry: entry.name):
         if entry.name.endswith(".toml"):
-            yield entry.name.removesuffix(".toml"), _parse(entry.read_text("utf-8"), entry.name, kind)
+            yield (
+                entry.name.removesuffix(".toml"),
+                _parse(entry.read_text("utf-8"), entry.name, kind),
+            )
 
 
 def _parse(text: str, where: str, kind: type[Any]) -> Any:
@@ -228,7 +232,7 @@ def _rows(experiment: Experiment, overrides: Overrides) -> Iterator[tuple[str, M
     names = overrides.methods or ([] if overrides.rules else experiment.methods)
     for name in names:
         method = find_method(name, experiment)
-        changed = {"steps": overrides.steps}
+        changed: dict[str, Any] = {"steps": overrides.steps}
         if method.start == "meta":
             changed["order"] = overrides.order
         label = {
@@ -250,9 +254,7 @@ def _label(name: str, changed: Mapping[str, Any]) -> str:
     return ",".join(parts).replace("/", "_").replace(" ", "").replace("'", "")
 
 
-def _resolved(
-    method: Method, experiment: Experiment, size: Scale, overrides: Overrides
-) -> Method:
+def _resolved(method: Method, experiment: Experiment, size: Scale, overrides: Overrides) -> Method:
     """The method with every setting that the experiment, its scale and the command line give it."""
     settings = {**experiment.settings, **size.settings, **method.settings}
     for key in ("tasks", "steps", "order"):

@@ -7,13 +7,19 @@ import platform
 import resource
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import attrs
 import torch
+from torch import Tensor
+
+from metalearn_benchmarks import records
+from metalearn_benchmarks.catalogue import Cell
+from metalearn_benchmarks.pretrain import FlatFamily, Head
+from metalearn_benchmarks.statistics import summary
 from metalearn_core import (
     BaseLearner,
     Clipping,
@@ -26,9 +32,9 @@ from metalearn_core import (
     Trained,
     UpdateRule,
     UsageError,
+    base_learners,
     evaluate,
     forked_rng,
-    base_learners,
     make_rule,
     meta_train,
     observers,
@@ -37,12 +43,6 @@ from metalearn_core import (
     trajectory,
     unknown,
 )
-from torch import Tensor
-
-from metalearn_benchmarks import records
-from metalearn_benchmarks.catalogue import Cell
-from metalearn_benchmarks.pretrain import FlatFamily, Head
-from metalearn_benchmarks.statistics import summary
 
 
 def settings_of(cell: Cell) -> Settings:
@@ -66,9 +66,7 @@ def device_of(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(
-            f"device {name!r} cannot be used here: {str(error).splitlines()[0]}"
-        ) from error
+        raise UsageError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
     return device
 
 
@@ -118,9 +116,7 @@ def run_cell(cell: Cell, directory: Path, watchers: Sequence[Observer]) -> dict[
     rule, learner, theta = _start(cell, parts, trained)
     steps, clip = parts.settings.evaluation_steps, parts.settings.inner_clip
     seed = parts.settings.task_seed
-    scores = evaluate(
-        rule, learner, theta, parts.family, parts.settings, split="test", tasks=cell.test_tasks
-    )
+    scores = evaluate(rule, learner, theta, parts.family, parts.settings, split="test", tasks=cell.test_tasks)
     task = TaskStream(parts.family, "test", seed, learner.device, learner.dtype).take(0, 1)
     result = {
         "higher_is_better": learner.higher_is_better,
@@ -183,7 +179,10 @@ def _curves(
         if t in (0, 1, steps)
     }
     return {
-        "support": [task.support.inputs.flatten().tolist(), task.support.targets.flatten().tolist()],
+        "support": [
+            task.support.inputs.flatten().tolist(),
+            task.support.targets.flatten().tolist(),
+        ],
         "query": [inputs.flatten().tolist(), task.query.targets[order].flatten().tolist()],
         "predictions": predictions,
     }

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
-from metalearn_core import BaseLearner, UsageError
 from torch import nn
 
+from metalearn_core import BaseLearner, UsageError
 
-def multilayer_perceptron(
-    hidden: Sequence[int] = (40, 40), inputs: int = 1, outputs: int = 1
-) -> BaseLearner:
+
+def multilayer_perceptron(hidden: Sequence[int] = (40, 40), inputs: int = 1, outputs: int = 1) -> BaseLearner:
     """A ReLU network under the mean squared error; 1-40-40-1 is the paper's for sine regression.
 
     Weights are drawn as `nn.Linear` draws them, biases start at 0 (as in the authors' program).
@@ -19,7 +19,7 @@ def multilayer_perceptron(
     if not all(isinstance(width, int) and width > 0 for width in widths):
         raise UsageError(f"widths must be integers >= 1, got {widths}")
     layers: list[nn.Module] = []
-    for before, after in zip(widths[:-1], widths[1:], strict=True):
+    for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU()]
     return BaseLearner(nn.Sequential(*layers[:-1]), nn.functional.mse_loss, initialise=_no_bias)
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from metalearn_core import hookimpl
-
 from metalearn_benchmarks.networks import multilayer_perceptron
 from metalearn_benchmarks.sine import SineFamily
+from metalearn_core import hookimpl
 
 
 @hookimpl
 def metalearn_task_families() -> Mapping[str, Callable[..., Any]]:
+    """The families, by name."""
     return {"sine": SineFamily}
 
 
 @hookimpl
 def metalearn_base_learners() -> Mapping[str, Callable[..., Any]]:
+    """The base-learners, by name."""
     return {"mlp": multilayer_perceptron}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import cached_property
 
 import torch
-from metalearn_core import BaseLearner, Batch, Task, TaskFamily
 from torch import Tensor
+
+from metalearn_core import BaseLearner, Batch, Task, TaskFamily
 
 
 class FlatFamily:
@@ -41,7 +42,7 @@ class Head:
     @cached_property
     def name(self) -> str:
         """The last submodule that has parameters of its own."""
-        own = [
+        own: list[str] = [
             name
             for name, part in self.learner.module.named_modules()
             if any(p.requires_grad for p in part.parameters(recurse=False))
@@ -56,4 +57,3 @@ class Head:
         head = self.learner.with_module(module)
         parameters = dict(module.named_parameters())
         return head, head.layout.flatten({n: parameters[n].detach() for n in head.layout.names})
-

@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 import tomli_w
+
 from metalearn_core.errors import UsageError
 
 FORMAT = 1

@@ -6,8 +6,9 @@ import math
 
 import attrs
 import torch
-from metalearn_core import Batch, Task, UsageError, seeded_generator, unknown
 from torch import Tensor
+
+from metalearn_core import Batch, Task, UsageError, seeded_generator, unknown
 
 AMPLITUDE, PHASE, INPUT = (0.1, 5.0), (0.0, math.pi), (-5.0, 5.0)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 from scipy import stats
+
+Values: TypeAlias = Sequence[float] | NDArray[np.float64]
 
 
 @attrs.frozen
@@ -20,7 +22,7 @@ class Estimate:
     high: float
 
 
-def mean(values: ArrayLike) -> Estimate:
+def mean(values: Values) -> Estimate:
     """The mean with Student's t interval."""
     x = np.asarray(values, dtype=float)
     centre = float(x.mean())
@@ -30,7 +32,7 @@ def mean(values: ArrayLike) -> Estimate:
     return Estimate(centre, centre - half, centre + half)
 
 
-def median(values: ArrayLike) -> Estimate:
+def median(values: Values) -> Estimate:
     """The median with the interval of order statistics that the binomial test gives."""
     x = np.asarray(values, dtype=float)
     if len(x) < 2 or not np.isfinite(x).all():
@@ -39,7 +41,7 @@ def median(values: ArrayLike) -> Estimate:
     return Estimate(float(np.median(x)), float(interval.low), float(interval.high))
 
 
-def summary(final: ArrayLike) -> dict[str, Any]:
+def summary(final: Values) -> dict[str, Any]:
     """What a record says of its scores, one per test task."""
     x = np.asarray(final, dtype=float)
     centre = mean(x)
@@ -51,7 +53,7 @@ def summary(final: ArrayLike) -> dict[str, Any]:
     }
 
 
-def over_runs(finals: Sequence[ArrayLike]) -> tuple[Estimate, Estimate, str]:
+def over_runs(finals: Sequence[Values]) -> tuple[Estimate, Estimate, str]:
     """Mean and median of a method's runs, and what their intervals are over.
 
     Of one run: over its test tasks. Of several: the mean over runs of each run's mean (median) over

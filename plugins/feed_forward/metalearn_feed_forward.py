@@ -6,9 +6,12 @@ Huisman, Plaat and van Rijn (2022), Equations 3.6 and 3.7.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
+from torch import Tensor, nn
+
 from metalearn_core import (
     ParameterLayout,
     Signal,
@@ -19,10 +22,15 @@ from metalearn_core import (
     log_and_sign,
     unknown,
 )
-from torch import Tensor, nn
 
 INPUTS = ("grad", "loss", "theta", "step")
-ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "elu": nn.ELU, "gelu": nn.GELU}
+ACTIVATIONS = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+}
 HISTORY = ("none", "grad", "update")
 
 
@@ -138,7 +146,7 @@ class FeedForward(UpdateRule):
 
 def _network(widths: Sequence[int], activation: type[nn.Module]) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for before, after in zip(widths[:-1], widths[1:], strict=True):
+    for before, after in pairwise(widths):
         linear = nn.Linear(before, after)
         nn.init.zeros_(linear.bias)
         layers += [linear, activation()]
@@ -147,4 +155,5 @@ def _network(widths: Sequence[int], activation: type[nn.Module]) -> nn.Sequentia
 
 @hookimpl
 def metalearn_update_rules() -> Mapping[str, type[UpdateRule]]:
+    """The rule, by its name."""
     return {"feed-forward": FeedForward}

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
+from torch import Tensor, nn
+
 from metalearn_core import (
     ParameterLayout,
     Signal,
@@ -20,7 +22,6 @@ from metalearn_core import (
     hookimpl,
     unknown,
 )
-from torch import Tensor, nn
 
 LEARN_LR = ("none", "scalar", "tensor", "parameter")
 
@@ -45,6 +46,7 @@ class GradientDescent(UpdateRule):
     """
 
     elementwise = True
+    owner: Tensor
 
     def __init__(
         self,
@@ -95,4 +97,5 @@ class GradientDescent(UpdateRule):
 
 @hookimpl
 def metalearn_update_rules() -> Mapping[str, type[UpdateRule]]:
+    """The rule, by its name."""
     return {"gradient-descent": GradientDescent}

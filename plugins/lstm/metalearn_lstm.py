@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
+from torch import Tensor, nn
+
 from metalearn_core import (
     ParameterLayout,
     Signal,
@@ -19,7 +21,6 @@ from metalearn_core import (
     log_and_sign,
     unknown,
 )
-from torch import Tensor, nn
 
 INPUTS = ("grad", "loss")
 
@@ -34,7 +35,7 @@ class Memory(NamedTuple):
 
 
 class LSTM(UpdateRule):
-    """f = σ(W_f·[∇, L, θ, f₋] + b_f),  i = σ(W_i·[∇, L, θ, i₋] + b_i),  θ⁽ᵗ⁺¹⁾ = f⊙θ⁽ᵗ⁾ − i⊙∇   (Eq. 3.3).
+    """f = σ(W_f·[∇, L, θ, f₋] + b_f), i = σ(W_i·[∇, L, θ, i₋] + b_i), θ⁽ᵗ⁺¹⁾ = f⊙θ⁽ᵗ⁾ − i⊙∇ (Eq. 3.3).
 
     The gates are shared by all coordinates. φ: `forget_gate` and `input_gate` (weight, bias), then
     the first layer's `input_map` and `hidden_map`.
@@ -62,7 +63,7 @@ class LSTM(UpdateRule):
         self,
         layout: ParameterLayout,
         hidden: int = 0,
-        inputs: Sequence[Literal["grad", "loss"]] = INPUTS,
+        inputs: Sequence[Literal["grad", "loss"]] = ("grad", "loss"),
         preprocess: Literal["none", "log"] = "none",
         previous_gate: Literal["sigmoid", "logit"] = "sigmoid",
         forget_bias: tuple[float, float] = (4.0, 6.0),
@@ -145,4 +146,5 @@ def _gate_input(gate: nn.Linear, features: Tensor, theta: Tensor, previous: Tens
 
 @hookimpl
 def metalearn_update_rules() -> Mapping[str, type[UpdateRule]]:
+    """The rule, by its name."""
     return {"lstm": LSTM}
