@@ -96,6 +96,11 @@ class Cell:
         """Where its record lies, below DIR."""
         return Path(self.experiment, self.setting, self.name, str(self.seed))
 
+    @property
+    def label(self) -> str:
+        """The run's name for people."""
+        return f"{self.name}, seed {self.seed}"
+
     def as_toml(self) -> dict[str, Any]:
         """The cell as plain data, nothing left to a default."""
         plain: dict[str, Any] = cattrs.Converter().unstructure(self)

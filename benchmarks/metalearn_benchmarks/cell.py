@@ -117,7 +117,7 @@ def run_cell(cell: Cell, directory: Path, watchers: Sequence[Observer]) -> dict[
     steps, clip = parts.settings.evaluation_steps, parts.settings.inner_clip
     seed = parts.settings.task_seed
     scores = evaluate(rule, learner, theta, parts.family, parts.settings, split="test", tasks=cell.test_tasks)
-    task = TaskStream(parts.family, "test", seed, learner.device, learner.dtype).take(0, 1)
+    shown = _telling(TaskStream(parts.family, "test", seed, learner.device, learner.dtype))
     result = {
         "higher_is_better": learner.higher_is_better,
         "scores": {cell.family.name: [[_rounded(x) for x in row] for row in scores.tolist()]},
@@ -125,7 +125,7 @@ def run_cell(cell: Cell, directory: Path, watchers: Sequence[Observer]) -> dict[
         "validations": trained.validations,
         "best_position": trained.best.position,
         "diverged": trained.diverged,
-        "curves": _curves(rule, learner, theta, task, steps, clip),
+        "curves": _curves(rule, learner, theta, shown, steps, clip),
         "meta_parameters": sum(p.numel() for p in rule.parameters()),
         "parameters": learner.layout.size,
         "seconds": clock.seconds,
@@ -157,17 +157,23 @@ def _start(cell: Cell, parts: Parts, trained: Trained) -> tuple[UpdateRule, Base
     return rule, parts.learner, theta
 
 
+def _telling(stream: TaskStream) -> Task:
+    """The one of the first 20 tasks whose query targets vary most: chosen by the data alone."""
+    tasks = stream.take(0, 20)
+    spread = tasks.query.targets.to(torch.get_default_dtype()).reshape(len(tasks), -1).std(1)
+    return tasks[int(spread.argmax())]
+
+
 @torch.no_grad()
 def _curves(
     rule: UpdateRule,
     learner: BaseLearner,
     theta: Tensor,
-    stacked: Task,
+    task: Task,
     steps: int,
     clip: Clipping | None,
 ) -> dict[str, Any] | None:
     """What the method predicts on one unseen task after 0, 1 and T steps, where inputs are scalars."""
-    task = stacked[0]
     if task.query.inputs.shape[1:] != (1,) or task.query.targets.shape[1:] != (1,):
         return None
     order = task.query.inputs.flatten().argsort()

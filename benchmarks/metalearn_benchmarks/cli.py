@@ -1,0 +1,247 @@
+"""The command `metalearn`. What a command needs is imported when it runs: `--help` needs no torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+
+from metalearn_core.errors import UsageError
+
+EXIT_FAILED_CELLS, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="metalearn-benchmarks", prog_name="metalearn")
+def metalearn() -> None:
+    """Learned update rules: run the paper's experiments, compare rules, read what came out."""
+
+
+class RuleCommand(click.Command):
+    """A command in which every `--option` belongs to the `--rule` before it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take `--rule R --option k=v ...` out of the arguments, in their order."""
+        rest: list[str] = []
+        rules: list[tuple[str, dict[str, Any]]] = []
+        words = iter(args)
+        for word in words:
+            name, equals, value = word.partition("=")
+            if name not in ("--rule", "--option"):
+                rest.append(word)
+                continue
+            given = value if equals else next(words, None)
+            if given is None:
+                raise UsageError(f"{name} needs a value")
+            if name == "--rule":
+                rules.append((given, {}))
+            elif not rules:
+                raise UsageError(f"--option {given}: it belongs to a rule; say --rule NAME before it")
+            else:
+                rules[-1][1].update([_option(given)])
+        ctx.obj = rules
+        return super().parse_args(ctx, rest)
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """`key=value` with a TOML value."""
+    key, equals, value = text.partition("=")
+    try:
+        if not equals:
+            raise ValueError("there is no =")
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except ValueError as error:
+        raise UsageError(
+            f"--option {text}: expected key=value with a TOML value, such as hidden=20 or 'inputs=[\"grad\"]'"
+        ) from error
+
+
+SCALE = click.Choice(["smoke", "small", "paper"])
+
+
+@metalearn.command(cls=RuleCommand)
+@click.argument("experiment")
+@click.option("--method", "-m", "methods", multiple=True, help="Run this method alone; may be repeated.")
+@click.option("--rule", "_rule", metavar="R", help="Add a row with an installed rule; may be repeated.")
+@click.option("--option", "_option", metavar="K=V", help="An option of the --rule before it; V is TOML.")
+@click.option("--scale", type=SCALE, default="small", show_default=True, help="How large to run it.")
+@click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0 ... N-1 instead of the scale's.")
+@click.option("--tasks", type=click.IntRange(min=1), help="Meta-training tasks instead of the scale's.")
+@click.option("--steps", type=click.IntRange(min=0), help="T, at training and at test.")
+@click.option("--order", type=click.Choice(["first", "second"]), help="Of the meta-gradient.")
+@click.option("--device", default="cpu", show_default=True, help="Where to compute, as torch names it.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads.")
+@click.option("--workers", type=click.IntRange(min=1), help="Runs at a time. [default: the cores, or 1 GPU]")
+@click.option("--out", type=click.Path(path_type=Path), help="Where records go. [default: results/SCALE]")
+@click.pass_context
+def run(
+    context: click.Context,
+    /,
+    experiment: str,
+    scale: str,
+    workers: int | None,
+    out: Path | None,
+    _rule: None,
+    _option: None,
+    **given: Any,
+) -> None:
+    """Run EXPERIMENT, a shipped name or a TOML file: what is missing in DIR, from where it stopped."""
+    from metalearn_benchmarks import catalogue
+    from metalearn_benchmarks.progress import Display
+    from metalearn_benchmarks.runner import run_experiment
+
+    console = _console()
+    name, found = catalogue.find_experiment(experiment)
+    overrides = catalogue.Overrides(rules=context.obj, **given)
+    cells = catalogue.cells(name, found, scale, overrides)
+    directory = out or Path("results", scale)
+    if workers is None:
+        workers = len(os.sched_getaffinity(0)) // overrides.threads if overrides.device == "cpu" else 1
+    try:
+        with Display(console, len(cells)) as display:
+            outcome = run_experiment(cells, directory, display, workers)
+    except KeyboardInterrupt:
+        click.echo(f"stopped; everything is saved in {directory}, the same command goes on", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    _report(directory, console)
+    for line in (*outcome.failed, *outcome.diverged):
+        click.echo(line, err=True)
+    if outcome.failed or outcome.diverged:
+        sys.exit(EXIT_FAILED_CELLS)
+
+
+@metalearn.command()
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+def report(directory: Path) -> None:
+    """Tables, figures and one self-contained report.html of the records in DIR."""
+    _report(directory, _console())
+
+
+def _console() -> Any:
+    """Where people read: as wide as the terminal, and wide enough for a table in a log."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=140)
+
+
+def _report(directory: Path, console: Any) -> None:
+    from metalearn_benchmarks import records, tables
+    from metalearn_benchmarks.report import write_report
+
+    found = records.read_records(directory)
+    begun = len(list(records.unfinished(directory)))
+    if not found:
+        raise UsageError(f"{directory}: no finished run is in it ({begun} begun); run an experiment first")
+    for table in tables.result_tables(found):
+        console.print(tables.for_terminal(table))
+    page = write_report(found, directory / "report", begun)
+    console.print(f"report: {page}", soft_wrap=True)
+
+
+def _print_table(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        import json
+
+        click.echo(json.dumps(rows, indent=1))
+        return
+    from rich.table import Table
+
+    table = Table(*(rows[0] if rows else ("nothing",)), box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    _console().print(table)
+
+
+JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
+
+
+@metalearn.command()
+@JSON
+def methods(as_json: bool) -> None:
+    """The shipped methods, one line each."""
+    from metalearn_benchmarks import catalogue
+
+    rows = [
+        {"method": name, "title": m.title, "start": m.start, "rule": m.rule, "source": m.source}
+        for name, m in catalogue.methods().items()
+    ]
+    _print_table(rows, as_json)
+
+
+@metalearn.command()
+@JSON
+def experiments(as_json: bool) -> None:
+    """The shipped experiments, one line each."""
+    from metalearn_benchmarks import catalogue
+
+    rows = [
+        {"experiment": name, "title": e.title, "methods": len(e.methods), "reproduces": e.reproduces}
+        for name, e in catalogue.experiments().items()
+    ]
+    _print_table(rows, as_json)
+
+
+@metalearn.command()
+@JSON
+def families(as_json: bool) -> None:
+    """The installed families of tasks, one line each."""
+    from metalearn_core import task_families
+
+    rows = [
+        {"family": name, "distribution": entry.distribution, "options": ", ".join(entry.options())}
+        for name, entry in task_families().items()
+    ]
+    _print_table(rows, as_json)
+
+
+@metalearn.group()
+def plugins() -> None:
+    """What is installed, and what failed to load and why."""
+
+
+@plugins.command("list")
+@JSON
+def list_plugins(as_json: bool) -> None:
+    """Every plugin, what it brings, and what is wrong with it."""
+    from metalearn_core import default_registry
+
+    registry = default_registry()
+    rows = []
+    for plugin in registry.reports:
+        brings = [
+            f"{entry.kind} {entry.name}"
+            for catalogue in registry.catalogues.values()
+            for entry in catalogue.values()
+            if entry.plugin == plugin.name and entry.distribution == plugin.distribution
+        ]
+        rows.append(
+            {
+                "plugin": plugin.name,
+                "brings": ", ".join(brings),
+                "distribution": f"{plugin.distribution} {plugin.version}".strip(),
+                "status": plugin.error or "loaded",
+            }
+        )
+    _print_table(rows, as_json)
+
+
+def main() -> None:
+    """The command's entry point: a user's mistake is one line and exit code 2."""
+    try:
+        metalearn(standalone_mode=False)
+    except UsageError as error:
+        _refuse(str(error))
+    except click.ClickException as error:
+        _refuse(error.format_message())
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _refuse(message: str) -> None:
+    click.echo(f"metalearn: {' '.join(message.split())}", err=True)
+    sys.exit(EXIT_USAGE)

@@ -1,0 +1,106 @@
+"""What a person sees while an experiment runs. rich draws it."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any, Self
+
+import attrs
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from metalearn_core import Event
+
+QUIET_SECONDS = 10.0
+"""Without a terminal: at most one line in this time for each run."""
+
+
+@attrs.define
+class Line:
+    """One run under way."""
+
+    bar: TaskID
+    total: int = 0
+    note: str = ""
+    told_at: float = 0.0
+
+
+class Display:
+    """A live bar for each run on a terminal; elsewhere a line now and then."""
+
+    def __init__(self, console: Console, cells: int) -> None:
+        self.console = console
+        self.lines: dict[str, Line] = {}
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+            disable=not console.is_terminal,
+            refresh_per_second=4,
+        )
+        self.overall = self.bars.add_task("all runs", total=cells, note="")
+
+    def __enter__(self) -> Self:
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bars.stop()
+
+    def event(self, label: str, event: Event) -> None:
+        """What a run tells of itself."""
+        line = self.lines.get(label)
+        if line is None:
+            line = self.lines[label] = Line(self.bars.add_task(label, total=None, note=""))
+        if event.kind == "start":
+            line.total = int(event.values["tasks"])
+            self.bars.update(line.bar, total=line.total or None)
+        elif event.kind == "validation":
+            line.note = f"validation {event.values['score']:.4g} (best {event.values['best']:.4g})"
+        elif event.kind == "end":
+            line.note = "testing"
+        elif event.kind == "waiting":
+            line.note = "waiting: another command has this run in hand"
+        self.bars.update(line.bar, completed=event.position, note=line.note)
+        if not self.console.is_terminal and event.kind in ("step", "validation", "waiting"):
+            self._say_now_and_then(label, line, event)
+
+    def _say_now_and_then(self, label: str, line: Line, event: Event) -> None:
+        now = time.monotonic()
+        if now - line.told_at >= QUIET_SECONDS:
+            line.told_at = now
+            self.console.print(f"{label}: task {event.position} of {line.total}, {line.note}")
+
+    def skipped(self, label: str) -> None:
+        """A run that is finished already."""
+        self.bars.advance(self.overall)
+        self.console.print(f"[dim]{label}: already done[/dim]")
+
+    def finished(self, label: str, result: dict[str, Any]) -> None:
+        """A run has its result."""
+        self._end(label)
+        self.bars.advance(self.overall)
+        summary = result["summary"]
+        low, high = summary["ci95"]
+        self.console.print(
+            f"{label}: mean {summary['mean']:.3f} \\[{low:.3f}, {high:.3f}], median"
+            f" {summary['median']:.3f} over {summary['tasks']} test tasks, {result['seconds']:.0f} s"
+        )
+
+    def failed(self, line: str) -> None:
+        """A run that did not end well; the others go on."""
+        self._end(line.partition(":")[0])
+        self.console.print(line, style="red", markup=False, highlight=False)
+
+    def _end(self, label: str) -> None:
+        if label in self.lines:
+            self.bars.remove_task(self.lines.pop(label).bar)
