@@ -6,103 +6,32 @@ Names load when first used, so that programs which only read records or names ne
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+# fmt: off
 if TYPE_CHECKING:
-    from metalearn_core._higher import TWINS as TWINS
-    from metalearn_core._higher import TwinOptimizer as TwinOptimizer
-    from metalearn_core.errors import UsageError as UsageError
-    from metalearn_core.errors import unknown as unknown
+    from metalearn_core._higher import TWINS as TWINS, TwinOptimizer as TwinOptimizer
+    from metalearn_core.errors import UsageError as UsageError, unknown as unknown
     from metalearn_core.inner_loop import (
-        Clipping as Clipping,
-    )  # fmt: skip
-    from metalearn_core.inner_loop import (
-        Order as Order,
-    )
-    from metalearn_core.inner_loop import (
-        adapt as adapt,
-    )
-    from metalearn_core.inner_loop import (
-        meta_gradient as meta_gradient,
-    )
-    from metalearn_core.inner_loop import (
+        Clipping as Clipping, Order as Order, adapt as adapt, meta_gradient as meta_gradient,
         trajectory as trajectory,
     )
     from metalearn_core.learner import (
-        BaseLearner as BaseLearner,
-    )  # fmt: skip
-    from metalearn_core.learner import (
-        ParameterLayout as ParameterLayout,
-    )
-    from metalearn_core.learner import (
-        forked_rng as forked_rng,
+        BaseLearner as BaseLearner, ParameterLayout as ParameterLayout, forked_rng as forked_rng,
     )
     from metalearn_core.outer_loop import (
-        Event as Event,
-    )  # fmt: skip
-    from metalearn_core.outer_loop import (
-        Observer as Observer,
-    )
-    from metalearn_core.outer_loop import (
-        Settings as Settings,
-    )
-    from metalearn_core.outer_loop import (
-        Snapshot as Snapshot,
-    )
-    from metalearn_core.outer_loop import (
-        Trained as Trained,
-    )
-    from metalearn_core.outer_loop import (
-        evaluate as evaluate,
-    )
-    from metalearn_core.outer_loop import (
-        meta_test as meta_test,
-    )
-    from metalearn_core.outer_loop import (
-        meta_train as meta_train,
+        Event as Event, Observer as Observer, Settings as Settings, Snapshot as Snapshot,
+        Trained as Trained, evaluate as evaluate, meta_test as meta_test, meta_train as meta_train,
     )
     from metalearn_core.registry import (
-        Registered as Registered,
-    )  # fmt: skip
-    from metalearn_core.registry import (
-        Registry as Registry,
-    )
-    from metalearn_core.registry import (
-        base_learners as base_learners,
-    )
-    from metalearn_core.registry import (
-        default_registry as default_registry,
-    )
-    from metalearn_core.registry import (
-        hookimpl as hookimpl,
-    )
-    from metalearn_core.registry import (
-        make_rule as make_rule,
-    )
-    from metalearn_core.registry import (
-        observers as observers,
-    )
-    from metalearn_core.registry import (
-        rules as rules,
-    )
-    from metalearn_core.registry import (
-        task_families as task_families,
+        Registered as Registered, Registry as Registry, base_learners as base_learners,
+        default_registry as default_registry, hookimpl as hookimpl, make_rule as make_rule,
+        observers as observers, rules as rules, task_families as task_families,
     )
     from metalearn_core.rule import (
-        Signal as Signal,
-    )  # fmt: skip
-    from metalearn_core.rule import (
-        State as State,
+        Signal as Signal, State as State, UpdateRule as UpdateRule, log_and_sign as log_and_sign,
     )
-    from metalearn_core.rule import (
-        UpdateRule as UpdateRule,
-    )
-    from metalearn_core.rule import (
-        log_and_sign as log_and_sign,
-    )
-    from metalearn_core.stream import TaskStream as TaskStream
-    from metalearn_core.stream import seeded_generator as seeded_generator
-    from metalearn_core.task import Batch as Batch
-    from metalearn_core.task import Task as Task
-    from metalearn_core.task import TaskFamily as TaskFamily
+    from metalearn_core.stream import TaskStream as TaskStream, seeded_generator as seeded_generator
+    from metalearn_core.task import Batch as Batch, Task as Task, TaskFamily as TaskFamily
+# fmt: on
 
 _PUBLIC = {
     "_higher": "TWINS TwinOptimizer",

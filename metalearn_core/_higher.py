@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -126,13 +127,13 @@ class TwinOptimizer:
         allowed = set(signature) - _NOT_IN_A_TWIN - {"self", "params", "lr"}
         for option in options:
             if option not in allowed:
-                raise unknown(f"option of optimizer {name!r}", option, allowed)
+                raise UsageError(f"optimizer {name!r}: {unknown('option', option, allowed)}")
         self.name = name
         as_tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
         self._placeholder = torch.zeros((), requires_grad=True)
         try:
             self._prototype = TWINS[name]([self._placeholder], **as_tuples)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, IndexError) as error:
             raise UsageError(f"optimizer {name!r}: {error}") from error
         self._group = self._prototype.param_groups[0]
 
@@ -161,17 +162,23 @@ class TwinOptimizer:
         self, theta: Tensor, grad: Tensor, state: dict[str, Tensor], step: int, lr: float | Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """One step of the optimiser at its step `step` (from 0), with learning rate `lr`."""
+        override: dict[str, list[Any]] = {"lr": [lr]}
+        if self.name == "adam":
+            # torch adds ε to √v/√(1 − β₂ᵗ), higher to √v, whose corrected step it scales instead
+            correction = 1 - self._group["betas"][1] ** (step + 1)
+            override["eps"] = [self._group["eps"] * math.sqrt(correction)]
         with warnings.catch_warnings():
             # higher warns of RMSprop's gradients at zero (mended below) and of Rprop's, zero by nature
             warnings.filterwarnings("ignore", message="Differentiable R", category=UserWarning)
-            twin = higher.get_diff_optim(self._prototype, [self._placeholder], override={"lr": [lr]})
+            twin = higher.get_diff_optim(self._prototype, [self._placeholder], override=override)
         memory: dict[str, Any] = {"step": step, **state}
         if self.name == "sgd" and step == 0:
             memory.pop("momentum_buffer", None)  # torch's first buffer is the gradient, undamped
         if self.name == "asgd":
             memory |= _averaging_schedule(twin.param_groups[0], step, lr, theta)
         if self._group.get("centered"):
-            grad = _with_derivative_zero_at_zero(grad)
+            # √(v − m²) has no derivative where both are 0; the smallest normal number gives it one
+            memory["square_avg"] = state["square_avg"] + torch.finfo(theta.dtype).tiny
         twin.state[0][0] = memory
         twin.param_groups[0]["params"] = [theta]
         twin._update([[grad]])
@@ -185,15 +192,3 @@ def _averaging_schedule(
     eta = lr if step == 0 else lr / (1 + group["lambd"] * lr * step) ** group["alpha"]
     mu = 1 if step == 0 else 1 / max(1, step - group["t0"])
     return {"eta": eta, "mu": mu, "ax": torch.zeros_like(theta)}
-
-
-def _with_derivative_zero_at_zero(grad: Tensor) -> Tensor:
-    """`grad`, but what flows back into it is 0 where it is 0: √v has no derivative at v = 0."""
-    if not grad.requires_grad:
-        return grad
-    inert = grad == 0
-    passed = grad.view_as(grad)
-    passed.register_hook(  # type: ignore[no-untyped-call]
-        lambda g: torch.where(inert, torch.zeros_like(g), g)
-    )
-    return passed

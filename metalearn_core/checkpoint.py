@@ -13,6 +13,9 @@ import torch
 from metalearn_core.errors import UsageError
 
 FORMAT = 1
+_UNREADABLE = (
+    OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
@@ -28,17 +31,21 @@ def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
         raise UsageError(f"checkpoint {path}: cannot be written ({error})") from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint, tensors and plain containers only.
 
-    Raises UsageError where the file is unreadable, truncated, foreign or of a newer format.
+    Raises UsageError where the file is unreadable, damaged, foreign or of a newer format.
     """
     try:
+        with zipfile.ZipFile(path) as file:
+            if file.testzip() is not None:  # torch does not look at the checksums
+                raise zipfile.BadZipFile("a checksum does not fit")
         payload = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UsageError(
             f"checkpoint {path}: cannot be read ({reason}); move it away to start anew"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, TypeAlias
 
 import attrs
@@ -133,8 +133,14 @@ def _unroll(
     track = torch.is_grad_enabled()
     constant = order == "first" or not track
     inner = InnerOptimizer(track=track)
-    state = rule.init_state(theta) if rule.elementwise else vmap(rule.init_state)(theta)
-    yield theta, state
+
+    def start(theta: Tensor) -> State:
+        state = rule.init_state(theta)
+        _require_tensors(rule, "init_state", "the state", pytree.tree_leaves(state))
+        return state
+
+    state = start(theta) if rule.elementwise else vmap(start)(theta)
+    yield (theta if track else theta.detach()), state
     for step in range(steps):
         with torch.enable_grad():
             theta = theta if theta.requires_grad else theta.detach().requires_grad_()
@@ -177,13 +183,22 @@ def _require_contract(rule: UpdateRule, given: object, answer: object) -> None:
     (old, before), (new, after) = pytree.tree_flatten(given), pytree.tree_flatten(answer)
     if before != after:
         raise UsageError(
-            f"rule {rule.label}: update must return (theta, state) as it was given them, {before};"
-            f" it returned {after}"
+            f"rule {rule.label}: update must return (theta, state) as it was given them:"
+            f" {' '.join(str(before).split())}; it returned {' '.join(str(after).split())}"
         )
+    _require_tensors(rule, "update", "θ", new[:1])
+    _require_tensors(rule, "update", "the state", new[1:])
     for index, (was, now) in enumerate(zip(old, new, strict=True)):
-        facts = [(tuple(x.shape), x.dtype) for x in (was, now) if isinstance(x, Tensor)]
-        if len(facts) < 2 or facts[0] != facts[1]:
+        if (was.shape, was.dtype) != (now.shape, now.dtype):
             raise UsageError(
                 f"rule {rule.label}: update was given {'a state tensor' if index else 'θ'} of shape"
-                f" and dtype {facts[0]}, and returned {facts[1] if len(facts) > 1 else type(now)}"
+                f" {tuple(was.shape)} and {was.dtype}, and returned {tuple(now.shape)} and {now.dtype}"
+            )
+
+
+def _require_tensors(rule: UpdateRule, method: str, what: str, leaves: Sequence[object]) -> None:
+    for leaf in leaves:
+        if not isinstance(leaf, Tensor):
+            raise UsageError(
+                f"rule {rule.label}: {what} that {method} returns must be made of tensors, got {leaf!r:.60}"
             )

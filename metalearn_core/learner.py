@@ -84,7 +84,7 @@ class ParameterLayout:
         # split, not slicing: its backward is one concatenation instead of one padded sum per parameter
         parts = torch.split(theta, self.sizes, dim=-1)
         return {
-            name: part.reshape(*theta.shape[:-1], *shape)
+            name: part.reshape((*theta.shape[:-1], *shape))
             for name, shape, part in zip(self.names, self.shapes, parts, strict=True)
         }
 
@@ -104,7 +104,7 @@ class BaseLearner:
             `reset_parameters`. A parameter that neither touches keeps its value.
 
     Raises:
-        UsageError: for a batch norm that would update running statistics inside the inner loop.
+        UsageError: for a batch or instance norm that would update running statistics inside the inner loop.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class BaseLearner:
 
 def _refuse_running_statistics(module: nn.Module) -> None:
     for name, part in module.named_modules():
-        normalises = isinstance(part, nn.modules.batchnorm._BatchNorm)
+        normalises = isinstance(part, nn.modules.batchnorm._NormBase)  # batch norm, instance norm
         if normalises and part.training and part.track_running_stats:
             raise UsageError(
                 f"BaseLearner: {type(part).__name__} {name!r} would update running statistics inside the"

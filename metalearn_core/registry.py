@@ -73,13 +73,14 @@ class Registered:
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Make one. Raises UsageError for an unknown option or a value that the factory refuses."""
         known = self.options()
-        for option in options:
-            if option not in known and not any(name.startswith("**") for name in known):
-                raise unknown(f"option of {self.kind} {self.name!r}", option, known)
+        takes_any = any(name.startswith("**") for name in known)
         try:
+            for option in options:
+                if option not in known and not takes_any:
+                    raise unknown("option", option, known)
             return self.factory(*args, **options)
         except (TypeError, ValueError) as error:
-            raise UsageError(f"{self.kind} {self.name!r}: {error}") from error
+            raise UsageError(f"{self.kind} {self.name!r}: {' '.join(str(error).split())}") from error
 
 
 class Catalogue(dict[str, Registered]):
@@ -154,10 +155,10 @@ class Registry:
         """Take a plugin's hooks in; what is wrong with it is kept in `reports`, never raised."""
         try:
             found = self._collect(plugin, name, distribution)
-        except Exception as error:  # a hook is the plugin's code
+        except (Exception, SystemExit) as error:  # a hook is the plugin's code
             if self._manager.get_plugin(name) is plugin:
                 self._manager.unregister(plugin)
-            reason = str(error) if isinstance(error, UsageError) else repr(error)
+            reason = " ".join(str(error).split()) if isinstance(error, UsageError) else repr(error)
         else:
             reason = "; ".join(clash for hook, e in found if (clash := self.catalogues[hook].add(e)))
         source = getattr(plugin, "__file__", None) or repr(plugin)
@@ -177,9 +178,10 @@ class Registry:
         found = []
         for hook in hooks:
             mapping = getattr(plugin, hook)()
-            if not isinstance(mapping, Mapping) or not all(map(callable, mapping.values())):
+            items = mapping.items() if isinstance(mapping, Mapping) else [(None, None)]
+            if not all(isinstance(key, str) and callable(factory) for key, factory in items):
                 raise UsageError(f"{hook} must return a mapping of names to callables, got {mapping!r}")
-            for key, factory in mapping.items():
+            for key, factory in items:
                 found.append((hook, Registered(KINDS[hook], key, factory, name, distribution)))
         return found
 

@@ -46,8 +46,9 @@ class TaskStream:
         if self._cached is None or self._cached[0] != index:
             name = f"{type(self.family).__name__}.sample({self.split!r})"
             task = self.family.sample(self.split, BLOCK, seeded_generator(self.seed, self.split, index))
-            if not task.stacked or len(task) != BLOCK:
-                raise UsageError(f"{name}: expected a meta-batch of {BLOCK} tasks, got {len(task)}")
+            if not isinstance(task, Task) or not task.stacked or len(task) != BLOCK:
+                given = f"{len(task)} task(s)" if isinstance(task, Task) else type(task).__name__
+                raise UsageError(f"{name}: expected a meta-batch of {BLOCK} tasks, got {given}")
             broken = task.first_not_finite()
             if broken is not None:
                 raise UsageError(

@@ -63,9 +63,8 @@ class Task:
         for name in ("support", "query"):
             batch: Batch = getattr(self, name)
             if not isinstance(batch, Batch) or batch.stacked > self.stacked:
-                raise UsageError(
-                    f"Task: {name} must be a Batch, and stacked only with stacked=True; got {batch!r:.60}"
-                )
+                given = "a stacked one" if isinstance(batch, Batch) else type(batch).__name__
+                raise UsageError(f"Task: {name} must be a Batch, stacked only with stacked=True; got {given}")
             if batch.stacked < self.stacked:
                 object.__setattr__(self, name, Batch(batch.inputs, batch.targets, stacked=True))
         for name in ("inputs", "targets"):
@@ -98,23 +97,25 @@ class Task:
 
     @staticmethod
     def stack(tasks: Sequence[Task]) -> Task:
-        """One meta-batch of single tasks; UsageError unless they agree in every shape."""
-        shapes = sorted({tuple(tuple(x.shape) for x in task.tensors) for task in tasks})
-        if len(shapes) != 1 or any(task.stacked for task in tasks):
-            raise UsageError(
-                "Task.stack: expected single tasks of the same shapes (support inputs and targets,"
-                f" query inputs and targets), got {len(tasks)} tasks of {shapes or 'no shape'}"
-            )
-        columns = zip(*(task.tensors for task in tasks), strict=True)
-        return Task.of([torch.stack(column) for column in columns], stacked=True)
+        """One meta-batch of single tasks; UsageError unless they agree in every shape and dtype."""
+        return Task._join(tasks, torch.stack, stacked=False)
 
     @staticmethod
     def concatenate(tasks: Sequence[Task]) -> Task:
-        """One meta-batch out of several."""
-        if len(tasks) == 1:
-            return tasks[0]
+        """One meta-batch out of several; UsageError unless they agree in all but the number of tasks."""
+        return Task._join(tasks, torch.cat, stacked=True)
+
+    @staticmethod
+    def _join(tasks: Sequence[Task], join: Callable[[list[Tensor]], Tensor], *, stacked: bool) -> Task:
+        facts = sorted({str([(*x.shape[stacked:], x.dtype) for x in task.tensors]) for task in tasks})
+        if len(facts) != 1 or any(task.stacked != stacked for task in tasks):
+            raise UsageError(
+                f"Task.{'concatenate' if stacked else 'stack'}: expected {'stacked' if stacked else 'single'}"
+                " tasks of the same shapes and dtypes (support inputs and targets, query inputs and targets);"
+                f" got {len(tasks)} of {' and of '.join(facts) or 'no shape'}"
+            )
         columns = zip(*(task.tensors for task in tasks), strict=True)
-        return Task.of([torch.cat(column) for column in columns], stacked=True)
+        return Task.of([join(list(column)) for column in columns], stacked=True)
 
     def __len__(self) -> int:
         return self.support.inputs.shape[0] if self.stacked else 1
@@ -123,7 +124,7 @@ class Task:
         if isinstance(index, int) and not -len(self) <= index < len(self):
             raise IndexError(f"task {index} of {len(self)}")
         if not self.stacked:
-            return self
+            return self if isinstance(index, int) else Task.stack([self])[index]
         return Task.of([x[index] for x in self.tensors], stacked=isinstance(index, slice))
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Task:

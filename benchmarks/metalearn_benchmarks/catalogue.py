@@ -163,14 +163,15 @@ def _parse(text: str, where: str, kind: type[Any]) -> Any:
 def _first_cause(error: Exception, path: str = "") -> str:
     """The first thing that is wrong, with the key that it stands under."""
     if isinstance(error, ClassValidationError) or hasattr(error, "exceptions"):
-        inner = error.exceptions[0]
+        # a key that is misspelt is also missing: say the first
+        inner = min(error.exceptions, key=lambda e: not isinstance(e, ForbiddenExtraKeysError))
         note = next((n for n in getattr(inner, "__notes__", []) if hasattr(n, "name")), None)
         return _first_cause(inner, f"{path}.{note.name}".lstrip(".") if note else path)
     if isinstance(error, ForbiddenExtraKeysError):
         key = sorted(error.extra_fields)[0]
         return str(unknown("key", f"{path}.{key}".lstrip("."), _keys(error.cl, path)))
     if isinstance(error, KeyError):
-        return f"key {f'{path}.{error.args[0]}'.lstrip('.')!r} is missing"
+        return f"key {path!r} is missing"
     return f"key {path!r}: {error}"
 
 
@@ -247,7 +248,7 @@ def _rows(experiment: Experiment, overrides: Overrides) -> Iterator[tuple[str, M
         }
         yield _label(name, label), method
     for rule, options in overrides.rules:
-        row = Method(title=_label(rule, options), start="meta", rule=rule, options=dict(options))
+        row = Method(title=rule, start="meta", rule=rule, options=dict(options))
         changed = {"steps": overrides.steps, "order": overrides.order}
         shown = {key: value for key, value in changed.items() if value is not None}
         yield _label(rule, {**options, **shown}), row

@@ -51,7 +51,7 @@ def settings_of(cell: Cell) -> Settings:
     known = {field.name for field in attrs.fields(Settings)}
     for key in given:
         if key not in known:
-            raise unknown(f"setting of method {cell.name!r}", key, known)
+            raise UsageError(f"method {cell.name!r}: {unknown('setting', key, known)}")
     try:
         for key in {"inner_clip", "outer_clip"} & set(given):
             given[key] = Clipping(**given[key])

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from metalearn_benchmarks.records import Record
 
 matplotlib.use("agg")
-# one colour and one marker for each method, so that a figure also reads without colour
+# seven markers beside eight colours: no two of 56 methods look alike, also without colour
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#6a51a3", "#555555")
-MARKERS = "osD^vPX*"
+MARKERS = "osD^vPX"
 TEXT = "#777777"
 STYLE: Any = {
     "svg.fonttype": "none", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
@@ -37,8 +37,7 @@ def _look(index: int) -> dict[str, Any]:
 
 def error_by_step(records: Sequence[Record]) -> Figure | None:
     """Mean query error before adaptation and after each inner step, over test tasks and seeds."""
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = _one_panel()
     for index, (title, runs) in enumerate(_by_method(records)):
         curve = np.mean([np.mean(run.scores, axis=0) for run in runs], axis=0)
         # methods that take a hundred steps share the axis with those that take five
@@ -50,21 +49,19 @@ def error_by_step(records: Sequence[Record]) -> Figure | None:
     axes.set_xlim(left=-0.2)
     axes.set_xlabel("inner step t")
     axes.set_ylabel("mean squared error on the query set")
-    _legend(axes)
-    return figure
+    return _with_legend(figure, axes)
 
 
 def validation_curves(records: Sequence[Record]) -> Figure | None:
     """Mean validation error against meta-training tasks, where there was meta-training."""
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes, drawn = figure.add_subplot(), False
+    (figure, axes), drawn = _one_panel(), False
     for index, (title, runs) in enumerate(_by_method(records)):
         curves = [run.result["validations"] for run in runs if len(run.result["validations"]) > 1]
         if runs[0].cell["method"]["start"] != "meta" or not curves:
             continue
         drawn = True
         for number, curve in enumerate(curves):
-            x, y = zip(*curve, strict=True)
+            x, y = np.asarray(curve, dtype=float).T  # a null of a record is a NaN
             label = title if number == 0 else None
             axes.plot(x, y, label=label, alpha=0.9, markersize=3, linewidth=1.2, **_look(index))
     if not drawn:
@@ -72,8 +69,7 @@ def validation_curves(records: Sequence[Record]) -> Figure | None:
     axes.set_yscale("log")
     axes.set_xlabel("meta-training tasks")
     axes.set_ylabel("mean squared error, validation tasks")
-    _legend(axes)
-    return figure
+    return _with_legend(figure, axes)
 
 
 def predictions(records: Sequence[Record]) -> Figure | None:
@@ -106,7 +102,7 @@ def _predictions_of(axes: Axes, title: str, run: Record) -> None:
     names = {0: "before adaptation", 1: "after 1 step"}
     for step, line in zip(steps, (":", "--", "-"), strict=False):
         label = names.get(step, f"after {step} steps")
-        values = curves["predictions"][str(step)]
+        values = np.asarray(curves["predictions"][str(step)], dtype=float)
         axes.plot(x, values, line, color=COLOURS[0] if line == "-" else COLOURS[1], label=label)
     axes.plot(*support, "o", color=COLOURS[2], markersize=6, label="support points")
     axes.set_title(f"{title}, T = {steps[-1]}", fontsize=10)
@@ -118,8 +114,18 @@ def _few(count: int) -> int:
     return max(1, count // 10)
 
 
-def _legend(axes: Axes) -> None:
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, labelcolor=TEXT)
+def _one_panel() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7, 3.4), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _with_legend(figure: Figure, axes: Axes) -> Figure:
+    """The legend below, with room of its own however many methods there are."""
+    handles, labels = axes.get_legend_handles_labels()
+    columns = 2 if max(map(len, labels)) < 40 else 1
+    figure.set_figheight(3.4 + 0.23 * -(-len(labels) // columns))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, labelcolor=TEXT)
+    return figure
 
 
 FIGURES: dict[str, tuple[str, Drawer]] = {
@@ -129,7 +135,7 @@ FIGURES: dict[str, tuple[str, Drawer]] = {
         error_by_step,
     ),
     "predictions": (
-        "What each method predicts on one test task (of the first 20, the one that varies most) after 0, 1 and T"
+        "What each method predicts on one test task (the most varied of the first 20) after 0, 1 and T"
         " steps, seed 0. Values beyond ±6 are cut off.",
         predictions,
     ),

@@ -53,7 +53,8 @@ class Head:
         """The learner at θ `[n]` with all but the head frozen, and the head's own θ."""
         module = self.learner.module_at(theta)
         for name, parameter in module.named_parameters():
-            parameter.requires_grad_(name.startswith(f"{self.name}.") or not self.name)
+            in_head = name.startswith(f"{self.name}.") or not self.name
+            parameter.requires_grad_(in_head and parameter.requires_grad)
         head = self.learner.with_module(module)
         parameters = dict(module.named_parameters())
         return head, head.layout.flatten({n: parameters[n].detach() for n in head.layout.names})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -90,10 +91,11 @@ class Display:
         self._end(label)
         self.bars.advance(self.overall)
         summary = result["summary"]
-        low, high = summary["ci95"]
+        numbers = (summary["mean"], *summary["ci95"], summary["median"])
+        mean, low, high, median = (math.nan if x is None else x for x in numbers)
         self.console.print(
-            f"{label}: mean {summary['mean']:.3f} \\[{low:.3f}, {high:.3f}], median"
-            f" {summary['median']:.3f} over {summary['tasks']} test tasks, {result['seconds']:.0f} s"
+            f"{label}: mean {mean:.3f} \\[{low:.3f}, {high:.3f}], median {median:.3f} over"
+            f" {summary['tasks']} test tasks, {result['seconds']:.0f} s"
         )
 
     def failed(self, line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tomllib
 from collections.abc import Iterator
@@ -76,8 +77,8 @@ class Record:
     @property
     def scores(self) -> list[list[float]]:
         """Of the family trained on: a row per test task, a column per inner step 0 ... T."""
-        rows: list[list[float]] = self.result["scores"][self.cell["family"]["name"]]
-        return rows
+        rows = self.result["scores"][self.cell["family"]["name"]]
+        return [[math.nan if x is None else float(x) for x in row] for row in rows]
 
     @property
     def final(self) -> list[float]:
@@ -103,7 +104,19 @@ def write_cell(folder: Path, cell: dict[str, Any]) -> None:
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:
     """Write what came out; from then on the run is finished."""
-    write_atomically(folder / RESULT, json.dumps({"format": FORMAT, **result}))
+    plain = _null_for_not_finite({"format": FORMAT, **result})
+    write_atomically(folder / RESULT, json.dumps(plain, allow_nan=False))
+
+
+def _null_for_not_finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _null_for_not_finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_null_for_not_finite(inner) for inner in value]
+    return value
 
 
 def is_finished(folder: Path) -> bool:

@@ -23,10 +23,10 @@ class Estimate:
 
 
 def mean(values: Values) -> Estimate:
-    """The mean with Student's t interval."""
+    """The mean with Student's t interval; a value that is not finite leaves no interval."""
     x = np.asarray(values, dtype=float)
     centre = float(x.mean())
-    if len(x) < 2:
+    if len(x) < 2 or not np.isfinite(x).all():
         return Estimate(centre, float("nan"), float("nan"))
     half = float(stats.t.ppf(0.975, len(x) - 1) * stats.sem(x))
     return Estimate(centre, centre - half, centre + half)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
@@ -80,8 +81,12 @@ def result_tables(records: Iterable[Record]) -> list[ResultTable]:
     found = []
     for (experiment, setting), group in groupby(records, lambda r: (r.experiment, r.setting)):
         rows = [_row(list(runs)) for _, runs in groupby(group, lambda r: r.method)]
-        found.append(ResultTable(experiment, setting, sorted(rows, key=lambda row: row.mean.value)))
+        found.append(ResultTable(experiment, setting, sorted(rows, key=_mean_last_if_none)))
     return found
+
+
+def _mean_last_if_none(row: Row) -> tuple[bool, float]:
+    return math.isnan(row.mean.value), row.mean.value
 
 
 def _row(runs: Sequence[Record]) -> Row:

@@ -83,10 +83,10 @@ class FeedForward(UpdateRule):
         ):
             if value not in known:
                 raise unknown(name, str(value), known)
-        if not 0 <= beta <= 1:
-            raise UsageError(f"beta must lie in [0, 1], got {beta}")
-        if not all(isinstance(width, int) and width > 0 for width in hidden):
-            raise UsageError(f"hidden must be a list of widths >= 1, got {list(hidden)}")
+        if isinstance(beta, bool) or not isinstance(beta, int | float) or not 0 <= beta <= 1:
+            raise UsageError(f"beta must be a number in [0, 1], got {beta!r}")
+        if not isinstance(hidden, list | tuple) or not all(type(w) is int and w > 0 for w in hidden):
+            raise UsageError(f"hidden must be a list of widths >= 1, got {hidden!r}")
         if not inputs and history == "none":
             raise UsageError(f"inputs must name at least one of {', '.join(INPUTS)}, or have a history")
         self.inputs, self.history, self.beta = tuple(inputs), history, beta

@@ -6,6 +6,7 @@ is Meta-SGD (Li et al., 2017); with another optimiser, that optimiser's own step
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -59,8 +60,14 @@ class GradientDescent(UpdateRule):
         super().__init__()
         if learn_lr not in LEARN_LR:
             raise unknown("learn_lr", str(learn_lr), LEARN_LR)
-        if not inner_lr >= 0:
-            raise UsageError(f"inner_lr must be >= 0, got {inner_lr}")
+        if (
+            isinstance(inner_lr, bool)
+            or not isinstance(inner_lr, int | float)
+            or not 0 <= inner_lr < math.inf
+        ):
+            raise UsageError(f"inner_lr must be a number >= 0, got {inner_lr!r}")
+        if not isinstance(optimizer, str):
+            raise UsageError(f"optimizer must be a name, got {optimizer!r}")
         self.twin = TwinOptimizer(optimizer, options)
         self.plain = optimizer == "sgd" and not any(options.values())
         if learn_lr != "none" and optimizer in ("rprop", "asgd"):
@@ -74,7 +81,7 @@ class GradientDescent(UpdateRule):
         if learn_lr == "none":
             self.fixed_lr = inner_lr
         else:
-            self.inner_lr = nn.Parameter(torch.full(shapes[learn_lr], inner_lr))
+            self.inner_lr = nn.Parameter(torch.full(shapes[learn_lr], float(inner_lr)))
         self.per_tensor = learn_lr == "tensor"
         owner = torch.arange(len(layout.names)).repeat_interleave(torch.tensor(layout.sizes).long())
         self.register_buffer("owner", owner, persistent=False)

@@ -6,6 +6,7 @@ a learned weight decay, its input gate a learned learning rate, its candidate th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -72,8 +73,14 @@ class LSTM(UpdateRule):
         candidate_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        if not isinstance(hidden, int) or hidden < 0:
+        if isinstance(hidden, bool) or not isinstance(hidden, int) or hidden < 0:
             raise UsageError(f"hidden must be an integer >= 0, got {hidden!r}")
+        for name, bounds in (("forget_bias", forget_bias), ("input_bias", input_bias)):
+            if not _is_range(bounds):
+                raise UsageError(f"{name} must be two numbers [low, high], low <= high, got {bounds!r}")
+        for name, number in (("weight_range", weight_range), ("candidate_scale", candidate_scale)):
+            if not _is_number(number) or number < 0:
+                raise UsageError(f"{name} must be a number >= 0, got {number!r}")
         for name, value, known in (
             *(("input", given, INPUTS) for given in inputs),
             ("preprocess", preprocess, ("none", "log")),
@@ -128,6 +135,16 @@ class LSTM(UpdateRule):
         i, f, g, o = (self.input_map(x) + self.hidden_map(output)).chunk(4, -1)
         cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
         return torch.sigmoid(o) * torch.tanh(cell), cell
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_range(value: object) -> bool:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return False
+    return all(map(_is_number, value)) and bool(value[0] <= value[1])
 
 
 def _gate(features: int, weight_range: float, bias_range: tuple[float, float]) -> nn.Linear:

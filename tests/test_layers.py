@@ -1,0 +1,234 @@
+"""The layers hold: who may import whom, read from the sources, and how long things may be."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import io
+import sys
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import metalearn_core
+
+ROOT = Path(__file__).resolve().parents[1]
+PLUGINS = {path.stem for path in ROOT.glob("plugins/*/metalearn_*.py")}
+CORE_MAY = {"torch", "higher", "pluggy", "attrs", "attr", "metalearn_core", *sys.stdlib_module_names}
+RANKS = (
+    {"errors"}, {"task"}, {"stream", "learner"}, {"rule"}, {"_higher"}, {"inner_loop"}, {"checkpoint"},
+    {"outer_loop"}, {"registry"},
+)  # fmt: skip
+RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
+LONGEST_FUNCTION, LARGEST_CORE = 45, 1_150
+
+Sources = dict[str, str]
+"""Path in the checkout to source."""
+
+
+def checkout() -> Sources:
+    paths = [*ROOT.glob("metalearn_core/**/*.py"), *ROOT.glob("plugins/*/*.py")]
+    paths += ROOT.glob("benchmarks/metalearn_benchmarks/**/*.py")
+    return {path.relative_to(ROOT).as_posix(): path.read_text() for path in sorted(paths)}
+
+
+@functools.cache
+def imported(path: str, source: str) -> list[tuple[str, str]]:
+    """Every import as (module, name), name "" for a whole module, wherever in the file it stands."""
+    package, found = path.removeprefix("benchmarks/").split("/")[:-1], []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, "") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else []
+            module = ".".join([*above, *filter(None, [node.module])])
+            found += [(module, alias.name) for alias in node.names]
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__")
+            constants = [a.value for a in node.args[:1] if called and isinstance(a, ast.Constant)]
+            found += [(value, "") for value in constants]
+    return found
+
+
+def tops(path: str, source: str) -> set[str]:
+    return {module.split(".")[0] for module, _ in imported(path, source)}
+
+
+def part_of_core(path: str) -> str:
+    return path.removeprefix("metalearn_core/").removesuffix(".py")
+
+
+def violations(sources: Sources) -> list[str]:
+    """Every import that goes against the layers, one line each."""
+    core = {p: s for p, s in sources.items() if p.startswith("metalearn_core/")}
+    found = []
+    for name, owner in (("higher", "_higher"), ("pluggy", "registry")):
+        users = sorted(part_of_core(path) for path, source in core.items() if name in tops(path, source))
+        if users != [owner]:
+            found.append(f"{name} is imported by {users}, not by {owner} alone")
+    for path, source in sources.items():
+        if path in core:
+            found += core_violations(path, source)
+        else:
+            found += client_violations(path, source)
+    return found
+
+
+def core_violations(path: str, source: str) -> Iterator[str]:
+    part = part_of_core(path)
+    testing = part.startswith("testing")
+    for top in sorted(tops(path, source) - CORE_MAY - ({"hypothesis", "pytest"} if testing else set())):
+        yield f"{path} imports {top}"
+    if testing or part == "__init__":
+        return
+    if part not in RANK:
+        yield f"{path} has no place in the order of the core"
+        return
+    for module, name in imported(path, source):
+        if module == "metalearn_core":
+            module = f"metalearn_core.{name}"
+        if not module.startswith("metalearn_core."):
+            continue
+        other = module.split(".")[1]
+        if RANK.get(other, len(RANK)) >= RANK[part]:
+            yield f"{path} imports {other}, which comes no earlier"
+
+
+def client_violations(path: str, source: str) -> Iterator[str]:
+    """Of a plugin, or of the benchmarks: the core's public names, and nobody's plugin."""
+    plugin = path.startswith("plugins/")
+    forbidden = {*PLUGINS, "metalearn_benchmarks"} if plugin else PLUGINS
+    for top in sorted(tops(path, source) & {*forbidden, "higher", "pluggy"}):
+        yield f"{path} imports {top}"
+    for module, name in imported(path, source):
+        if module.split(".")[0] != "metalearn_core" or (module == "metalearn_core.errors" and not plugin):
+            continue
+        if module != "metalearn_core" or name not in metalearn_core.__all__:
+            yield f"{path} imports {name or 'all'} of {module}"
+
+
+def docstring_lines(node: ast.AST) -> set[int]:
+    """The lines of a string that stands alone: a docstring, or what documents a name."""
+    body = getattr(node, "body", [])
+    strings = [
+        part
+        for part in (body if isinstance(body, list) else [])
+        if isinstance(part, ast.Expr)
+        and isinstance(part.value, ast.Constant)
+        and isinstance(part.value.value, str)
+    ]
+    return {line for part in strings for line in range(part.lineno, part.end_lineno + 1)}
+
+
+def lines_of_code(source: str) -> int:
+    """Lines that hold a token other than a comment, a line's end or a documenting string."""
+    skipped = {line for node in ast.walk(ast.parse(source)) for line in docstring_lines(node)}
+    empty = {
+        *(tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT),
+        *(tokenize.DEDENT, tokenize.ENDMARKER, tokenize.ENCODING),
+    }
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in empty:
+            lines |= set(range(token.start[0], token.end[0] + 1))
+    return len(lines - skipped)
+
+
+def long_functions(sources: Sources) -> list[str]:
+    """Every function longer than allowed, its docstring not counted."""
+    return [
+        f"{path}:{node.lineno} {node.name}: {length} lines"
+        for path, source in sources.items()
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (length := node.end_lineno - node.lineno + 1 - len(docstring_lines(node))) > LONGEST_FUNCTION
+    ]
+
+
+def test_imports_go_down_the_layers():
+    sources = checkout()
+    assert {"metalearn_core/task.py", "benchmarks/metalearn_benchmarks/sine.py"} <= set(sources)
+    assert {"metalearn_gradient_descent", "metalearn_lstm", "metalearn_feed_forward"} <= PLUGINS
+    assert violations(sources) == []
+
+
+def test_every_part_of_the_order_is_there():
+    assert {f"metalearn_core/{name}.py" for name in RANK} <= set(checkout())
+
+
+def test_the_core_can_be_read_in_one_sitting():
+    core = {
+        path: lines_of_code(source)
+        for path, source in checkout().items()
+        if path.startswith("metalearn_core/") and not path.startswith("metalearn_core/testing")
+    }
+    assert sum(core.values()) <= LARGEST_CORE, core
+
+
+def test_no_function_is_long():
+    assert long_functions(checkout()) == []
+
+
+OFFENCES = [
+    ("metalearn_core/task.py", "import higher", "higher is imported by ['_higher', 'task']"),
+    ("metalearn_core/task.py", "def f():\n    from higher.optim import x", "higher is imported by"),
+    ("metalearn_core/task.py", "import importlib\nimportlib.import_module('higher')", "higher is imp"),
+    ("metalearn_core/rule.py", "from pluggy import HookimplMarker", "pluggy is imported by"),
+    ("metalearn_core/_higher.py", "import torch", "higher is imported by []"),
+    ("metalearn_core/task.py", "import numpy.random as r", "metalearn_core/task.py imports numpy"),
+    ("metalearn_core/rule.py", "import metalearn_lstm", "imports metalearn_lstm"),
+    ("metalearn_core/rule.py", "from metalearn_benchmarks import sine", "imports metalearn_benchmarks"),
+    ("metalearn_core/rule.py", "import hypothesis", "imports hypothesis"),
+    ("metalearn_core/testing/laws.py", "import numpy", "imports numpy"),
+    ("metalearn_core/task.py", "from metalearn_core.learner import BaseLearner", "imports learner"),
+    ("metalearn_core/task.py", "from metalearn_core import learner", "imports learner"),
+    ("metalearn_core/task.py", "from . import learner", "imports learner"),
+    ("metalearn_core/task.py", "from .learner import BaseLearner", "imports learner"),
+    ("metalearn_core/task.py", "from metalearn_core import BaseLearner", "imports BaseLearner"),
+    ("metalearn_core/stream.py", "from metalearn_core.learner import BaseLearner", "imports learner"),
+    ("metalearn_core/outer_loop.py", "import metalearn_core.registry", "imports registry"),
+    ("metalearn_core/extra.py", "x = 1", "metalearn_core/extra.py has no place"),
+    ("plugins/lstm/metalearn_lstm.py", "import higher", "imports higher"),
+    ("plugins/lstm/metalearn_lstm.py", "import pluggy", "imports pluggy"),
+    ("plugins/lstm/metalearn_lstm.py", "import metalearn_feed_forward", "metalearn_feed_forward"),
+    ("plugins/lstm/metalearn_lstm.py", "import metalearn_benchmarks.sine", "metalearn_benchmarks"),
+    ("plugins/lstm/metalearn_lstm.py", "from metalearn_core.rule import Signal", "Signal of metalearn_c"),
+    ("plugins/lstm/metalearn_lstm.py", "from metalearn_core.errors import unknown", "unknown of metal"),
+    ("plugins/lstm/metalearn_lstm.py", "from metalearn_core import rule", "rule of metalearn_core"),
+    ("plugins/lstm/metalearn_lstm.py", "import metalearn_core", "all of metalearn_core"),
+    ("benchmarks/metalearn_benchmarks/x.py", "import metalearn_lstm", "imports metalearn_lstm"),
+    ("benchmarks/metalearn_benchmarks/x.py", "import higher", "imports higher"),
+    ("benchmarks/metalearn_benchmarks/x.py", "from metalearn_core.rule import Signal", "Signal of metal"),
+]
+
+
+@pytest.mark.parametrize(("path", "source", "complaint"), OFFENCES)
+def test_the_checker_sees_an_offence(path, source, complaint):
+    found = violations(checkout() | {path: source})
+    assert any(complaint in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("metalearn_core/testing/laws.py", "import hypothesis, pytest, metalearn_core.registry"),
+        ("metalearn_core/outer_loop.py", "from metalearn_core.task import Task\nimport attrs, math"),
+        ("plugins/lstm/metalearn_lstm.py", "from metalearn_core import Signal\nimport torch, scipy"),
+        ("benchmarks/metalearn_benchmarks/x.py", "from metalearn_core.errors import unknown"),
+        ("benchmarks/metalearn_benchmarks/x.py", "from .sine import SineFamily\nimport numpy"),
+    ],
+)
+def test_the_checker_lets_the_rest_pass(path, source):
+    assert violations(checkout() | {path: source}) == []
+
+
+def test_the_counters_count():
+    source = '"""Doc\n\nstring."""\n\n# comment\nx = """a\nb"""  # two\n"""Of x."""\n\n\n'
+    function = 'def f(\n    a,\n):\n    """Doc\n    string."""\n\n    return a\n'
+    assert lines_of_code(source) == 2
+    assert lines_of_code(source + function) == 2 + 4
+    body = "\n".join("    x = 1" for _ in range(LONGEST_FUNCTION - 1))
+    assert long_functions({"a": f'def f():\n    """Doc."""\n{body}\n'}) == []
+    assert long_functions({"a": f"class A:\n  def f():\n{body}\n    x = 1\n"}) == ["a:2 f: 46 lines"]

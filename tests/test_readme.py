@@ -1,0 +1,62 @@
+"""All code of the README is run: what it says is what works."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from metalearn_benchmarks import cli
+from metalearn_core import Registry, registry
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+COMMANDS = [line[2:] for block in blocks("console") for line in block.splitlines()]
+
+
+def test_all_code_runs_in_its_order(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rule, check, library, reading = blocks("python")
+    (tmp_path / "metalearn_momentum.py").write_text(rule)
+    assert len([line for line in rule.splitlines() if line.strip()]) < 25
+    (tmp_path / "metalearn_momentum-0.1.0.dist-info").mkdir()
+    entry_points = re.search(r"\[project\.entry-points\.metalearn\]\n(.*)\n", blocks("toml")[0])
+    (tmp_path / "metalearn_momentum-0.1.0.dist-info/entry_points.txt").write_text(
+        f"[metalearn]\n{entry_points[1].replace(chr(34), '')}\n"
+    )
+    (tmp_path / "metalearn_momentum-0.1.0.dist-info/METADATA").write_text(
+        "Metadata-Version: 2.1\nName: metalearn-momentum\nVersion: 0.1.0\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    fresh = Registry()
+    monkeypatch.setattr(registry, "default_registry", lambda: fresh)
+    for command in COMMANDS:
+        if command.startswith("metalearn "):
+            extra = ["--workers", "1", "--tasks", "20"] if " run " in command else []
+            monkeypatch.setattr(sys, "argv", [*shlex.split(command), *extra])
+            cli.main()
+    assert "momentum (beta=0.5)" in capsys.readouterr().out
+    for code in (check, library, reading):
+        exec(compile(code, "README.md", "exec"), {})
+    assert "maml" in capsys.readouterr().out
+
+
+def test_every_other_command_is_one_that_ci_or_tox_runs():
+    others = [command for command in COMMANDS if not command.startswith("metalearn ")]
+    assert others == ["pip install tox && tox run -e sine", "pip install tox && tox"]
+    assert others[1] in (ROOT / ".ci/run").read_text()
+    assert "[testenv:sine]" in (ROOT / "tox.ini").read_text()
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(((?!https?:)[^)#]+)\)", README))
+def test_what_it_points_to_is_there(link):
+    assert (ROOT / link).exists()
