@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
         raise UsageError(f"checkpoint {path}: cannot be written ({error})") from error
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint, tensors and plain containers only.
+def load_checkpoint(path: Path, contents: Collection[str]) -> dict[str, Any]:
+    """Read a checkpoint that holds `contents`, tensors and plain containers only.
 
     Raises UsageError where the file is unreadable, damaged, foreign or of a newer format.
     """
@@ -50,7 +51,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UsageError(
             f"checkpoint {path}: cannot be read ({reason}); move it away to start anew"
         ) from error
-    if not isinstance(payload, dict) or payload.get("format") != FORMAT:
+    if (
+        not isinstance(payload, dict)
+        or payload.get("format") != FORMAT
+        or not payload.keys() >= set(contents)
+    ):
         raise UsageError(
             f"checkpoint {path}: not of format {FORMAT}; it was written by something else or by"
             " another version; move it away to start anew"

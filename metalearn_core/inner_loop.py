@@ -26,8 +26,14 @@ ORDERS: tuple[Order, ...] = ("first", "second")
 class Clipping:
     """A bound on gradients, part of a method. `by`: each element's value, or a vector's norm."""
 
-    by: Literal["value", "norm"] = attrs.field(validator=attrs.validators.in_(("value", "norm")))
-    limit: float = attrs.field(validator=attrs.validators.gt(0))
+    by: Literal["value", "norm"]
+    limit: float
+
+    def __attrs_post_init__(self) -> None:
+        if self.by not in ("value", "norm"):
+            raise UsageError(f"Clipping: by must be one of value, norm, got {self.by!r}")
+        if type(self.limit) not in (int, float) or not self.limit > 0:
+            raise UsageError(f"Clipping: limit must be a number > 0, got {self.limit!r}")
 
     def __call__(self, grad: Tensor) -> Tensor:
         """The gradient, `[..., n]`, clipped; each vector by its own norm."""

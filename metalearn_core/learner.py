@@ -60,16 +60,10 @@ class ParameterLayout:
 
     def flatten(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """`{name: tensor}` to `[n]`. Raises UsageError where a name or a shape does not fit."""
-        if set(parameters) != set(self.names):
-            raise UsageError(
-                f"ParameterLayout: expected parameters {sorted(self.names)}, got {sorted(parameters)}"
-            )
-        for name, shape in zip(self.names, self.shapes, strict=True):
-            if tuple(parameters[name].shape) != shape:
-                raise UsageError(
-                    f"ParameterLayout: parameter {name!r} has shape"
-                    f" {tuple(parameters[name].shape)}, expected {shape}"
-                )
+        expected = dict(zip(self.names, self.shapes, strict=True))
+        given = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
+        if given != expected:
+            raise UsageError(f"ParameterLayout: expected parameters {expected}, got {given}")
         if not self.names:
             return torch.empty(0)
         return torch.cat([parameters[name].reshape(-1) for name in self.names])

@@ -22,9 +22,14 @@ from metalearn_core.rule import UpdateRule
 from metalearn_core.stream import TaskStream
 from metalearn_core.task import Task, TaskFamily
 
-_in, _ge, _optional = attrs.validators.in_, attrs.validators.ge, attrs.validators.optional
-_count = [attrs.validators.instance_of(int), _ge(0)]
-_positive_count = [attrs.validators.instance_of(int), _ge(1)]
+_COUNTS = {
+    "tasks": 0, "meta_batch": 1, "steps": 0, "test_steps": 0, "validation_interval": 1, "validation_tasks": 1,
+    "evaluation_batch": 1, "task_seed": 0,
+}  # fmt: skip
+_CHOICES = {
+    "order": ORDERS, "outer_loss": ("mean", "sum"), "outer_clip_scope": ("all", "initialisation"),
+    "engine": ("eager",),
+}  # fmt: skip
 
 
 @attrs.frozen(kw_only=True)
@@ -49,27 +54,43 @@ class Settings:
         task_seed: which tasks the family gives; the same for every method and seed to be compared.
         engine: how the meta-step is run.
 
-    Raises TypeError or ValueError, naming the field, for a value that does not fit.
+    Raises UsageError, naming the field, for a value that does not fit.
     """
 
-    tasks: int = attrs.field(default=70_000, validator=_count)
-    meta_batch: int = attrs.field(default=1, validator=_positive_count)
-    steps: int = attrs.field(default=5, validator=_count)
-    test_steps: int | None = attrs.field(default=None, validator=_optional(_count))
-    order: Order = attrs.field(default="second", validator=_in(ORDERS))
-    outer_lr: float = attrs.field(default=1e-3, validator=attrs.validators.gt(0))
-    outer_loss: Literal["mean", "sum"] = attrs.field(default="mean", validator=_in(("mean", "sum")))
+    tasks: int = 70_000
+    meta_batch: int = 1
+    steps: int = 5
+    test_steps: int | None = None
+    order: Order = "second"
+    outer_lr: float = 1e-3
+    outer_loss: Literal["mean", "sum"] = "mean"
     inner_clip: Clipping | None = None
     outer_clip: Clipping | None = None
-    outer_clip_scope: Literal["all", "initialisation"] = attrs.field(
-        default="all", validator=_in(("all", "initialisation"))
-    )
-    validation_interval: int = attrs.field(default=2_500, validator=_positive_count)
-    validation_tasks: int = attrs.field(default=1_000, validator=_positive_count)
-    evaluation_batch: int = attrs.field(default=100, validator=_positive_count)
-    checkpoint_seconds: float = attrs.field(default=30.0, validator=_ge(0))
-    task_seed: int = attrs.field(default=0, validator=_count)
-    engine: Literal["eager"] = attrs.field(default="eager", validator=_in(("eager",)))
+    outer_clip_scope: Literal["all", "initialisation"] = "all"
+    validation_interval: int = 2_500
+    validation_tasks: int = 1_000
+    evaluation_batch: int = 100
+    checkpoint_seconds: float = 30.0
+    task_seed: int = 0
+    engine: Literal["eager"] = "eager"
+
+    def __attrs_post_init__(self) -> None:
+        for name, least in _COUNTS.items():
+            value = getattr(self, name)
+            whole = type(value) is int and value >= least
+            self._require(name, whole or (value is None and name == "test_steps"), f"an integer >= {least}")
+        for name, low in (("outer_lr", 1e-30), ("checkpoint_seconds", 0.0)):
+            value = getattr(self, name)
+            number = type(value) in (int, float) and low <= value < math.inf
+            self._require(name, number, "a number > 0" if low else "a number >= 0")
+        for name in ("inner_clip", "outer_clip"):
+            self._require(name, isinstance(getattr(self, name), Clipping | None), "a Clipping or None")
+        for name, allowed in _CHOICES.items():
+            self._require(name, getattr(self, name) in allowed, f"one of {', '.join(allowed)}")
+
+    def _require(self, name: str, holds: bool, wanted: str) -> None:
+        if not holds:
+            raise UsageError(f"Settings: {name} must be {wanted}, got {getattr(self, name)!r}")
 
     @property
     def evaluation_steps(self) -> int:
@@ -137,7 +158,7 @@ class Trained:
         """A copy of the rule with φ, and θ⁰, of the best validation."""
         rule = copy.deepcopy(self.rule)
         rule.load_state_dict(self.best.phi)
-        return rule, self.best.theta.clone()
+        return rule, self.best.theta.to(self.theta, copy=True)
 
     def snapshot(self, score: float) -> Snapshot:
         """The present state, copied."""
@@ -157,9 +178,9 @@ class Trained:
 
     def restore(self, path: Path) -> None:
         """Continue from a checkpoint; UsageError if it is of another rule, learner or setting."""
-        payload = load_checkpoint(path)
+        payload = load_checkpoint(path, _CONTENTS)
         theirs, ours = payload["fingerprint"], _fingerprint(self)
-        for key in sorted({*theirs, *ours}):
+        for key in dict.fromkeys((*ours, *theirs)):
             if theirs.get(key) != ours.get(key):
                 raise UsageError(
                     f"checkpoint {path}: it is of another run: {key} is {theirs.get(key)} there and"
@@ -231,7 +252,10 @@ def evaluate(
     """Query scores of θ⁰ and a rule, without graphs: `[tasks, T + 1]`, on the CPU.
 
     Of the settings it reads T at test, the inner clipping, the task seed and the evaluation batch.
+    Raises UsageError unless tasks >= 1.
     """
+    if tasks < 1:
+        raise UsageError(f"evaluate: tasks must be >= 1, got {tasks}")
     stream = TaskStream(family, split, settings.task_seed, learner.device, learner.dtype)
     parts = []
     for task in stream.batches(tasks, settings.evaluation_batch):
@@ -244,14 +268,20 @@ def evaluate(
     return torch.cat(parts)
 
 
+_CONTENTS = {"fingerprint", "now", "best", "generator", "validations", "diverged"}
+
+
 def _fingerprint(trained: Trained) -> dict[str, str]:
     """What a checkpoint must agree in. When checkpoints are written has no part in it."""
+    own = sorted(vars(trained.rule).items())
+    options = {k: v for k, v in own if isinstance(v, bool | int | float | str | list | tuple)}
     layout, plain = trained.learner.layout, attrs.asdict(trained.settings)
     del plain["checkpoint_seconds"]
     return {
         "rule": trained.rule.label,
-        "meta-parameters": repr({k: tuple(v.shape) for k, v in trained.rule.state_dict().items()}),
         "layout": repr(list(zip(layout.names, layout.shapes, strict=True))),
+        "meta-parameters": repr({k: tuple(v.shape) for k, v in trained.rule.state_dict().items()}),
+        "options": repr({k: v for k, v in options.items() if not k.startswith("_")}),
         **{f"settings.{name}": repr(value) for name, value in plain.items()},
     }
 

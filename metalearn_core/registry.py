@@ -156,8 +156,6 @@ class Registry:
         try:
             found = self._collect(plugin, name, distribution)
         except (Exception, SystemExit) as error:  # a hook is the plugin's code
-            if self._manager.get_plugin(name) is plugin:
-                self._manager.unregister(plugin)
             reason = " ".join(str(error).split()) if isinstance(error, UsageError) else repr(error)
         else:
             reason = "; ".join(clash for hook, e in found if (clash := self.catalogues[hook].add(e)))
@@ -166,9 +164,9 @@ class Registry:
 
     def _collect(self, plugin: object, name: str, distribution: str) -> list[tuple[str, Registered]]:
         """Every factory of a plugin; raises where a hook is misspelt or gives no mapping of callables."""
-        if self._manager.has_plugin(name):
-            raise UsageError(f"another plugin is called {name!r} already; rename the entry point")
-        self._manager.register(plugin, name)
+        if self._manager.has_plugin(f"{distribution}: {name}"):
+            raise UsageError(f"plugin {name!r} of {distribution} is registered already")
+        self._manager.register(plugin, f"{distribution}: {name}")
         hooks = [caller.name for caller in self._manager.get_hookcallers(plugin) or []]
         for hook in hooks:
             if hook not in KINDS:
@@ -178,10 +176,11 @@ class Registry:
         found = []
         for hook in hooks:
             mapping = getattr(plugin, hook)()
-            items = mapping.items() if isinstance(mapping, Mapping) else [(None, None)]
-            if not all(isinstance(key, str) and callable(factory) for key, factory in items):
+            if not isinstance(mapping, Mapping) or not all(
+                isinstance(key, str) and callable(factory) for key, factory in mapping.items()
+            ):
                 raise UsageError(f"{hook} must return a mapping of names to callables, got {mapping!r}")
-            for key, factory in items:
+            for key, factory in mapping.items():
                 found.append((hook, Registered(KINDS[hook], key, factory, name, distribution)))
         return found
 

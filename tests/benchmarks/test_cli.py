@@ -108,9 +108,9 @@ def test_an_experiment_of_ones_own_with_a_method_of_its_own(metalearn, tmp_path)
     ("line", "told"),
     [
         ("settings = { meta_bach = 2 }", "unknown setting 'meta_bach': did you mean 'meta_batch'?"),
-        ("settings = { meta_batch = 0 }", "'meta_batch' must be >= 1"),
-        ('settings = { order = "third" }', "'order' must be in"),
-        ('settings = { inner_clip = { by = "size", limit = 1.0 } }', "'by' must be in"),
+        ("settings = { meta_batch = 0 }", "meta_batch must be an integer >= 1, got 0"),
+        ('settings = { order = "third" }', "order must be one of first, second"),
+        ('settings = { inner_clip = { by = "size", limit = 1.0 } }', "by must be one of value, norm"),
         ("settings = { inner_clip = 3 }", "two-layer"),
     ],
 )

@@ -93,7 +93,7 @@ def test_clipping_is_torchs_own(by, clip):
 
 @pytest.mark.parametrize(("by", "limit"), [("sum", 1.0), ("norm", 0.0), ("value", -1.0)])
 def test_clipping_that_makes_no_sense_is_refused(by, limit):
-    with pytest.raises(ValueError, match="'by'" if by == "sum" else "'limit'"):
+    with pytest.raises(ValueError, match="by must be" if by == "sum" else "limit must be"):
         Clipping(by, limit)
 
 
