@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-import os
-
 import hypothesis
 import pytest
 import torch
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True, max_examples=50)
-hypothesis.settings.register_profile("nightly", deadline=None, print_blob=True, max_examples=2_000)
-hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+hypothesis.settings.register_profile("nightly", deadline=None, print_blob=True, max_examples=1_000)
+hypothesis.settings.load_profile("ci")  # `--hypothesis-profile=nightly` for more examples
 
 
 @pytest.fixture(autouse=True)

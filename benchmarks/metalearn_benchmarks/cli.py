@@ -107,10 +107,12 @@ def run(
     except KeyboardInterrupt:
         click.echo(f"stopped; everything is saved in {directory}, the same command goes on", err=True)
         sys.exit(EXIT_INTERRUPTED)
-    _report(directory, console)
-    for line in (*outcome.failed, *outcome.diverged):
-        click.echo(line, err=True)
-    if outcome.failed or outcome.diverged:
+    problems = [*outcome.failed, *outcome.diverged]
+    if len(outcome.failed) < len(cells):
+        _report(directory, console)
+    for line in problems:
+        click.echo(f"metalearn: {line}", err=True)
+    if problems:
         sys.exit(EXIT_FAILED_CELLS)
 
 
