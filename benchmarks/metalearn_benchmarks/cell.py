@@ -94,6 +94,11 @@ class Parts:
             rule = make_rule(cell.method.rule, tested.layout, **cell.method.options)
         return cls(family, learner, rule.to(learner.device), settings_of(cell), generator)
 
+    def tasks(self, split: str) -> TaskStream:
+        """The tasks of a split, the same for every method and seed."""
+        device, dtype = self.learner.device, self.learner.dtype
+        return TaskStream(self.family, split, self.settings.task_seed, device, dtype)
+
 
 def resolved(cell: Cell) -> dict[str, Any]:
     """The cell as its `experiment.toml` says it: every setting and option, nothing left to a default."""
@@ -115,9 +120,8 @@ def run_cell(cell: Cell, directory: Path, watchers: Sequence[Observer]) -> dict[
     trained = _train(cell, parts, folder, [clock, *strangers, *watchers])
     rule, learner, theta = _start(cell, parts, trained)
     steps, clip = parts.settings.evaluation_steps, parts.settings.inner_clip
-    seed = parts.settings.task_seed
     scores = evaluate(rule, learner, theta, parts.family, parts.settings, split="test", tasks=cell.test_tasks)
-    shown = _telling(TaskStream(parts.family, "test", seed, learner.device, learner.dtype))
+    shown = _telling(parts.tasks("test"))
     result = {
         "higher_is_better": learner.higher_is_better,
         "scores": {cell.family.name: [[_rounded(x) for x in row] for row in scores.tolist()]},

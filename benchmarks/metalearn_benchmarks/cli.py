@@ -113,7 +113,7 @@ def run(
     for line in problems:
         click.echo(f"metalearn: {line}", err=True)
     if problems:
-        sys.exit(EXIT_FAILED_CELLS)
+        sys.exit(EXIT_USAGE if outcome.mendable == len(cells) else EXIT_FAILED_CELLS)
 
 
 @metalearn.command()

@@ -30,12 +30,16 @@ TOLD_SECONDS = 0.2
 """A worker tells of its steps at most once in this time; of all else, always."""
 
 
-@attrs.frozen
+@attrs.define
 class Outcome:
-    """What became of the cells: which failed outright, which diverged and keep their best state."""
+    """What became of the cells: which failed outright, which diverged and keep their best state.
+
+    `mendable`: how many of the failures are of the kind that a user can mend.
+    """
 
     failed: list[str] = attrs.field(factory=list)
     diverged: list[str] = attrs.field(factory=list)
+    mendable: int = 0
 
 
 @attrs.frozen
@@ -45,6 +49,7 @@ class Finished:
     label: str
     result: dict[str, Any] | None = None
     error: str | None = None
+    mendable: bool = False
 
 
 def run_experiment(cells: Sequence[Cell], directory: Path, display: Display, workers: int) -> Outcome:
@@ -56,7 +61,9 @@ def run_experiment(cells: Sequence[Cell], directory: Path, display: Display, wor
     """
     _require_writable(directory)
     for cell in {cell.name: cell for cell in cells}.values():
-        Parts.of(cell)
+        parts = Parts.of(cell)
+        for split in ("train", "validation", "test"):
+            parts.tasks(split).take(0, 1)
         records.require_same_experiment(directory, resolved(cell))
     missing = []
     for cell in cells:
@@ -77,6 +84,7 @@ def run_experiment(cells: Sequence[Cell], directory: Path, display: Display, wor
 def _account(finished: Finished, display: Display, outcome: Outcome) -> None:
     if finished.error is not None:
         outcome.failed.append(f"{finished.label}: {finished.error}")
+        outcome.mendable += finished.mendable
         display.failed(outcome.failed[-1])
     elif finished.result is not None:
         if finished.result["diverged"]:
@@ -166,8 +174,9 @@ def _run_one(cell: Cell, directory: Path, tell: Tell, stop: Flag) -> Finished:
     except KeyboardInterrupt:
         return Finished(cell.label)
     except Exception as error:
-        kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
-        return Finished(cell.label, error=f"{kind}{error}")
+        mendable = isinstance(error, UsageError)
+        text = f"{'' if mendable else f'{type(error).__name__}: '}{' '.join(str(error).split())}"
+        return Finished(cell.label, error=text, mendable=mendable)
 
 
 @contextmanager

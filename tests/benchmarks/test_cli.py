@@ -237,6 +237,32 @@ def test_a_cell_that_fails_does_not_keep_the_others_from_running(metalearn, tmp_
     assert not (tmp_path / "sine/sine-5-shot/broken/0/result.json").exists()
 
 
+def test_a_nan_in_a_task_is_refused_before_anything_runs(metalearn, tmp_path, monkeypatch):
+    from metalearn_benchmarks.sine import SineFamily
+
+    class Torn(SineFamily):
+        def sample(self, split, count, generator):
+            task = super().sample(split, count, generator)
+            if split == "test":
+                task.query.targets[3, 0] = float("nan")
+            return task
+
+    class Plugin:
+        @hookimpl
+        def metalearn_task_families(self):
+            return {"torn": Torn}
+
+    fresh = Registry()
+    fresh.register(Plugin(), "torn", "torn-distribution")
+    monkeypatch.setattr(registry, "default_registry", lambda: fresh)
+    (tmp_path / "mine.toml").write_text(MINE.replace('name = "sine"', 'name = "torn"'))
+    out = tmp_path / "out"
+    code, _, err = metalearn("run", tmp_path / "mine.toml", "--scale", "smoke", "--out", out)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "Torn.sample('test'): task 3 holds a NaN" in err
+    assert not list(out.rglob("*.toml"))
+
+
 def test_what_there_is(metalearn):
     code, out, _ = metalearn("methods", "--json")
     names = [row["method"] for row in json.loads(out)]

@@ -110,7 +110,7 @@ def test_a_checkpoint_that_cannot_be_trusted_is_named_and_left_alone(tmp_path):
     (folder / "checkpoint.pt").write_bytes(b"not a checkpoint")
     command = [*COMMAND[:9], "-m", "maml", "--workers", "1", "--out", tmp_path]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert process.returncode == 1
+    assert process.returncode == 2
     assert "checkpoint.pt: cannot be read" in process.stderr
     assert "move it away to start anew" in process.stderr
     assert (folder / "checkpoint.pt").read_bytes() == b"not a checkpoint"
