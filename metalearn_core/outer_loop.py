@@ -205,8 +205,8 @@ def meta_train(
     """Meta-train θ⁰ and φ with Adam on the mean query loss of each meta-batch (Algorithm 9).
 
     θ⁰ comes from `learner.initial(generator)`; the tasks depend on `settings.task_seed` alone. The
-    rule passed in is copied. A loss or a gradient that is not finite ends the training, keeps the
-    best state, and is told in `Trained.diverged`.
+    rule passed in is copied, to the learner's device and dtype. A loss or a gradient that is not
+    finite ends the training, keeps the best state, and is told in `Trained.diverged`.
 
     Args:
         checkpoint: a path; if it exists, training goes on from there with the numbers that an
@@ -218,7 +218,7 @@ def meta_train(
     Raises:
         UsageError: for a family, rule or checkpoint that does not fit.
     """
-    rule = copy.deepcopy(rule).to(learner.device)
+    rule = copy.deepcopy(rule).to(learner.device, learner.dtype)
     theta = learner.initial(generator).requires_grad_()
     learned = [parameter for parameter in rule.parameters() if parameter.requires_grad]
     adam = torch.optim.Adam([theta, *learned], lr=settings.outer_lr)
