@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, TypeAlias
 
-import attrs
 import torch
 from torch import Tensor
 from torch.func import vmap
@@ -16,31 +14,8 @@ from metalearn_core._higher import InnerOptimizer
 from metalearn_core.errors import UsageError, unknown
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import Signal, State, Undeclared, UpdateRule
+from metalearn_core.settings import ORDERS, Clipping, Order
 from metalearn_core.task import Batch, Task
-
-Order: TypeAlias = Literal["first", "second"]
-ORDERS: tuple[Order, ...] = ("first", "second")
-
-
-@attrs.frozen
-class Clipping:
-    """A bound on gradients, part of a method. `by`: each element's value, or a vector's norm."""
-
-    by: Literal["value", "norm"]
-    limit: float
-
-    def __attrs_post_init__(self) -> None:
-        if self.by not in ("value", "norm"):
-            raise UsageError(f"Clipping: by must be one of value, norm, got {self.by!r}")
-        if type(self.limit) not in (int, float) or not self.limit > 0:
-            raise UsageError(f"Clipping: limit must be a number > 0, got {self.limit!r}")
-
-    def __call__(self, grad: Tensor) -> Tensor:
-        """The gradient, `[..., n]`, clipped; each vector by its own norm."""
-        if self.by == "value":
-            return grad.clamp(-self.limit, self.limit)
-        norm: Tensor = torch.linalg.vector_norm(grad, dim=-1, keepdim=True)
-        return grad * (self.limit / (norm + 1e-6)).clamp(max=1.0)
 
 
 def adapt(

@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = {path.stem for path in ROOT.glob("plugins/*/metalearn_*.py")}
 CORE_MAY = {"torch", "higher", "pluggy", "attrs", "attr", "metalearn_core", *sys.stdlib_module_names}
 RANKS = (
-    {"errors"}, {"task"}, {"stream", "learner"}, {"rule"}, {"_higher"}, {"inner_loop"}, {"checkpoint"},
-    {"outer_loop"}, {"registry"},
+    {"errors"}, {"task"}, {"stream", "learner"}, {"rule", "settings"}, {"_higher"}, {"inner_loop"},
+    {"checkpoint"}, {"outer_loop"}, {"registry"},
 )  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 LONGEST_FUNCTION, LARGEST_CORE = 45, 1_150

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import platform
-import resource
-import subprocess
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +15,7 @@ from torch import Tensor
 from metalearn_benchmarks import records
 from metalearn_benchmarks.catalogue import Cell
 from metalearn_benchmarks.pretrain import FlatFamily, Head
+from metalearn_benchmarks.provenance import provenance
 from metalearn_benchmarks.statistics import summary
 from metalearn_core import (
     BaseLearner,
@@ -133,7 +130,7 @@ def run_cell(cell: Cell, directory: Path, watchers: Sequence[Observer]) -> dict[
         "meta_parameters": sum(p.numel() for p in rule.parameters()),
         "parameters": learner.layout.size,
         "seconds": clock.seconds,
-        **_provenance(cell, learner.device),
+        **provenance(cell, learner.device),
     }
     records.write_result(folder, result)
     return result
@@ -201,37 +198,6 @@ def _curves(
 def _rounded(value: float) -> float:
     """A float32 in as few digits as tell it apart."""
     return float(f"{value:.9g}")
-
-
-def _provenance(cell: Cell, device: torch.device) -> dict[str, Any]:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    name = platform.processor() or platform.machine()
-    if device.type == "cuda":
-        peak, name = torch.cuda.max_memory_allocated(device), torch.cuda.get_device_name(device)
-    packages = ("metalearn-core", "metalearn-benchmarks", "torch", "higher")
-    return {
-        "peak_memory_bytes": peak,
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
-        "commit": _commit(),
-        "device": f"{device.type}: {name}",
-        "engine": cell.method.settings.get("engine", "eager"),
-        "threads": cell.threads,
-        "seeds_together": [cell.seed],
-        "protocol": "paper",
-    }
-
-
-def _commit() -> str | None:
-    """The git commit that this file is of, where it lies in a checkout."""
-    here = Path(__file__).resolve().parent
-    try:
-        run = subprocess.run(  # noqa: S603
-            ["git", "-C", str(here), "rev-parse", "HEAD"],  # noqa: S607
-            capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return run.stdout.strip()
 
 
 class MetricsLog:

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from metalearn_core.errors import UsageError, unknown
-from metalearn_core.inner_loop import ORDERS, adapt, meta_gradient
+from metalearn_core.inner_loop import adapt, meta_gradient
 from metalearn_core.learner import BaseLearner, ParameterLayout, forked_rng
 from metalearn_core.rule import Signal, State, Undeclared, UpdateRule
+from metalearn_core.settings import ORDERS
 from metalearn_core.task import Batch, Task
 
 MakeRule: TypeAlias = Callable[[ParameterLayout], UpdateRule]

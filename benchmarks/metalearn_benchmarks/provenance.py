@@ -1,0 +1,46 @@
+"""What a record says of where its numbers came from: versions, commit, device, memory."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metalearn_benchmarks.catalogue import Cell
+
+
+def provenance(cell: Cell, device: torch.device) -> dict[str, Any]:
+    """Versions, git commit, device and peak memory of this process, as a record keeps them."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    name = platform.processor() or platform.machine()
+    if device.type == "cuda":
+        peak, name = torch.cuda.max_memory_allocated(device), torch.cuda.get_device_name(device)
+    packages = ("metalearn-core", "metalearn-benchmarks", "torch", "higher")
+    return {
+        "peak_memory_bytes": peak,
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "commit": _commit(),
+        "device": f"{device.type}: {name}",
+        "engine": cell.method.settings.get("engine", "eager"),
+        "threads": cell.threads,
+        "seeds_together": [cell.seed],
+        "protocol": "paper",
+    }
+
+
+def _commit() -> str | None:
+    """The git commit that this file is of, where it lies in a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        run = subprocess.run(  # noqa: S603
+            ["git", "-C", str(here), "rev-parse", "HEAD"],  # noqa: S607
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return run.stdout.strip()

@@ -1,0 +1,112 @@
+"""How a method is trained and tested: the order, the clipping, and all other settings of the loops."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, TypeAlias
+
+import attrs
+import torch
+from torch import Tensor
+
+from metalearn_core.errors import UsageError
+
+Order: TypeAlias = Literal["first", "second"]
+ORDERS: tuple[Order, ...] = ("first", "second")
+
+
+@attrs.frozen
+class Clipping:
+    """A bound on gradients, part of a method. `by`: each element's value, or a vector's norm."""
+
+    by: Literal["value", "norm"]
+    limit: float
+
+    def __attrs_post_init__(self) -> None:
+        if self.by not in ("value", "norm"):
+            raise UsageError(f"Clipping: by must be one of value, norm, got {self.by!r}")
+        if type(self.limit) not in (int, float) or not self.limit > 0:
+            raise UsageError(f"Clipping: limit must be a number > 0, got {self.limit!r}")
+
+    def __call__(self, grad: Tensor) -> Tensor:
+        """The gradient, `[..., n]`, clipped; each vector by its own norm."""
+        if self.by == "value":
+            return grad.clamp(-self.limit, self.limit)
+        norm: Tensor = torch.linalg.vector_norm(grad, dim=-1, keepdim=True)
+        return grad * (self.limit / (norm + 1e-6)).clamp(max=1.0)
+
+
+_COUNTS = {
+    "tasks": 0, "meta_batch": 1, "steps": 0, "test_steps": 0, "validation_interval": 1, "validation_tasks": 1,
+    "evaluation_batch": 1, "task_seed": 0,
+}  # fmt: skip
+_CHOICES = {
+    "order": ORDERS, "outer_loss": ("mean", "sum"), "outer_clip_scope": ("all", "initialisation"),
+    "engine": ("eager",),
+}  # fmt: skip
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """How a rule and an initialisation are meta-trained.
+
+    Args:
+        tasks: meta-training tasks, each used once; 0 trains nothing.
+        meta_batch: tasks per outer step; the last one is smaller where they do not divide.
+        steps, test_steps: T at training, and at validation and test (None: the same).
+        order: of the meta-gradient.
+        outer_lr: of Adam, over θ⁰ and φ.
+        outer_loss: `"mean"` over the meta-batch; Algorithm 9 writes the `"sum"`, which with Adam
+            only the clipping notices.
+        inner_clip: on each task's support gradient, before the rule sees it.
+        outer_clip: on the meta-gradient: by value each element, by norm all of it together.
+        outer_clip_scope: `"all"`, or the `"initialisation"` alone and not φ.
+        validation_interval: tasks between validations; there is one before training and one at its end.
+        validation_tasks: tasks of split `validation`, the same every time.
+        evaluation_batch: tasks that are evaluated together; for speed and memory, not for results.
+        checkpoint_seconds: time between checkpoints, where a path for one is given.
+        task_seed: which tasks the family gives; the same for every method and seed to be compared.
+        engine: how the meta-step is run.
+
+    Raises UsageError, naming the field, for a value that does not fit.
+    """
+
+    tasks: int = 70_000
+    meta_batch: int = 1
+    steps: int = 5
+    test_steps: int | None = None
+    order: Order = "second"
+    outer_lr: float = 1e-3
+    outer_loss: Literal["mean", "sum"] = "mean"
+    inner_clip: Clipping | None = None
+    outer_clip: Clipping | None = None
+    outer_clip_scope: Literal["all", "initialisation"] = "all"
+    validation_interval: int = 2_500
+    validation_tasks: int = 1_000
+    evaluation_batch: int = 100
+    checkpoint_seconds: float = 30.0
+    task_seed: int = 0
+    engine: Literal["eager"] = "eager"
+
+    def __attrs_post_init__(self) -> None:
+        for name, least in _COUNTS.items():
+            value = getattr(self, name)
+            whole = type(value) is int and value >= least
+            self._require(name, whole or (value is None and name == "test_steps"), f"an integer >= {least}")
+        for name, low in (("outer_lr", 1e-30), ("checkpoint_seconds", 0.0)):
+            value = getattr(self, name)
+            number = type(value) in (int, float) and low <= value < math.inf
+            self._require(name, number, "a number > 0" if low else "a number >= 0")
+        for name in ("inner_clip", "outer_clip"):
+            self._require(name, isinstance(getattr(self, name), Clipping | None), "a Clipping or None")
+        for name, allowed in _CHOICES.items():
+            self._require(name, getattr(self, name) in allowed, f"one of {', '.join(allowed)}")
+
+    def _require(self, name: str, holds: bool, wanted: str) -> None:
+        if not holds:
+            raise UsageError(f"Settings: {name} must be {wanted}, got {getattr(self, name)!r}")
+
+    @property
+    def evaluation_steps(self) -> int:
+        """T at validation and test."""
+        return self.steps if self.test_steps is None else self.test_steps
