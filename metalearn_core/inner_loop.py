@@ -61,7 +61,8 @@ def trajectory(
             f"adapt: theta must be [n] or [tasks, n] with n = {n} and {tasks} task(s),"
             f" got shape {tuple(theta.shape)}"
         )
-    path = _unroll(rule, learner, theta.expand(tasks, n), support, steps, order, clip)
+    track = torch.is_grad_enabled()  # as it is now, not when the path is walked
+    path = _unroll(rule, learner, theta.expand(tasks, n), support, steps, order, clip, track)
     if stacked:
         return path
     return ((theta[0], pytree.tree_map(lambda s: s[0], state)) for theta, state in path)
@@ -108,10 +109,9 @@ def meta_gradient(
 
 def _unroll(
     rule: UpdateRule, learner: BaseLearner, theta: Tensor, support: Batch,
-    steps: int, order: Order, clip: Clipping | None,
+    steps: int, order: Order, clip: Clipping | None, track: bool,
 ) -> Iterator[tuple[Tensor, State]]:  # fmt: skip
     """The loop itself, on stacks: θ `[tasks, n]`, every task with its own gradient."""
-    track = torch.is_grad_enabled()
     constant = order == "first" or not track
     inner = InnerOptimizer(track=track)
 
@@ -120,7 +120,8 @@ def _unroll(
         _require_tensors(rule, "init_state", "the state", pytree.tree_leaves(state))
         return state
 
-    state = start(theta) if rule.elementwise else vmap(start)(theta)
+    with torch.set_grad_enabled(track):
+        state = start(theta) if rule.elementwise else vmap(start)(theta)
     yield (theta if track else theta.detach()), state
     for step in range(steps):
         with torch.enable_grad():

@@ -113,6 +113,7 @@ class BaseLearner:
         self.layout = ParameterLayout.of(self.module)
         self.higher_is_better = score is not None and bool(getattr(score, "higher_is_better", True))
         self._loss, self._score = loss, score or loss
+        self.score_name = str(getattr(self._score, "__name__", type(self._score).__name__))
         self._initialise = initialise or reset_every_parameter
         self._constants = {
             name: tensor.detach()
@@ -138,6 +139,11 @@ class BaseLearner:
     def dtype(self) -> torch.dtype:
         """The floating-point type of θ."""
         return next((p.dtype for p in self.module.parameters()), torch.get_default_dtype())
+
+    def describe(self) -> str:
+        """Module, loss and score in one line."""
+        loss = getattr(self._loss, "__name__", type(self._loss).__name__)
+        return f"{' '.join(repr(self.module).split())} under {loss}, scored by {self.score_name}"
 
     def initial(self, generator: torch.Generator) -> Tensor:
         """Draw θ⁰, `[n]`: on a CPU copy, so that a seed means the same on every device."""

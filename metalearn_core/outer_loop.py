@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import time
 import warnings
@@ -61,6 +62,7 @@ class Trained:
     """Everything that meta-training knows, and all that it needs to go on.
 
     Args:
+        origin: a hash of the θ⁰ and φ that training began with.
         theta: θ⁰ as it is now, `[n]`; `best` holds that of the best validation.
         rule: the rule with its φ as it is now.
         position: tasks seen.
@@ -76,6 +78,7 @@ class Trained:
     optimizer: torch.optim.Adam
     generator: torch.Generator
     best: Snapshot
+    origin: str
     position: int = 0
     validations: list[tuple[int, float]] = attrs.field(factory=list)
     diverged: str | None = None
@@ -149,7 +152,9 @@ def meta_train(
     learned = [parameter for parameter in rule.parameters() if parameter.requires_grad]
     adam = torch.optim.Adam([theta, *learned], lr=settings.outer_lr)
     untested = Snapshot.of(0, float("nan"), theta, rule, adam)
-    trained = Trained(rule, learner, settings, theta, adam, generator, untested)
+    weights = [x.detach().cpu().reshape(-1).view(torch.uint8) for x in (theta, *rule.state_dict().values())]
+    origin = hashlib.sha256(bytes(torch.cat(weights).tolist())).hexdigest()
+    trained = Trained(rule, learner, settings, theta, adam, generator, untested, origin)
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and path.exists():
         trained.restore(path)
@@ -206,9 +211,11 @@ def _fingerprint(trained: Trained) -> dict[str, str]:
     return {
         "rule": trained.rule.label,
         "layout": repr(list(zip(layout.names, layout.shapes, strict=True))),
+        "learner": f"{trained.learner.describe()}, {trained.theta.dtype}",
         "meta-parameters": repr({k: tuple(v.shape) for k, v in trained.rule.state_dict().items()}),
         "options": repr({k: v for k, v in options.items() if not k.startswith("_")}),
         **{f"settings.{name}": repr(value) for name, value in plain.items()},
+        "origin": trained.origin,  # last: it differs wherever something above does
     }
 
 

@@ -5,6 +5,7 @@ Imports no torch: what a setting means is for `metalearn_core.Settings` to say.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
@@ -134,7 +135,11 @@ def find_experiment(name: str) -> tuple[str, Experiment]:
 
 def find_method(name: str, experiment: Experiment) -> Method:
     """A method that the experiment defines, or a shipped one."""
-    known = {**methods(), **experiment.method}
+    shipped = methods()
+    for own in experiment.method:
+        if own in shipped:
+            raise UsageError(f"method {own!r} is a shipped one; give the experiment's own another name")
+    known = {**shipped, **experiment.method}
     if name not in known:
         raise unknown("method", name, known)
     return known[name]
@@ -210,10 +215,23 @@ class Overrides:
 def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -> list[Cell]:
     """Every run of an experiment, all methods of a seed before the next seed."""
     if scale not in experiment.scale:
-        raise unknown(f"scale of experiment {name!r}", scale, experiment.scale)
+        raise UsageError(f"experiment {name!r}: {unknown('scale', scale, experiment.scale)}")
     size = experiment.scale[scale]
     seeds = size.seeds if overrides.seeds is None else overrides.seeds
-    rows = dict(_rows(experiment, overrides))
+    rows: dict[str, Method] = {}
+    for label, method in _rows(experiment, overrides):
+        if label in rows:
+            raise UsageError(f"two rows would be called {label!r}; leave one out")
+        rows[label] = method
+    for kind, plain in (
+        ("experiment", name),
+        ("setting", experiment.setting),
+        *(("method", r) for r in rows),
+    ):
+        if not re.fullmatch(r"[\w+=.,\[\]-]+", plain) or plain.strip(".") == "" or plain == "report":
+            raise UsageError(
+                f"{kind} {plain!r} names a folder: letters, digits and + = , . - _ [ ] only, and not 'report'"
+            )
     return [
         Cell(
             experiment=name,
@@ -235,7 +253,7 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
 
 def _rows(experiment: Experiment, overrides: Overrides) -> Iterator[tuple[str, Method]]:
     """The methods to run, each under its name with whatever was overridden in it."""
-    names = overrides.methods or ([] if overrides.rules else experiment.methods)
+    names = overrides.methods or experiment.methods
     for name in names:
         method = find_method(name, experiment)
         changed: dict[str, Any] = {"steps": overrides.steps}
@@ -257,7 +275,7 @@ def _rows(experiment: Experiment, overrides: Overrides) -> Iterator[tuple[str, M
 def _label(name: str, changed: Mapping[str, Any]) -> str:
     """`name,key=value,...`, fit for a folder's name."""
     parts = [name] + [f"{key}={value}" for key, value in changed.items()]
-    return ",".join(parts).replace("/", "_").replace(" ", "").replace("'", "")
+    return re.sub(r"[^\w+=.,\[\]-]", "", ",".join(parts))
 
 
 def _resolved(method: Method, experiment: Experiment, size: Scale, overrides: Overrides) -> Method:

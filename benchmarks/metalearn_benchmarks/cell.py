@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,14 @@ class Parts:
         """Build the parts. The seed decides θ⁰, the same for every method, and φ."""
         family = task_families()[cell.family.name](**cell.family.options)
         learner = base_learners()[cell.learner.name](**cell.learner.options)
+        if not isinstance(family, TaskFamily) or not isinstance(learner, BaseLearner):
+            made = {cell.family.name: family, cell.learner.name: learner}
+            raise UsageError(
+                "expected a TaskFamily and a BaseLearner, got "
+                + " and ".join(f"a {type(thing).__name__} from {name!r}" for name, thing in made.items())
+            )
+        if cell.test_tasks < 1 or cell.method.minibatch < 1:
+            raise UsageError(f"{cell.name}: test_tasks and minibatch must be >= 1")
         learner = learner.to(device_of(cell.device))
         generator = seeded_generator("weights", cell.seed)
         tested = learner
@@ -113,13 +122,14 @@ def run_cell(cell: Cell, directory: Path, watchers: Sequence[Observer]) -> dict[
     records.write_cell(folder, plain)
     parts = Parts.of(cell)
     clock = MetricsLog(folder / records.METRICS)
-    strangers = [factory(plain) for factory in observers().values()]
+    strangers = _installed_observers(plain)
     trained = _train(cell, parts, folder, [clock, *strangers, *watchers])
     rule, learner, theta = _start(cell, parts, trained)
     steps, clip = parts.settings.evaluation_steps, parts.settings.inner_clip
     scores = evaluate(rule, learner, theta, parts.family, parts.settings, split="test", tasks=cell.test_tasks)
     shown = _telling(parts.tasks("test"))
     result = {
+        "score": learner.score_name.replace("_", " "),
         "higher_is_better": learner.higher_is_better,
         "scores": {cell.family.name: [[_rounded(x) for x in row] for row in scores.tolist()]},
         "summary": summary(scores[:, -1].double().numpy()),
@@ -134,6 +144,18 @@ def run_cell(cell: Cell, directory: Path, watchers: Sequence[Observer]) -> dict[
     }
     records.write_result(folder, result)
     return result
+
+
+def _installed_observers(run: dict[str, Any]) -> list[Observer]:
+    """One of each installed observer; one that cannot be made is told of and left out."""
+    made = []
+    for entry in observers().values():
+        try:
+            made.append(entry(run))
+        except Exception as error:  # a stranger's logger must not take the run down
+            told = f"observer {entry.name!r} of {entry.distribution} failed and is left out: {error!r}"
+            warnings.warn(told, stacklevel=2)
+    return made
 
 
 def _train(cell: Cell, parts: Parts, folder: Path, watchers: Sequence[Observer]) -> Trained:
@@ -208,8 +230,11 @@ class MetricsLog:
         self.lines: list[dict[str, float]] = []
         self.before, self.since = 0.0, time.monotonic()
         if path.exists():
-            self.lines = [json.loads(line) for line in path.read_text().splitlines()]
-            self.before = max((line["seconds"] for line in self.lines), default=0.0)
+            try:
+                self.lines = [json.loads(line) for line in path.read_text().splitlines()]
+                self.before = max((line["seconds"] for line in self.lines), default=0.0)
+            except (ValueError, TypeError, KeyError) as error:
+                raise UsageError(f"{path}: cannot be read ({error!r}); move its folder away") from error
 
     @property
     def seconds(self) -> float:

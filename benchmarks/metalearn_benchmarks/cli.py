@@ -152,10 +152,11 @@ def _print_table(rows: list[dict[str, Any]], as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=1))
         return
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(*(rows[0] if rows else ("nothing",)), box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
+        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
     _console().print(table)
 
 

@@ -36,7 +36,7 @@ def _look(index: int) -> dict[str, Any]:
 
 
 def error_by_step(records: Sequence[Record]) -> Figure | None:
-    """Mean query error before adaptation and after each inner step, over test tasks and seeds."""
+    """Mean query score before adaptation and after each inner step, over test tasks and seeds."""
     figure, axes = _one_panel()
     for index, (title, runs) in enumerate(_by_method(records)):
         curve = np.mean([np.mean(run.scores, axis=0) for run in runs], axis=0)
@@ -44,16 +44,16 @@ def error_by_step(records: Sequence[Record]) -> Figure | None:
         steps = np.arange(len(curve))
         axes.plot(steps, curve, label=title, markevery=_few(len(steps)), markersize=5, **_look(index))
     axes.set_xscale("symlog", linthresh=10)
-    axes.set_yscale("log")
+    axes.set_yscale("linear" if records[0].higher_is_better else "log")
     axes.set_xticks([0, 1, 2, 3, 4, 5, 8, 10, 100], ["0", "1", "2", "3", "4", "5", "8", "10", "100"])
     axes.set_xlim(left=-0.2)
     axes.set_xlabel("inner step t")
-    axes.set_ylabel("mean squared error on the query set")
+    axes.set_ylabel(f"{records[0].score}, query set")
     return _with_legend(figure, axes)
 
 
 def validation_curves(records: Sequence[Record]) -> Figure | None:
-    """Mean validation error against meta-training tasks, where there was meta-training."""
+    """Mean validation score against meta-training tasks, where there was meta-training."""
     (figure, axes), drawn = _one_panel(), False
     for index, (title, runs) in enumerate(_by_method(records)):
         curves = [run.result["validations"] for run in runs if len(run.result["validations"]) > 1]
@@ -66,9 +66,9 @@ def validation_curves(records: Sequence[Record]) -> Figure | None:
             axes.plot(x, y, label=label, alpha=0.9, markersize=3, linewidth=1.2, **_look(index))
     if not drawn:
         return None
-    axes.set_yscale("log")
+    axes.set_yscale("linear" if records[0].higher_is_better else "log")
     axes.set_xlabel("meta-training tasks")
-    axes.set_ylabel("mean squared error, validation tasks")
+    axes.set_ylabel(f"{records[0].score}, validation tasks")
     return _with_legend(figure, axes)
 
 
@@ -130,7 +130,7 @@ def _with_legend(figure: Figure, axes: Axes) -> Figure:
 
 FIGURES: dict[str, tuple[str, Drawer]] = {
     "error-by-step": (
-        "Error on the query set before adaptation (t = 0) and after each inner step: mean over test tasks and"
+        "Score on the query set before adaptation (t = 0) and after each inner step: mean over test tasks and"
         " seeds. The axis is linear up to t = 10 and logarithmic beyond.",
         error_by_step,
     ),
@@ -140,7 +140,7 @@ FIGURES: dict[str, tuple[str, Drawer]] = {
         predictions,
     ),
     "validation": (
-        "Error on the validation tasks while meta-training, one line per seed.",
+        "Score on the validation tasks while meta-training, one line per seed.",
         validation_curves,
     ),
 }

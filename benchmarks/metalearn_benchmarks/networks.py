@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from torch import nn
+from torch import Tensor, nn
 
 from metalearn_core import BaseLearner, UsageError
 
@@ -21,7 +21,12 @@ def multilayer_perceptron(hidden: Sequence[int] = (40, 40), inputs: int = 1, out
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU()]
-    return BaseLearner(nn.Sequential(*layers[:-1]), nn.functional.mse_loss, initialise=_no_bias)
+    return BaseLearner(nn.Sequential(*layers[:-1]), mean_squared_error, initialise=_no_bias)
+
+
+def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean of (prediction − target)² over all elements: `[]`."""
+    return nn.functional.mse_loss(prediction, target)
 
 
 def _no_bias(module: nn.Module) -> None:

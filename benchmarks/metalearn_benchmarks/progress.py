@@ -34,10 +34,10 @@ class Display:
         self.console = console
         self.lines: dict[str, Line] = {}
         self.bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeRemainingColumn(elapsed_when_finished=True),
             console=console,
             disable=not console.is_terminal,
@@ -79,12 +79,13 @@ class Display:
         now = time.monotonic()
         if now - line.told_at >= QUIET_SECONDS:
             line.told_at = now
-            self.console.print(f"{label}: task {event.position} of {line.total}, {line.note}")
+            told = f"{label}: task {event.position} of {line.total}, {line.note}"
+            self.console.print(told, markup=False)
 
     def skipped(self, label: str) -> None:
         """A run that is finished already."""
         self.bars.advance(self.overall)
-        self.console.print(f"[dim]{label}: already done[/dim]")
+        self.console.print(f"{label}: already done", style="dim", markup=False)
 
     def finished(self, label: str, result: dict[str, Any]) -> None:
         """A run has its result."""
@@ -94,8 +95,9 @@ class Display:
         numbers = (summary["mean"], *summary["ci95"], summary["median"])
         mean, low, high, median = (math.nan if x is None else x for x in numbers)
         self.console.print(
-            f"{label}: mean {mean:.3f} \\[{low:.3f}, {high:.3f}], median {median:.3f} over"
-            f" {summary['tasks']} test tasks, {result['seconds']:.0f} s"
+            f"{label}: mean {mean:.3f} [{low:.3f}, {high:.3f}], median {median:.3f} over"
+            f" {summary['tasks']} test tasks, {result['seconds']:.0f} s",
+            markup=False,
         )
 
     def failed(self, line: str) -> None:

@@ -32,6 +32,7 @@ def write_atomically(path: Path, data: bytes | str) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
+        temporary.unlink(missing_ok=True)
         raise UsageError(f"{path}: cannot be written ({error.strerror}); use another --out") from error
 
 
@@ -63,6 +64,16 @@ class Record:
         """The method's name for people."""
         given, own = self.cell["method"]["title"], self.method.partition(",")
         return str(given if not own[2] or given == self.method else f"{given} ({own[2]})")
+
+    @property
+    def score(self) -> str:
+        """What the scores are, in words."""
+        return str(self.result["score"])
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a higher score is the better one."""
+        return bool(self.result["higher_is_better"])
 
     @property
     def seed(self) -> int:
@@ -138,7 +149,15 @@ def read_record(folder: Path) -> Record:
         raise UsageError(
             f"{path}: not a record of format {FORMAT}; it was written by another version of metalearn"
         )
-    return Record(folder, cell, result)
+    record = Record(folder, cell, result)
+    try:
+        numbers = (record.seed, record.steps, record.higher_is_better, len(record.score), len(record.title))
+        whole = all(math.isfinite(x) for x in (*numbers, result["seconds"])) and "diverged" in result
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise UsageError(f"{path}: damaged ({error!r}); move its folder away") from error
+    if not whole or {"experiment", "setting", "name"} - cell.keys():
+        raise UsageError(f"{path}: damaged, it or {EXPERIMENT} lacks a key; move its folder away")
+    return record
 
 
 def read_records(directory: Path) -> list[Record]:
@@ -164,6 +183,8 @@ def require_same_experiment(directory: Path, wanted: dict[str, Any]) -> None:
     """
     place = directory / wanted["experiment"] / wanted["setting"]
     for path in sorted(place.rglob(EXPERIMENT)):
+        if not any((path.parent / begun).exists() for begun in (CHECKPOINT, RESULT)):
+            continue  # it failed before there was anything to keep
         found = read_cell(path.parent) or {}
         theirs, ours = _shared(found), _shared(wanted)
         if found.get("name") == wanted["name"]:

@@ -9,6 +9,7 @@ import queue
 import signal
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -68,6 +69,7 @@ def run_experiment(cells: Sequence[Cell], directory: Path, display: Display, wor
     missing = []
     for cell in cells:
         if records.is_finished(directory / cell.folder):
+            records.read_record(directory / cell.folder)  # a damaged one is refused here
             display.skipped(cell.label)
         else:
             missing.append(cell)
@@ -167,7 +169,7 @@ def _run_one(cell: Cell, directory: Path, tell: Tell, stop: Flag) -> Finished:
 
     folder = directory / cell.folder
     try:
-        with _alone_in(folder, lambda: tell(cell.label, Event("waiting", 0))):
+        with _alone_in(folder, lambda: watch(Event("waiting", 0))):
             if records.is_finished(folder):  # another command did it while this one waited
                 return Finished(cell.label, records.read_record(folder).result)
             return Finished(cell.label, run_cell(cell, directory, [watch]))
@@ -176,6 +178,9 @@ def _run_one(cell: Cell, directory: Path, tell: Tell, stop: Flag) -> Finished:
     except Exception as error:
         mendable = isinstance(error, UsageError)
         text = f"{'' if mendable else f'{type(error).__name__}: '}{' '.join(str(error).split())}"
+        if not mendable:
+            records.write_atomically(folder / "error.txt", traceback.format_exc())
+            text += f" (the traceback is in {folder / 'error.txt'})"
         return Finished(cell.label, error=text, mendable=mendable)
 
 
@@ -184,11 +189,13 @@ def _alone_in(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Hold a run's folder: a second command on the same folder waits until the first lets go."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                waiting()
+                time.sleep(0.2)
         yield
 
 

@@ -15,10 +15,10 @@ from metalearn_benchmarks.records import Record
 from metalearn_benchmarks.statistics import Estimate, over_runs
 
 MARKDOWN = """\
-| method | mean error | 95 % interval | median error | 95 % interval | T | seeds | test tasks |
+| method | mean | 95 % interval | median | 95 % interval | T | seeds | test tasks |
 |---|---|---|---|---|---|---|---|
 {% for r in rows -%}
-| {{ r.title }} | {{ r.mean.value|n }} | {{ r.mean|i }} | {{ r.median.value|n }} | {{ r.median|i }} \
+| {{ r.title|md }} | {{ r.mean.value|n }} | {{ r.mean|i }} | {{ r.median.value|n }} | {{ r.median|i }} \
 | {{ r.steps }} | {{ r.seeds }} | {{ r.tasks }} |
 {% endfor %}
 {{ caption }}
@@ -26,10 +26,10 @@ MARKDOWN = """\
 
 LATEX = r"""\begin{tabular}{lrrrrrrr}
 \hline
-method & mean error & 95\,\% interval & median error & 95\,\% interval & $T$ & seeds & test tasks \\
+method & mean & 95\,\% interval & median & 95\,\% interval & $T$ & seeds & test tasks \\
 \hline
 {% for r in rows -%}
-{{ r.title|tex }} & {{ r.mean.value|n }} & {{ r.mean|i }} & {{ r.median.value|n }} & {{ r.median|i }} \
+{{ r.title|tex }} & {{ r.mean.value|n }} & {{ r.mean|i }} & {{ r.median.value|n }} & {{ r.median|i }}
 & {{ r.steps }} & {{ r.seeds }} & {{ r.tasks }} \\
 {% endfor -%}
 \hline
@@ -60,6 +60,8 @@ class ResultTable:
 
     experiment: str
     setting: str
+    score: str
+    higher_is_better: bool
     rows: list[Row]
 
     @property
@@ -68,7 +70,8 @@ class ResultTable:
         over = sorted({row.over for row in self.rows})
         stopped = [f"{r.title}: {r.diverged} of {r.seeds} runs diverged" for r in self.rows if r.diverged]
         parts = [
-            f"Experiment {self.experiment}, {self.setting}. Error on the query set after T steps.",
+            f"Experiment {self.experiment}, {self.setting}: {self.score} on the query set after T steps,"
+            f" {'higher' if self.higher_is_better else 'lower'} is better.",
             f"Intervals are over {' or '.join(over)}"
             + ("." if len(over) == 1 else ", as the number of seeds of a row allows."),
             *(f"{line}, tested at its best state." for line in stopped),
@@ -80,13 +83,12 @@ def result_tables(records: Iterable[Record]) -> list[ResultTable]:
     """One table for each experiment and setting."""
     found = []
     for (experiment, setting), group in groupby(records, lambda r: (r.experiment, r.setting)):
-        rows = [_row(list(runs)) for _, runs in groupby(group, lambda r: r.method)]
-        found.append(ResultTable(experiment, setting, sorted(rows, key=_mean_last_if_none)))
+        runs = list(group)
+        up = runs[0].higher_is_better
+        rows = [_row(list(of_method)) for _, of_method in groupby(runs, lambda r: r.method)]
+        rows.sort(key=lambda row: (math.isnan(row.mean.value), -row.mean.value if up else row.mean.value))
+        found.append(ResultTable(experiment, setting, runs[0].score, up, rows))
     return found
-
-
-def _mean_last_if_none(row: Row) -> tuple[bool, float]:
-    return math.isnan(row.mean.value), row.mean.value
 
 
 def _row(runs: Sequence[Record]) -> Row:
@@ -120,22 +122,27 @@ def interval(estimate: Estimate) -> str:
 
 def for_terminal(table: ResultTable) -> Table:
     """The table as rich draws it."""
-    drawn = Table(title=f"{table.experiment}: {table.setting}", caption=table.caption)
+    drawn = Table(title=Text(f"{table.experiment}: {table.setting}"), caption=Text(table.caption))
     drawn.add_column("method")
-    for name in ("mean error, 95 %", "median error, 95 %", "T", "seeds", "tasks"):
+    for name in ("mean, 95 %", "median, 95 %", "T", "seeds", "tasks"):
         drawn.add_column(name, justify="right", no_wrap=True)
     for row in table.rows:
         mean, median = (
             Text(f"{number(estimate.value)} {interval(estimate)}") for estimate in (row.mean, row.median)
         )
-        drawn.add_row(row.title, mean, median, str(row.steps), str(row.seeds), str(row.tasks))
+        drawn.add_row(Text(row.title), mean, median, str(row.steps), str(row.seeds), str(row.tasks))
     return drawn
 
 
+def _for_latex(text: str) -> str:
+    words = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(words.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
+
+
 def environment() -> Environment:
-    """Jinja with the filters of tables: `n` a number, `i` an interval, `tex` LaTeX's special characters."""
+    """Jinja with the filters of tables: `n` a number, `i` an interval, `tex` and `md` escape."""
     made = Environment(autoescape=False, keep_trailing_newline=True)  # noqa: S701 - Markdown and LaTeX
-    made.filters |= {"n": number, "i": interval, "tex": lambda s: s.replace("_", r"\_").replace("%", r"\%")}
+    made.filters |= {"n": number, "i": interval, "tex": _for_latex, "md": lambda s: s.replace("|", r"\|")}
     return made
 
 

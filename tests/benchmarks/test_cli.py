@@ -232,7 +232,8 @@ def test_a_cell_that_fails_does_not_keep_the_others_from_running(metalearn, tmp_
     monkeypatch.setattr(registry, "default_registry", lambda: fresh)
     code, out, err = metalearn(*QUICK, "--rule", "broken", "-m", "maml", "--out", tmp_path)
     assert code == 1
-    assert "broken, seed 0: RuntimeError: as broken as can be" in err
+    assert "broken, seed 0: RuntimeError: as broken as can be (the traceback is in" in err
+    assert "in update" in (tmp_path / "sine/sine-5-shot/broken/0/error.txt").read_text()
     assert "maml, seed 0: mean" in out
     assert not (tmp_path / "sine/sine-5-shot/broken/0/result.json").exists()
 
@@ -261,6 +262,50 @@ def test_a_nan_in_a_task_is_refused_before_anything_runs(metalearn, tmp_path, mo
     assert (code, err.count("\n")) == (2, 1)
     assert "Torn.sample('test'): task 3 holds a NaN" in err
     assert not list(out.rglob("*.toml"))
+
+
+def test_a_rule_is_a_row_beside_the_experiments_own_methods(metalearn, tmp_path):
+    (tmp_path / "mine.toml").write_text(MINE)
+    arguments = ("--scale", "smoke", "--workers", 1, "--rule", "lstm", "--out", tmp_path / "o")
+    assert metalearn("run", tmp_path / "mine.toml", *arguments)[0] == 0
+    rows = {path.name for path in (tmp_path / "o/mine/sine-3-shot").iterdir()}
+    assert rows == {"maml", "two-layer", "lstm"}
+
+
+def test_two_rows_of_one_name_are_refused(metalearn, tmp_path):
+    code, _, err = metalearn(*QUICK, "-m", "lstm", "--rule", "lstm", "--out", tmp_path)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "two rows would be called 'lstm'" in err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('setting = "sine-3-shot"', 'setting = "../out"', "setting '../out' names a folder"),
+        ('setting = "sine-3-shot"', 'setting = ".."', "setting '..' names a folder"),
+        ("two-layer", "maml", "method 'maml' is a shipped one"),
+        ("test_tasks = 30", "test_tasks = 0", "test_tasks and minibatch must be >= 1"),
+        ("[scale.smoke]", "[scale.tiny]", "unknown scale 'smoke'"),
+    ],
+)
+def test_what_would_lose_or_misplace_a_record_is_refused(metalearn, tmp_path, old, new, told):
+    (tmp_path / "mine.toml").write_text(MINE.replace(old, new))
+    code, _, err = metalearn("run", tmp_path / "mine.toml", "--scale", "smoke", "--out", tmp_path / "o")
+    assert (code, err.count("\n")) == (2, 1)
+    assert told in err
+    assert not list(tmp_path.rglob("experiment.toml"))
+
+
+def test_titles_are_text_and_never_markup(metalearn, tmp_path):
+    (tmp_path / "mine.toml").write_text(MINE.replace("A small TURTLE", "50 % & [/red] | [bold]x"))
+    arguments = ("--scale", "smoke", "--workers", 1, "--out", tmp_path / "o")
+    code, out, _ = metalearn("run", tmp_path / "mine.toml", *arguments)
+    assert code == 0
+    assert "50 % & [/red] | [bold]x" in out
+    report = tmp_path / "o/report"
+    assert r"50 \% \& [/red] | [bold]x &" in next(report.glob("*.tex")).read_text()
+    assert r"50 % & [/red] \| [bold]x |" in next(report.glob("*.md")).read_text()
+    assert "50 % &amp; [/red]" in (report / "report.html").read_text()
 
 
 def test_what_there_is(metalearn):

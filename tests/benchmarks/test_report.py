@@ -77,9 +77,29 @@ def test_the_same_records_give_the_same_page(finished, tmp_path):
     assert pages[0] == pages[1]
 
 
+def test_the_best_stands_first_whichever_way_is_up(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "copy")
+    (table,) = tables.result_tables(records.read_records(tmp_path / "copy"))
+    assert "mean squared error" in table.caption
+    assert "lower is better" in table.caption
+    for path in (tmp_path / "copy").rglob("result.json"):
+        result = json.loads(path.read_text())
+        path.write_text(json.dumps({**result, "score": "accuracy", "higher_is_better": True}))
+    (upward,) = tables.result_tables(records.read_records(tmp_path / "copy"))
+    assert [row.method for row in upward.rows] == [row.method for row in reversed(table.rows)]
+    assert "accuracy" in upward.caption
+    assert "higher is better" in upward.caption
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
-    [("{", "cannot be read"), ("[]", "another version"), ('{"format": 99}', "another version")],
+    [
+        ("{", "cannot be read"),
+        ("[]", "another version"),
+        ('{"format": 99}', "another version"),
+        ('{"format": 1}', "damaged"),
+        ('{"format": 1, "scores": {"sine": []}}', "damaged"),
+    ],
 )
 def test_a_broken_or_newer_record_is_named(finished, tmp_path, content, told):
     shutil.copytree(finished, tmp_path / "copy")

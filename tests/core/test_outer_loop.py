@@ -520,10 +520,12 @@ def test_a_run_cut_off_at_every_outer_step_loses_none(rule, tmp_path):
 def test_a_finished_run_is_read_and_not_run_again(tmp_path):
     path, events = tmp_path / "run.pt", []
     first = state(train(checkpoint=path))
-    again = train(checkpoint=path, seed=77, observers=[events.append], checkpoint_seconds=3)
+    again = train(checkpoint=path, observers=[events.append], checkpoint_seconds=3)
     assert differing(state(again), first) == []
     assert {event.kind for event in events} == {"start", "checkpoint", "end"}
     assert os.listdir(tmp_path) == ["run.pt"]
+    with refused("another run", "origin is"):
+        train(checkpoint=path, seed=77)
 
 
 def test_an_interrupt_without_a_checkpoint_ends_the_run():
