@@ -37,6 +37,7 @@ def test_all_code_runs_in_its_order(tmp_path, monkeypatch, capsys):
         "Metadata-Version: 2.1\nName: metalearn-momentum\nVersion: 0.1.0\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "ten-shots.toml").write_text(blocks("toml")[1])
     fresh = Registry()
     monkeypatch.setattr(registry, "default_registry", lambda: fresh)
     for command in COMMANDS:
@@ -44,7 +45,9 @@ def test_all_code_runs_in_its_order(tmp_path, monkeypatch, capsys):
             extra = ["--workers", "1", "--tasks", "20"] if " run " in command else []
             monkeypatch.setattr(sys, "argv", [*shlex.split(command), *extra])
             cli.main()
-    assert "momentum (beta=0.5)" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "momentum (beta=0.5)" in told
+    assert "TURTLE with a history of gradients" in told
     for code in (check, library, reading):
         exec(compile(code, "README.md", "exec"), {})
     assert "maml" in capsys.readouterr().out

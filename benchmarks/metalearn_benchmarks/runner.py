@@ -216,6 +216,7 @@ def _interrupt_sets(stop: Flag) -> Iterator[None]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
+        os.write(2, b"\nstopping after the step in hand; Ctrl-C again stops at once\n")
 
     before = signal.signal(signal.SIGINT, ask)
     try:
