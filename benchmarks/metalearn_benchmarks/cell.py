@@ -23,6 +23,7 @@ from metalearn_core import (
     Clipping,
     Event,
     Observer,
+    Registered,
     Settings,
     Task,
     TaskFamily,
@@ -36,6 +37,7 @@ from metalearn_core import (
     make_rule,
     meta_train,
     observers,
+    rules,
     seeded_generator,
     task_families,
     trajectory,
@@ -111,7 +113,26 @@ def resolved(cell: Cell) -> dict[str, Any]:
     plain = cell.as_toml()
     settings = attrs.asdict(settings_of(cell))
     plain["method"]["settings"] = {k: v for k, v in settings.items() if v is not None}
+    for part, entry in used(cell).items():
+        holder = plain["method"] if part == "rule" else plain[part]
+        holder["options"] = {**_defaults(entry), **holder["options"]}
     return plain
+
+
+def used(cell: Cell) -> dict[str, Registered]:
+    """What is installed and makes the cell's parts."""
+    return {
+        "rule": rules()[cell.method.rule],
+        "family": task_families()[cell.family.name],
+        "learner": base_learners()[cell.learner.name],
+    }
+
+
+def _defaults(entry: Registered) -> dict[str, Any]:
+    """The options that a factory leaves to their defaults, as far as TOML can say them."""
+    given = {name: parameter.default for name, parameter in entry.options().items()}
+    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in given.items()}
+    return {k: v for k, v in plain.items() if isinstance(v, bool | int | float | str | list)}
 
 
 def run_cell(cell: Cell, directory: Path, watchers: Sequence[Observer]) -> dict[str, Any]:
@@ -140,7 +161,7 @@ def run_cell(cell: Cell, directory: Path, watchers: Sequence[Observer]) -> dict[
         "meta_parameters": sum(p.numel() for p in rule.parameters()),
         "parameters": learner.layout.size,
         "seconds": clock.seconds,
-        **provenance(cell, learner.device),
+        **provenance(cell, learner.device, {entry.distribution for entry in used(cell).values()}),
     }
     records.write_result(folder, result)
     return result

@@ -5,7 +5,8 @@ from __future__ import annotations
 import platform
 import resource
 import subprocess
-from importlib.metadata import version
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,19 @@ import torch
 from metalearn_benchmarks.catalogue import Cell
 
 
-def provenance(cell: Cell, device: torch.device) -> dict[str, Any]:
-    """Versions, git commit, device and peak memory of this process, as a record keeps them."""
+def provenance(cell: Cell, device: torch.device, distributions: Iterable[str]) -> dict[str, Any]:
+    """Versions, git commit, device and peak memory of this process, as a record keeps them.
+
+    `distributions`: where the rule, the family and the learner came from.
+    """
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     name = platform.processor() or platform.machine()
     if device.type == "cuda":
         peak, name = torch.cuda.max_memory_allocated(device), torch.cuda.get_device_name(device)
-    packages = ("metalearn-core", "metalearn-benchmarks", "torch", "higher")
+    packages = sorted({"metalearn-core", "metalearn-benchmarks", "torch", "higher", *distributions})
     return {
         "peak_memory_bytes": peak,
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "versions": {"python": platform.python_version(), **{p: _version(p) for p in packages}},
         "commit": _commit(),
         "device": f"{device.type}: {name}",
         "engine": cell.method.settings.get("engine", "eager"),
@@ -31,6 +35,13 @@ def provenance(cell: Cell, device: torch.device) -> dict[str, Any]:
         "seeds_together": [cell.seed],
         "protocol": "paper",
     }
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:  # a plugin registered by hand
+        return "unknown"
 
 
 def _commit() -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -142,6 +143,12 @@ def test_a_run_leaves_a_whole_record_and_the_same_command_finds_it_done(metalear
     assert set(result["curves"]["predictions"]) == {"0", "1", "5"}
     for key in ("versions", "device", "engine", "threads", "seeds_together", "seconds", "peak_memory_bytes"):
         assert result[key], key
+    assert "metalearn-gradient-descent" in result["versions"]
+    asked = tomllib.loads((folder / "experiment.toml").read_text())
+    assert asked["method"]["options"] == {"inner_lr": 0.01, "learn_lr": "none", "optimizer": "sgd"}
+    assert asked["family"]["options"] == {"support": 5, "query": 50, "example_tasks": 10_000}
+    assert asked["learner"]["options"] == {"hidden": [40, 40], "inputs": 1, "outputs": 1}
+    assert asked["method"]["settings"]["outer_lr"] == 0.001
     stamp = (folder / "result.json").stat().st_mtime_ns
     code, again, _ = metalearn(*QUICK, "-m", "maml", "--out", tmp_path)
     assert code == 0
