@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import hashlib
 import math
 import time
@@ -152,8 +153,7 @@ def meta_train(
     learned = [parameter for parameter in rule.parameters() if parameter.requires_grad]
     adam = torch.optim.Adam([theta, *learned], lr=settings.outer_lr)
     untested = Snapshot.of(0, float("nan"), theta, rule, adam)
-    weights = [x.detach().cpu().reshape(-1).view(torch.uint8) for x in (theta, *rule.state_dict().values())]
-    origin = hashlib.sha256(bytes(torch.cat(weights).tolist())).hexdigest()
+    origin = _digest(theta, *rule.state_dict().values())
     trained = Trained(rule, learner, settings, theta, adam, generator, untested, origin)
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and path.exists():
@@ -197,6 +197,14 @@ def evaluate(
         scores = [per_task(learner.score, now, task.query) for now, _ in path]
         parts.append(torch.stack(scores, 1).cpu())
     return torch.cat(parts)
+
+
+def _digest(*tensors: Tensor) -> str:
+    """A hash of the tensors' bytes; numpy, which torch can do without, is not asked for them."""
+    found = hashlib.sha256()
+    for tensor in (x.detach().cpu().contiguous() for x in tensors if x.numel()):
+        found.update(ctypes.string_at(tensor.data_ptr(), tensor.nbytes))
+    return found.hexdigest()
 
 
 _CONTENTS = {"fingerprint", "now", "best", "generator", "validations", "diverged"}

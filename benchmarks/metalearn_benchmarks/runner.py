@@ -61,10 +61,13 @@ def run_experiment(cells: Sequence[Cell], directory: Path, display: Display, wor
         KeyboardInterrupt: after Ctrl-C, with everything saved.
     """
     _require_writable(directory)
+    looked_at: set[int] = set()  # the family is one for all cells; its tasks depend on the task seed alone
     for cell in {cell.name: cell for cell in cells}.values():
         parts = Parts.of(cell)
-        for split in ("train", "validation", "test"):
-            parts.tasks(split).take(0, 1)
+        if parts.settings.task_seed not in looked_at:
+            looked_at.add(parts.settings.task_seed)
+            for split in ("train", "validation", "test"):
+                parts.tasks(split).take(0, 1)
         records.require_same_experiment(directory, resolved(cell))
     missing = []
     for cell in cells:
