@@ -23,7 +23,8 @@ def forked_rng(generator: torch.Generator) -> Iterator[None]:
     """Torch's global CPU generator seeded from `generator`, and put back as it was afterwards."""
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        # not torch.manual_seed, which would seed every GPU as well, and leave it so
+        torch.default_generator.manual_seed(seed)
         yield
 
 

@@ -5,8 +5,15 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
-hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True, max_examples=50)
-hypothesis.settings.register_profile("nightly", deadline=None, print_blob=True, max_examples=1_000)
+# derandomized: a run repeats, and what it finds is found again
+for name, examples in {"ci": 200, "nightly": 1_000, "theory": 20_000}.items():
+    hypothesis.settings.register_profile(
+        name,
+        deadline=None,
+        derandomize=True,
+        max_examples=examples,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
 hypothesis.settings.load_profile("ci")  # `--hypothesis-profile=nightly` for more examples
 
 

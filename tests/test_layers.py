@@ -22,6 +22,7 @@ RANKS = (
     {"checkpoint"}, {"outer_loop"}, {"registry"},
 )  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
+TOOLBOX = "metalearn_core.testing."
 LONGEST_FUNCTION, LARGEST_CORE = 45, 1_150
 
 Sources = dict[str, str]
@@ -103,7 +104,8 @@ def client_violations(path: str, source: str) -> Iterator[str]:
     for top in sorted(tops(path, source) & {*forbidden, "higher", "pluggy"}):
         yield f"{path} imports {top}"
     for module, name in imported(path, source):
-        if module.split(".")[0] != "metalearn_core" or (module == "metalearn_core.errors" and not plugin):
+        light = module == "metalearn_core.errors" and not plugin
+        if module.split(".")[0] != "metalearn_core" or light or f"{module}.".startswith(TOOLBOX):
             continue
         if module != "metalearn_core" or name not in metalearn_core.__all__:
             yield f"{path} imports {name or 'all'} of {module}"
@@ -218,6 +220,7 @@ def test_the_checker_sees_an_offence(path, source, complaint):
         ("plugins/lstm/metalearn_lstm.py", "from metalearn_core import Signal\nimport torch, scipy"),
         ("benchmarks/metalearn_benchmarks/x.py", "from metalearn_core.errors import unknown"),
         ("benchmarks/metalearn_benchmarks/x.py", "from .sine import SineFamily\nimport numpy"),
+        ("plugins/lstm/metalearn_lstm.py", "from metalearn_core.testing.strategies import problems"),
     ],
 )
 def test_the_checker_lets_the_rest_pass(path, source):

@@ -1,10 +1,59 @@
-"""What the author of an update rule tests it with: its laws, and (in `strategies`) problems to draw.
+"""What the author of an update rule tests it with: its laws, its place among other rules, problems to draw.
 
-`check_update_rule(MyRule)` says which laws hold. `strategies` needs `metalearn-core[testing]`.
+`check_update_rule(MyRule)` says which laws hold, `assert_subsumes` whether one rule contains another.
+`strategies` and what is built on them need `metalearn-core[testing]`; names load when first used.
 """
 
 from __future__ import annotations
 
-from metalearn_core.testing.laws import LAWS, Law, MakeRule, Result, check_update_rule
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["LAWS", "Law", "MakeRule", "Result", "check_update_rule"]
+if TYPE_CHECKING:
+    from metalearn_core.testing.laws import LAWS, Law, MakeRule, Result, check_update_rule
+    from metalearn_core.testing.problems import (
+        Architecture,
+        ConvolutionalArchitecture,
+        OddArchitecture,
+        Problem,
+    )
+    from metalearn_core.testing.rule_map import CrossedEdge, Edge, Node, RuleMap
+    from metalearn_core.testing.separation import Probe, Separation, assert_separates
+    from metalearn_core.testing.subsumption import Example, Subsumption, assert_subsumes
+
+__all__ = [
+    "LAWS",
+    "Architecture",
+    "ConvolutionalArchitecture",
+    "CrossedEdge",
+    "Edge",
+    "Example",
+    "Law",
+    "MakeRule",
+    "Node",
+    "OddArchitecture",
+    "Probe",
+    "Problem",
+    "Result",
+    "RuleMap",
+    "Separation",
+    "Subsumption",
+    "assert_separates",
+    "assert_subsumes",
+    "check_update_rule",
+]
+
+_PUBLIC = {
+    "laws": "LAWS Law MakeRule Result check_update_rule",
+    "problems": "Architecture ConvolutionalArchitecture OddArchitecture Problem",
+    "rule_map": "CrossedEdge Edge Node RuleMap",
+    "separation": "Probe Separation assert_separates",
+    "subsumption": "Example Subsumption assert_subsumes",
+}
+_HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,47 +1,24 @@
-"""Hypothesis strategies: small networks, tasks for them, starts θ⁰ and numbers of inner steps.
+"""Hypothesis strategies: architectures, problems on them, and what the options of rules are drawn from.
 
-Numbers come from a seed that hypothesis draws; it shrinks shapes, not elements. All in float64.
+Hypothesis draws and shrinks shapes, counts and seeds; the elements of tensors come from the seeds.
 """
 
 from __future__ import annotations
 
-import attrs
-import torch
+import typing
+
 from hypothesis import strategies as st
-from torch import Tensor, nn
 
-from metalearn_core.learner import BaseLearner
-from metalearn_core.task import Task
-
-SMOOTH = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
-ACTIVATIONS = {**SMOOTH, "relu": nn.ReLU, "elu": nn.ELU}
-
-
-@attrs.frozen
-class Architecture:
-    """A multilayer perceptron: the widths from inputs to outputs, and how many layers are frozen."""
-
-    widths: tuple[int, ...]
-    activation: str = "tanh"
-    frozen: int = 0
-
-    def learner(self) -> BaseLearner:
-        """The base-learner, under the mean squared error, in float64."""
-        layers: list[nn.Module] = []
-        for index, (before, after) in enumerate(zip(self.widths, self.widths[1:], strict=False)):
-            linear = nn.Linear(before, after).requires_grad_(index >= self.frozen)
-            layers += [linear, ACTIVATIONS[self.activation]()]
-        return BaseLearner(nn.Sequential(*layers[:-1]).double(), nn.functional.mse_loss)
-
-
-@attrs.frozen(eq=False)
-class Problem:
-    """Everything that `adapt` and `meta_gradient` take beside a rule."""
-
-    learner: BaseLearner
-    theta: Tensor
-    task: Task
-    steps: int
+from metalearn_core.testing.problems import (
+    ACTIVATIONS,
+    SMOOTH,
+    AnyArchitecture,
+    Architecture,
+    ConvolutionalArchitecture,
+    DtypeName,
+    OddArchitecture,
+    Problem,
+)
 
 
 def seeds() -> st.SearchStrategy[int]:
@@ -54,38 +31,91 @@ def inner_steps(most: int = 5) -> st.SearchStrategy[int]:
     return st.integers(0, most)
 
 
-@st.composite
-def architectures(draw: st.DrawFn, *, smooth: bool = False) -> Architecture:
-    """Perceptrons with 0 to 2 hidden layers, the first layers frozen or none; `smooth`: no kinks."""
-    hidden = draw(st.lists(st.integers(1, 6), max_size=2))
-    widths = (draw(st.integers(1, 3)), *hidden, draw(st.integers(1, 3)))
-    activation = draw(st.sampled_from(sorted(SMOOTH if smooth else ACTIVATIONS)))
-    return Architecture(widths, activation, draw(st.integers(0, len(hidden))))
+def inner_lrs(least: float = 1e-3, most: float = 0.99) -> st.SearchStrategy[float]:
+    """Inner learning rates α."""
+    return st.floats(least, most)
+
+
+def dtypes(*names: DtypeName) -> st.SearchStrategy[DtypeName]:
+    """Names of floating-point types; by default float64 and float32."""
+    chosen: tuple[DtypeName, ...] = names or ("float64", "float32")
+    return st.sampled_from(chosen)
+
+
+def widths(most_layers: int = 3, least: int = 2, most: int = 8) -> st.SearchStrategy[list[int]]:
+    """Widths of the hidden layers of a rule's own network."""
+    return st.lists(st.integers(least, most), min_size=1, max_size=most_layers)
 
 
 @st.composite
-def tasks(draw: st.DrawFn, architecture: Architecture, *, most: int = 4) -> Task:
-    """Meta-batches of 1 to `most` tasks whose inputs and targets fit the architecture."""
-    generator = torch.Generator().manual_seed(draw(seeds()))
-    count = draw(st.integers(1, most))
-    examples = [draw(st.integers(1, 5)) for _ in range(2)]
-    tensors = [
-        torch.randn(count, n, columns, generator=generator, dtype=torch.float64)
-        for n in examples
-        for columns in (architecture.widths[0], architecture.widths[-1])
-    ]
-    return Task.of(tensors, stacked=True)
+def perceptrons(draw: st.DrawFn, *, smooth: bool = False) -> Architecture:
+    """Perceptrons with 0 to 3 hidden layers, the first layers frozen or none, with biases or without."""
+    hidden = draw(st.lists(st.integers(1, 6), max_size=3))
+    loss = draw(_losses())
+    outputs = draw(st.integers(1 if loss == "mse" else 2, 3))
+    return Architecture(
+        (draw(st.integers(1, 3)), *hidden, outputs),
+        draw(_activations(smooth)),
+        draw(st.integers(0, len(hidden))),
+        draw(st.booleans()),
+        loss,
+    )
 
 
 @st.composite
-def thetas(draw: st.DrawFn, learner: BaseLearner) -> Tensor:
-    """Starts θ⁰, `[n]`, as the learner draws them."""
-    return learner.initial(torch.Generator().manual_seed(draw(seeds())))
+def convolutional(draw: st.DrawFn, *, smooth: bool = False) -> ConvolutionalArchitecture:
+    """Convolutional networks with one or two layers, on images that need not be square."""
+    channels = draw(st.lists(st.integers(1, 2), min_size=2, max_size=3))
+    sides, kernel = st.tuples(st.integers(1, 4), st.integers(1, 4)), st.tuples(*[st.sampled_from([1, 3])] * 2)
+    return ConvolutionalArchitecture(
+        tuple(channels),
+        draw(sides),
+        draw(kernel),
+        draw(st.integers(2, 3)),
+        draw(_activations(smooth)),
+        draw(st.integers(0, len(channels) - 1)),
+        draw(_losses()),
+    )
 
 
 @st.composite
-def problems(draw: st.DrawFn, *, smooth: bool = False) -> Problem:
-    """A learner with its start, tasks and T; `smooth` as in `architectures`."""
-    architecture = draw(architectures(smooth=smooth))
-    learner = architecture.learner()
-    return Problem(learner, draw(thetas(learner)), draw(tasks(architecture)), draw(inner_steps()))
+def odd(draw: st.DrawFn) -> OddArchitecture:
+    """Parameters of odd shapes: scalars, axes of length 1, and some that the loss never sees."""
+    shape = st.lists(st.integers(1, 3), max_size=3).map(tuple)
+    shapes = draw(st.lists(shape, min_size=1, max_size=3))
+    loss = draw(_losses())
+    return OddArchitecture(tuple(shapes), draw(st.booleans()), 1 if loss == "mse" else 2, "tanh", loss)
+
+
+def architectures(*, smooth: bool = False) -> st.SearchStrategy[AnyArchitecture]:
+    """Perceptrons, small convolutional networks and odd ones; `smooth`: without kinks."""
+    return st.one_of(perceptrons(smooth=smooth), convolutional(smooth=smooth), odd())
+
+
+@st.composite
+def problems(
+    draw: st.DrawFn,
+    *,
+    smooth: bool = False,
+    dtype: st.SearchStrategy[DtypeName] | None = None,
+    steps: st.SearchStrategy[int] | None = None,
+    most_tasks: int = 3,
+) -> Problem:
+    """A learner with its start, tasks and T; float64 and T up to 5 unless said otherwise."""
+    return Problem(
+        draw(architectures(smooth=smooth)),
+        draw(st.integers(1, most_tasks)),
+        draw(st.integers(1, 5)),
+        draw(st.integers(1, 5)),
+        draw(inner_steps() if steps is None else steps),
+        draw(seeds()),
+        draw(dtypes("float64") if dtype is None else dtype),
+    )
+
+
+def _activations(smooth: bool) -> st.SearchStrategy[str]:
+    return st.sampled_from(SMOOTH if smooth else tuple(ACTIVATIONS))
+
+
+def _losses() -> st.SearchStrategy[typing.Literal["mse", "cross-entropy"]]:
+    return st.sampled_from(("mse", "cross-entropy"))

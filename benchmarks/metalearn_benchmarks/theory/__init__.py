@@ -1,0 +1,27 @@
+"""The map of what the shipped rules can express, and the proofs of its edges. Imports no torch."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from typing import Any
+
+from metalearn_core.testing.rule_map import CrossedEdge, Edge, Node, RuleMap
+
+
+def shipped_map() -> RuleMap:
+    """The map of the shipped rules."""
+    facts = tomllib.loads(resources.files(__name__).joinpath("map.toml").read_text(encoding="utf-8"))
+    found = RuleMap()
+    for name, node in facts["node"].items():
+        found.add(Node(name, **node))
+    for edge in facts["edge"]:
+        found.connect(Edge(**_with_addresses(edge, "subsumptions")))
+    for crossed in facts["crossed"]:
+        found.connect(CrossedEdge(**_with_addresses(crossed, "separations")))
+    return found
+
+
+def _with_addresses(edge: dict[str, Any], module: str) -> dict[str, Any]:
+    """The edge with the names of its proofs as `module:name`: they are imported when they are checked."""
+    return {**edge, "claims": tuple(f"{__name__}.{module}:{name}" for name in edge.get("claims", ()))}

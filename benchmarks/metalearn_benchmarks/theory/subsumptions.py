@@ -1,0 +1,232 @@
+"""The proofs of the map's edges: which φ makes one rule the other, or brings it as near as asked for."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from metalearn_benchmarks.theory import parameterisations as as_
+from metalearn_benchmarks.theory.references import ExponentialAverage, Schedule, damped_descent, descent
+from metalearn_core import Clipping, UpdateRule
+from metalearn_core.testing import Subsumption
+from metalearn_core.testing import strategies as draws
+
+ALPHA = {"inner_lr": draws.inner_lrs()}
+BETA = st.floats(0.0, 0.95)
+DECAY = st.floats(0.01, 1.0)
+HIDDEN = draws.widths()
+FLOATS = draws.problems(dtype=draws.dtypes())
+
+
+def _normal(rule: UpdateRule, generator: torch.Generator) -> None:
+    """φ of either sign."""
+    for parameter in rule.parameters():
+        parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
+
+
+_exact = functools.partial(Subsumption, special_options=ALPHA)
+
+# Gradient descent and what is built on it
+
+META_SGD_IS_GRADIENT_DESCENT = _exact(
+    "gradient-descent", descent, as_.one_alpha_each,
+    {"learn_lr": "parameter"}, bitwise=True, problems=FLOATS,
+)  # fmt: skip
+PER_TENSOR_IS_GRADIENT_DESCENT = _exact(
+    "gradient-descent", descent, as_.one_alpha_each,
+    {"learn_lr": "tensor"}, bitwise=True, problems=FLOATS,
+)  # fmt: skip
+META_SGD_IS_PER_TENSOR = Subsumption(
+    "gradient-descent", "gradient-descent", as_.one_alpha_each,
+    {"learn_lr": "parameter"}, {"learn_lr": "tensor"}, _normal, bitwise=True, problems=FLOATS,
+)  # fmt: skip
+SCHEDULE_IS_GRADIENT_DESCENT = _exact(Schedule, descent, as_.constant_schedule, bitwise=True, problems=FLOATS)
+AVERAGE_IS_MOMENTUM = Subsumption(
+    ExponentialAverage, descent, as_.nothing,
+    {"beta": lambda s: s["momentum"], "inner_lr": lambda s: s["inner_lr"] / (1 - s["momentum"])},
+    {**ALPHA, "momentum": BETA},
+)  # fmt: skip
+MOMENTUM_IS_AN_AVERAGE = Subsumption(
+    "gradient-descent", ExponentialAverage, as_.nothing,
+    {"momentum": lambda s: s["beta"], "inner_lr": lambda s: s["inner_lr"] * (1 - s["beta"])},
+    {**ALPHA, "beta": BETA},
+)  # fmt: skip
+AVERAGED_SGD_IS_GRADIENT_DESCENT = _exact(
+    "gradient-descent", descent, as_.nothing,
+    {"optimizer": "asgd", "lambd": 0.0, "inner_lr": lambda s: s["inner_lr"]},
+)  # fmt: skip
+
+
+def _small_next_to_epsilon(special: Any, closeness: float, theta: Tensor, grads: Sequence[Tensor]) -> Tensor:
+    """α∇/(1 + c√v) is αc√v|∇| from α∇ or nearer, √v at most the largest of all gradients, or their norm."""
+    roots = torch.stack([grad**2 for grad in grads]).sum(0).sqrt()
+    return float(special.alpha) * closeness * grads[-1].abs() * roots
+
+
+def _small_next_to_both_epsilons(
+    special: Any, closeness: float, theta: Tensor, grads: Sequence[Tensor]
+) -> Tensor:
+    """|√(1 + x) − 1| <= |x|, x = (u − v)/(v + 1/c), u the mean square of updates: <= 2G² where cG² <= ½."""
+    largest = torch.stack(list(grads)).abs().amax(0)
+    small = closeness * largest**2 <= 0.5
+    bound = 2 * float(special.alpha) * closeness * grads[-1].abs() * largest**2
+    return torch.where(small, bound, torch.full_like(bound, torch.inf))
+
+
+def _with_large_epsilon(optimizer: str, gap: Any = _small_next_to_epsilon, **options: Any) -> Subsumption:
+    """(α/c)∇/(√v + 1/c) → α∇ as c → 0."""
+    rate = (lambda s, c: s["inner_lr"]) if optimizer == "adadelta" else (lambda s, c: s["inner_lr"] / c)
+    chosen = {"optimizer": optimizer, "inner_lr": rate, "eps": lambda s, c: 1 / c, **options}
+    return _exact("gradient-descent", descent, as_.nothing, chosen, gap=gap)
+
+
+SQUARES = st.floats(0.1, 0.999)
+ADAM_NEARS_GRADIENT_DESCENT = _with_large_epsilon("adam", betas=st.tuples(st.just(0.0), SQUARES))
+ADAMAX_NEARS_GRADIENT_DESCENT = _with_large_epsilon("adamax", betas=st.tuples(st.just(0.0), SQUARES))
+RMSPROP_NEARS_GRADIENT_DESCENT = _with_large_epsilon("rmsprop", alpha=SQUARES)
+ADAGRAD_NEARS_GRADIENT_DESCENT = _with_large_epsilon("adagrad")
+ADADELTA_NEARS_GRADIENT_DESCENT = _with_large_epsilon("adadelta", _small_next_to_both_epsilons, rho=SQUARES)
+
+# The meta-learner LSTM: Theorem 1
+
+GATED = {
+    "hidden": st.sampled_from([0, 3, 20]),
+    "inputs": st.sampled_from([["grad", "loss"], ["grad"], ["loss"]]),
+    "preprocess": st.sampled_from(["none", "log"]),
+    "previous_gate": st.sampled_from(["sigmoid", "logit"]),
+    "candidate_scale": st.sampled_from([1.0, 2.0]),
+}
+
+
+def _epsilon_theta(special: Any, closeness: float, theta: Tensor, grads: Sequence[Tensor]) -> Tensor:
+    """ε|θ|, ε = 1 − σ(b_f); b_i is rounded, which is felt as |b_i| units in the last place of α."""
+    rounded = (4 + abs(torch.logit(torch.tensor(special.alpha)))) * torch.finfo(theta.dtype).eps
+    return closeness * theta.abs() + float(rounded * special.alpha) * grads[-1].abs()
+
+
+LSTM_NEARS_GRADIENT_DESCENT = _exact("lstm", descent, as_.nearly_open_gates, GATED, gap=_epsilon_theta)
+LSTM_IS_GRADIENT_DESCENT_IN_FLOATS = _exact("lstm", descent, as_.saturated_gates, GATED)
+LSTM_IS_WEIGHT_DECAY = Subsumption(
+    "lstm", descent, as_.decaying_gates, GATED, {**ALPHA, "weight_decay": DECAY}
+)
+
+# Feed-forward rules
+
+FEED_FORWARD = {"hidden": HIDDEN}
+LINEAR_IS_GRADIENT_DESCENT = _exact(
+    "feed-forward", descent, as_.carried_gradient, {"hidden": st.just([])}, bitwise=True, problems=FLOATS
+)
+FEED_FORWARD_IS_GRADIENT_DESCENT = _exact(
+    "feed-forward", descent, as_.carried_gradient, FEED_FORWARD, bitwise=True, problems=FLOATS
+)
+FEED_FORWARD_IS_LINEAR = Subsumption(
+    "feed-forward", "feed-forward", as_.carried_line, FEED_FORWARD, {"hidden": st.just([])}, _normal
+)
+GELU_IS_LINEAR = Subsumption(
+    "feed-forward", "feed-forward", as_.carried_line,
+    {**FEED_FORWARD, "activation": "gelu"}, {"hidden": st.just([])}, _normal,
+)  # fmt: skip
+FEED_FORWARD_IS_META_SGD = Subsumption(
+    "feed-forward", "gradient-descent", as_.carried_with_alpha,
+    {**FEED_FORWARD, "learn_lr": "parameter"}, {"learn_lr": "parameter"}, _normal,
+    bitwise=True, problems=FLOATS,
+)  # fmt: skip
+FEED_FORWARD_IS_WEIGHT_DECAY = Subsumption(
+    "feed-forward", descent, as_.carried_decay,
+    {**FEED_FORWARD, "inputs": st.just(["grad", "theta"])}, {**ALPHA, "weight_decay": DECAY},
+)  # fmt: skip
+HISTORY = {**FEED_FORWARD, "history": "grad"}
+FEED_FORWARD_IS_AN_AVERAGE = Subsumption(
+    "feed-forward", ExponentialAverage, as_.carried_average,
+    {**HISTORY, "beta": lambda s: s["beta"]}, {**ALPHA, "beta": BETA},
+)  # fmt: skip
+FEED_FORWARD_IS_MOMENTUM = Subsumption(
+    "feed-forward", descent, as_.carried_momentum,
+    {**HISTORY, "beta": lambda s: s["momentum"]}, {**ALPHA, "momentum": BETA},
+)  # fmt: skip
+FEED_FORWARD_IS_NESTEROV = Subsumption(
+    "feed-forward", descent, as_.carried_nesterov,
+    {**HISTORY, "beta": lambda s: s["momentum"]},
+    {**ALPHA, "momentum": st.floats(0.01, 0.95), "nesterov": True},
+)  # fmt: skip
+
+
+PROGRAM_IS_DAMPED_MOMENTUM = Subsumption(
+    "feed-forward", damped_descent, as_.carried_history,
+    {**HISTORY, "history_timing": "program", "beta": lambda s: s["momentum"]},
+    {**ALPHA, "momentum": BETA},
+)  # fmt: skip
+UPDATES_ARE_MOMENTUM_AND_DECAY = Subsumption(
+    "feed-forward", descent, as_.carried_last_update,
+    {**FEED_FORWARD, "inputs": st.just(["grad", "theta"]), "history": "update", "beta": 0.0},
+    {**ALPHA, "momentum": BETA, "weight_decay": DECAY},
+)  # fmt: skip
+
+GATES_WIDE_ENOUGH = st.tuples(st.integers(12, 14), st.integers(10, 12), st.sampled_from([0, 10, 11])).map(
+    lambda widths: [width for width in widths if width]
+)
+TIMED = {"hidden": GATES_WIDE_ENOUGH, "inputs": st.just(["grad", "step"])}
+
+
+def _beyond_the_gates(special: Any, closeness: float, theta: Tensor, grads: Sequence[Tensor]) -> Tensor:
+    """0 where |∇| <= M; beyond, every other gate lets at most |∇| − M pass."""
+    past = (grads[-1].abs() - 1 / closeness).clamp(min=0)
+    return float(special.inner_lrs.detach().abs().sum()) * past
+
+
+FEED_FORWARD_NEARS_A_SCHEDULE = Subsumption(
+    "feed-forward", Schedule, as_.schedule_within, TIMED, draw_phi=_normal, gap=_beyond_the_gates
+)
+FEED_FORWARD_IS_A_SCHEDULE_UNDER_CLIPPING = Subsumption(
+    "feed-forward", Schedule, as_.schedule_within_ten, TIMED, draw_phi=_normal, clip=Clipping("value", 10.0)
+)
+
+
+def _layers_of(power: float) -> Any:
+    """α·L·|∇|³·s²/power for L hidden layers, each of which bends y by |y|³/power or less."""
+
+    def gap(special: Any, closeness: float, theta: Tensor, grads: Sequence[Tensor]) -> Tensor:
+        return float(special.alpha) * MOST_LAYERS * closeness**2 * grads[-1].abs() ** 3 / power
+
+    return gap
+
+
+def _one_for_each_layer(special: Any, closeness: float, theta: Tensor, grads: Sequence[Tensor]) -> Tensor:
+    """elu(y) − elu(−y) is less than 1 from y, in each layer; what is small is multiplied by c."""
+    return float(special.alpha) * MOST_LAYERS * closeness * torch.ones_like(theta)
+
+
+MOST_LAYERS = 3
+TANH_NEARS_GRADIENT_DESCENT = _exact(
+    "feed-forward", descent, as_.small_signal, {**FEED_FORWARD, "activation": "tanh"}, gap=_layers_of(3.0)
+)
+SIGMOID_NEARS_GRADIENT_DESCENT = _exact(
+    "feed-forward", descent, as_.small_sigmoid_signal, {**FEED_FORWARD, "activation": "sigmoid"},
+    gap=_layers_of(12.0), cancellation=64.0,
+)  # fmt: skip
+ELU_NEARS_GRADIENT_DESCENT = _exact(
+    "feed-forward", descent, as_.large_signal, {**FEED_FORWARD, "activation": "elu"}, gap=_one_for_each_layer
+)
+
+_embedded = functools.partial(
+    Subsumption, "feed-forward", "feed-forward", as_.embedded, special_options={"hidden": HIDDEN}
+)
+
+
+def _more(**options: Any) -> Subsumption:
+    """A feed-forward rule is among those with more columns."""
+    return _embedded(general_options={"hidden": lambda s: s["hidden"], **options})
+
+
+ALPHA_AMONG_COLUMNS = _more(learn_lr="parameter", alpha_start="uniform")
+LOSS_AMONG_COLUMNS = _more(inputs=st.just(["grad", "loss"]))
+THETA_AMONG_COLUMNS = _more(inputs=st.just(["grad", "theta"]))
+STEP_AMONG_COLUMNS = _more(inputs=st.just(["grad", "step"]))
+HISTORY_AMONG_COLUMNS = _more(history="grad", beta=BETA)
+PROGRAM_AMONG_COLUMNS = _more(history="grad", history_timing="program", beta=BETA)
+UPDATES_AMONG_COLUMNS = _more(inputs=st.just(["grad", "theta"]), history="update", beta=BETA)

@@ -1,0 +1,111 @@
+"""Every edge of the shipped map, and every crossed-out one, checked on drawn examples."""
+
+import attrs
+import pytest
+
+from metalearn_benchmarks.theory import separations, shipped_map, subsumptions
+from metalearn_core.testing import Separation, Subsumption
+from metalearn_core.testing.rule_map import resolve
+
+MAP = shipped_map()
+CLAIMS = sorted({claim for edge in (*MAP.edges, *MAP.crossed) for claim in edge.claims})
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.split(":")[1])
+def test_the_claim_holds(claim):
+    resolve(claim).check()
+
+
+def test_every_claim_is_on_the_map():
+    made = {
+        f"{module.__name__}:{name}"
+        for module in (subsumptions, separations)
+        for name, value in vars(module).items()
+        if isinstance(value, Subsumption | Separation) and name.isupper()
+    }
+    assert made == set(CLAIMS)
+
+
+def test_every_edge_has_its_proof():
+    """Unless it says that the special rule is the general one with a number in its place."""
+    for edge in MAP.edges:
+        assert bool(edge.claims) != edge.why.startswith("by definition"), edge
+        for claim in map(resolve, edge.claims):
+            assert isinstance(claim, Subsumption)
+            floats = claim.address.endswith(("_IN_FLOATS", "_UNDER_CLIPPING"))
+            assert floats or bool(claim.gap) == (edge.kind == "limit"), edge
+    for crossed in MAP.crossed:
+        assert crossed.claims, crossed
+        assert all(isinstance(resolve(claim), Separation) for claim in crossed.claims)
+
+
+def test_no_two_claims_contradict_each_other():
+    assert list(MAP.contradictions()) == []
+
+
+@pytest.mark.parametrize(
+    ("special", "general", "verdict"),
+    [
+        ("gradient-descent-below-1", "lstm", "limit"),
+        ("gradient-descent-below-1", "lstm-hidden", "limit"),
+        ("gradient-descent", "lstm", "not"),
+        ("gradient-descent", "meta-sgd", "exact"),
+        ("meta-sgd", "feed-forward-alpha", "exact"),
+        ("gradient-descent", "feed-forward", "exact"),
+        ("gradient-descent", "feed-forward-tanh", "limit"),
+        ("meta-sgd", "lstm", "not"),
+        ("meta-sgd", "feed-forward", "not"),
+        ("feed-forward", "meta-sgd", "not"),
+        ("weight-decay-below-1", "lstm", "exact"),
+        ("weight-decay-below-1", "feed-forward", "not"),
+        ("weight-decay-below-1", "feed-forward-theta", "exact"),
+        ("exponential-average", "feed-forward-history", "exact"),
+        ("schedule", "feed-forward", "not"),
+        ("schedule", "feed-forward-theta", "not"),
+        ("schedule", "feed-forward-step", "limit"),
+        *((lstm, "feed-forward", "not") for lstm in ("lstm", "lstm-hidden")),
+        *(("feed-forward", lstm, "not") for lstm in ("lstm", "lstm-hidden")),
+    ],
+)
+def test_the_relations_that_the_paper_is_about(special, general, verdict):
+    found = MAP.relation(special, general)
+    assert found.verdict == verdict
+    # a limit is known not to be exact, where it is so
+    assert found.closed == ((special, general) in KNOWN_NOT_EXACT or verdict == "not")
+
+
+KNOWN_NOT_EXACT = {
+    ("gradient-descent", "feed-forward-tanh"),
+    ("gradient-descent-below-1", "lstm"),
+    ("gradient-descent-below-1", "lstm-hidden"),
+    ("schedule", "feed-forward-step"),
+}
+
+
+def test_every_option_of_the_shipped_rules_has_a_place():
+    """By the names of the options: each is set by some claim's general or special rule."""
+    from metalearn_core import rules
+
+    said = {"inner_lr", "learn_lr", "optimizer"}
+    for claim in map(resolve, CLAIMS):
+        said |= {*claim.general_options, *claim.special_options}
+    absent = {
+        (rule, option)
+        for rule in ("gradient-descent", "lstm", "feed-forward")
+        for option in rules()[rule].options()
+        if option not in said and not option.startswith("**")
+    }
+    # where φ starts
+    assert absent == {
+        ("lstm", "forget_bias"),
+        ("lstm", "input_bias"),
+    }
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.split(":")[1])
+def test_a_claim_knows_where_it_stands(claim):
+    found = resolve(claim)
+    assert found.address == claim
+    assert attrs.evolve(found, address="") == getattr(
+        subsumptions if isinstance(found, Subsumption) else separations, claim.split(":")[1]
+    )
