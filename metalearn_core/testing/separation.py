@@ -21,7 +21,7 @@ from metalearn_core.registry import make_rule
 from metalearn_core.rule import UpdateRule
 from metalearn_core.task import Batch
 from metalearn_core.testing import strategies
-from metalearn_core.testing.reports import phi, short, title
+from metalearn_core.testing.reports import phi, reference, short, title
 from metalearn_core.testing.subsumption import Maker, drawn, load_phi, run
 
 
@@ -87,10 +87,24 @@ class Separation:
             for salt, parameter in enumerate(rule.parameters(), start=100):
                 parameter.copy_(probe.spread * probe.normal(*parameter.shape, salt=salt))
         if not (broken := self.invariant(rule, probe)) <= self.tolerance:
-            raise AssertionError(
+            told = (
                 f"{title(self.general)} with {dict(options)} breaks {title(self.invariant)} by {broken:.3g}"
                 f" on {short(probe)}\n{phi('general', rule)}"
             )
+            raise AssertionError(f"{told}\nto run it again:\n\n{self._snippet(probe, options)}")
+
+    def _snippet(self, probe: Probe, options: Mapping[str, Any]) -> str:
+        """Code that tries the invariant once more."""
+        if self.address:
+            module, claim = self.address.split(":")
+            imports = ["from metalearn_core.testing import Probe", f"from {module} import {claim}"]
+        else:
+            imports = ["from metalearn_core.testing import Probe, Separation"]
+            given = [
+                reference(name, getattr(self, name), imports) for name in ("general", "special", "invariant")
+            ]
+            claim = f"Separation({', '.join(given)}, tolerance={self.tolerance})"
+        return "\n".join([*imports, "", f"{claim}.check_invariant({short(probe)}, {dict(options)!r})", ""])
 
     def _cases(self) -> st.SearchStrategy[tuple[Probe, dict[str, Any]]]:
         @st.composite

@@ -177,8 +177,11 @@ def moves_where_the_gradient_is_zero(rule, probe):
 
 def test_a_third_party_separates_two_rules():
     assert_separates(HeavyBall, "lstm", moves_where_the_gradient_is_zero)
-    with pytest.raises(AssertionError, match=r"lstm with .* breaks moves_where"):
+    with pytest.raises(AssertionError, match=r"lstm with .* breaks moves_where") as error:
         assert_separates("lstm", "lstm", moves_where_the_gradient_is_zero)
+    with pytest.raises(AssertionError) as again:
+        exec(code_in(str(error.value)), {})
+    assert str(again.value) == str(error.value)
     with pytest.raises(AssertionError, match="keeps moves_where"):
         assert_separates(HeavyBall, "gradient-descent", moves_where_the_gradient_is_zero)
 
