@@ -14,7 +14,7 @@ _PUBLIC = {
     "learner": "BaseLearner ParameterLayout forked_rng",
     "outer_loop": "Event Observer Snapshot Trained evaluate meta_test meta_train",
     "registry": "Registered Registry base_learners default_registry hookimpl make_rule observers"
-    " rules task_families",
+    " placements rules task_families",
     "rule": "Signal State UpdateRule log_and_sign",
     "settings": "Clipping Order Settings",
     "stream": "TaskStream seeded_generator",

@@ -24,6 +24,7 @@ from metalearn_core.registry import default_registry as default_registry
 from metalearn_core.registry import hookimpl as hookimpl
 from metalearn_core.registry import make_rule as make_rule
 from metalearn_core.registry import observers as observers
+from metalearn_core.registry import placements as placements
 from metalearn_core.registry import rules as rules
 from metalearn_core.registry import task_families as task_families
 from metalearn_core.rule import Signal as Signal

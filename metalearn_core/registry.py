@@ -1,4 +1,4 @@
-"""What is installed: update rules, task families, base-learners and observers, by name."""
+"""What is installed, by name: rules and their places on the map, task families, base-learners, observers."""
 
 from __future__ import annotations
 
@@ -42,12 +42,17 @@ class Hooks:
     def metalearn_observers(self) -> Factories:  # type: ignore[empty-body]
         """Observers of runs: `factory(run) -> observer`, `run` a mapping that describes the run."""
 
+    @hookspec
+    def metalearn_map(self) -> Factories:  # type: ignore[empty-body]
+        """Places on the map of what rules can express: `place(rule_map) -> None` calls `rule_map.place`."""
+
 
 KINDS = {
     "metalearn_update_rules": "rule",
     "metalearn_task_families": "task family",
     "metalearn_base_learners": "base-learner",
     "metalearn_observers": "observer",
+    "metalearn_map": "placement",
 }
 
 
@@ -63,20 +68,18 @@ class Registered:
 
     def options(self) -> dict[str, inspect.Parameter]:
         """The keyword options that the factory takes, by name; `**` one that takes any."""
-        parameters = inspect.signature(self.factory).parameters
         return {
             f"**{name}" if p.kind is p.VAR_KEYWORD else name: p
-            for name, p in parameters.items()
+            for name, p in inspect.signature(self.factory).parameters.items()
             if name != "layout" and p.kind is not p.POSITIONAL_ONLY
         }
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Make one. Raises UsageError for an unknown option or a value that the factory refuses."""
         known = self.options()
-        takes_any = any(name.startswith("**") for name in known)
         try:
             for option in options:
-                if option not in known and not takes_any:
+                if option not in known and not any(name.startswith("**") for name in known):
                     raise unknown("option", option, known)
             return self.factory(*args, **options)
         except (TypeError, ValueError) as error:
@@ -168,20 +171,18 @@ class Registry:
             raise UsageError(f"plugin {name!r} of {distribution} is registered already")
         self._manager.register(plugin, f"{distribution}: {name}")
         hooks = [caller.name for caller in self._manager.get_hookcallers(plugin) or []]
-        for hook in hooks:
-            if hook not in KINDS:
-                raise unknown("hook", hook, KINDS)
         if not hooks:
             raise UsageError("it implements no hook; mark one with metalearn_core.hookimpl")
         found = []
         for hook in hooks:
+            if hook not in KINDS:
+                raise unknown("hook", hook, KINDS)
             mapping = getattr(plugin, hook)()
             if not isinstance(mapping, Mapping) or not all(
                 isinstance(key, str) and callable(factory) for key, factory in mapping.items()
             ):
                 raise UsageError(f"{hook} must return a mapping of names to callables, got {mapping!r}")
-            for key, factory in mapping.items():
-                found.append((hook, Registered(KINDS[hook], key, factory, name, distribution)))
+            found += [(hook, Registered(KINDS[hook], k, f, name, distribution)) for k, f in mapping.items()]
         return found
 
     def make_rule(self, name: str, layout: ParameterLayout, **options: Any) -> UpdateRule:
@@ -228,3 +229,8 @@ def base_learners() -> Catalogue:
 def observers() -> Catalogue:
     """The installed observers of runs, by name."""
     return default_registry().catalogues["metalearn_observers"]
+
+
+def placements() -> Catalogue:
+    """The installed placements on the map of rules, by name."""
+    return default_registry().catalogues["metalearn_map"]

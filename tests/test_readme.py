@@ -25,8 +25,8 @@ COMMANDS = [line[2:] for block in blocks("console") for line in block.splitlines
 
 def test_all_code_runs_in_its_order(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    rule, check, library, reading = blocks("python")
-    (tmp_path / "metalearn_momentum.py").write_text(rule)
+    rule, check, placing, claim, library, reading = blocks("python")
+    (tmp_path / "metalearn_momentum.py").write_text(f"{rule}\n\n{placing}")
     assert len([line for line in rule.splitlines() if line.strip()]) < 25
     (tmp_path / "metalearn_momentum-0.1.0.dist-info").mkdir()
     entry_points = re.search(r"\[project\.entry-points\.metalearn\]\n(.*)\n", blocks("toml")[0])
@@ -48,7 +48,8 @@ def test_all_code_runs_in_its_order(tmp_path, monkeypatch, capsys):
     told = capsys.readouterr().out
     assert "momentum (beta=0.5)" in told
     assert "TURTLE with a history of gradients" in told
-    for code in (check, library, reading):
+    assert "holds  polyak contains gradient-descent" in told
+    for code in (check, claim, library, reading):
         exec(compile(code, "README.md", "exec"), {})
     assert "maml" in capsys.readouterr().out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
@@ -151,3 +152,20 @@ def draw(name: str, records: Sequence[Record]) -> Figure | None:
     """A figure of one setting's records, or None where they have nothing to show in it."""
     with matplotlib.rc_context(STYLE):
         return FIGURES[name][1](records)
+
+
+def rendered(figure: Figure, ending: str, salt: str) -> bytes:
+    """A figure as a file's bytes: "png", "pdf" or "svg"; the same ones every time.
+
+    `salt` keeps the ids of one SVG from meaning another's in the same page.
+    """
+    # a figure's own colours are for light and dark pages alike; a picture that is no SVG stands on white
+    options: dict[str, dict[str, Any]] = {
+        "png": {"dpi": 150, "transparent": False},
+        "pdf": {"metadata": {"CreationDate": None}, "transparent": False},
+        "svg": {"metadata": {"Date": None}},
+    }
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": salt}):
+        figure.savefig(buffer, format=ending, **options[ending])
+    return buffer.getvalue()

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 
-from metalearn_benchmarks.figures import FIGURES, STYLE, draw
+from metalearn_benchmarks.figures import FIGURES, TEXT, draw, rendered
+from metalearn_benchmarks.map_drawing import draw_map, draw_matrix
+from metalearn_benchmarks.map_text import laws, sentence
 from metalearn_benchmarks.records import Record, write_atomically
 from metalearn_benchmarks.tables import LATEX, MARKDOWN, as_text, interval, number, result_tables
+from metalearn_benchmarks.theory import shipped_map
 
 
 def write_report(records: Sequence[Record], target: Path, unfinished: int = 0) -> Path:
@@ -40,26 +41,31 @@ def write_report(records: Sequence[Record], target: Path, unfinished: int = 0) -
     loader = PackageLoader("metalearn_benchmarks", "templates")
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"n": number, "i": interval}
-    page = environment.get_template("report.html.j2").render(sections=sections, unfinished=unfinished)
+    template = environment.get_template("report.html.j2")
+    page = template.render(sections=sections, unfinished=unfinished, map=_rule_map(target))
     write_atomically(target / "report.html", page)
     return target / "report.html"
 
 
 def _save(figure: Figure, stem: Path) -> str:
     """Write a figure as PNG and PDF; its SVG, to stand inside the page."""
-    with matplotlib.rc_context(STYLE):
-        # a figure's own colours are for light and dark pages alike; a file stands on white
-        formats: dict[str, Any] = {"png": {"dpi": 150}, "pdf": {"metadata": {"CreationDate": None}}}
-        for ending, options in formats.items():
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=ending, transparent=False, **options)
-            write_atomically(stem.with_name(f"{stem.name}.{ending}"), buffer.getvalue())
-        text = io.StringIO()
-        # a salt of its own keeps the ids of one figure from meaning another's in the same page
-        with matplotlib.rc_context({"svg.hashsalt": stem.name}):
-            figure.savefig(text, format="svg", metadata={"Date": None})
-    svg = text.getvalue()
+    for ending in ("png", "pdf"):
+        write_atomically(stem.with_name(f"{stem.name}.{ending}"), rendered(figure, ending, stem.name))
+    svg = rendered(figure, "svg", stem.name).decode()
     return svg[svg.index("<svg") :]
+
+
+def _rule_map(target: Path) -> dict[str, Any]:
+    """What each shipped rule can express: two figures, and the witnesses that their numbers stand for."""
+    rule_map = shipped_map()
+    figures = {"map": draw_map(rule_map, witnesses=False), "map-matrix": draw_matrix(rule_map)}
+    # so much text is read more easily in the page's own ink
+    graph, matrix = (_save(f, target / name).replace(TEXT, "currentColor") for name, f in figures.items())
+    return {
+        "graph": graph,
+        "matrix": matrix,
+        "witnesses": [sentence(rule_map, law) for law in laws(rule_map)],
+    }
 
 
 def _protocol(run: Record) -> dict[str, Any]:

@@ -62,6 +62,10 @@ class Separation:
     def check(self, *, examples: int | None = None) -> None:
         """AssertionError where the invariant does not hold, or where the witness keeps it."""
         self.check_witness()
+        self.check_property(examples=examples)
+
+    def check_property(self, *, examples: int | None = None) -> None:
+        """The general rule keeps the invariant, on drawn probes, options and φ."""
 
         @hypothesis.given(self._cases())
         def holds(case: tuple[Probe, dict[str, Any]]) -> None:

@@ -5,6 +5,7 @@ Hypothesis draws and shrinks shapes, counts and seeds; the elements of tensors c
 
 from __future__ import annotations
 
+import functools
 import typing
 
 from hypothesis import strategies as st
@@ -87,35 +88,37 @@ def odd(draw: st.DrawFn) -> OddArchitecture:
     return OddArchitecture(tuple(shapes), draw(st.booleans()), 1 if loss == "mse" else 2, "tanh", loss)
 
 
+@functools.cache
 def architectures(*, smooth: bool = False) -> st.SearchStrategy[AnyArchitecture]:
     """Perceptrons, small convolutional networks and odd ones; `smooth`: without kinks."""
     return st.one_of(perceptrons(smooth=smooth), convolutional(smooth=smooth), odd())
 
 
-@st.composite
 def problems(
-    draw: st.DrawFn,
     *,
     smooth: bool = False,
     dtype: st.SearchStrategy[DtypeName] | None = None,
     steps: st.SearchStrategy[int] | None = None,
     most_tasks: int = 3,
-) -> Problem:
+) -> st.SearchStrategy[Problem]:
     """A learner with its start, tasks and T; float64 and T up to 5 unless said otherwise."""
-    return Problem(
-        draw(architectures(smooth=smooth)),
-        draw(st.integers(1, most_tasks)),
-        draw(st.integers(1, 5)),
-        draw(st.integers(1, 5)),
-        draw(inner_steps() if steps is None else steps),
-        draw(seeds()),
-        draw(dtypes("float64") if dtype is None else dtype),
+    return st.builds(
+        Problem,
+        architectures(smooth=smooth),
+        st.integers(1, most_tasks),
+        st.integers(1, 5),
+        st.integers(1, 5),
+        inner_steps() if steps is None else steps,
+        seeds(),
+        dtypes("float64") if dtype is None else dtype,
     )
 
 
+@functools.cache
 def _activations(smooth: bool) -> st.SearchStrategy[str]:
     return st.sampled_from(SMOOTH if smooth else tuple(ACTIVATIONS))
 
 
+@functools.cache
 def _losses() -> st.SearchStrategy[typing.Literal["mse", "cross-entropy"]]:
     return st.sampled_from(("mse", "cross-entropy"))

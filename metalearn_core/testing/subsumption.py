@@ -83,9 +83,11 @@ class Subsumption:
         run(holds, examples)
 
     def _examples(self) -> st.SearchStrategy[Example]:
+        problems = strategies.problems() if self.problems is None else self.problems
+
         @st.composite
         def draw_example(draw: st.DrawFn) -> Example:
-            problem = draw(strategies.problems() if self.problems is None else self.problems)
+            problem = draw(problems)
             special = {name: drawn(draw, value) for name, value in self.special_options.items()}
             closeness = draw(self.closeness) if self.gap else 0.0
             general = {name: drawn(draw, value) for name, value in self.general_options.items()}
@@ -237,7 +239,7 @@ def assert_subsumes(
     Args:
         general, special: registered names, classes, or `make(layout, **options)`.
         parameterise: `parameterise(special)` or `parameterise(special, general)` gives the general
-            rule's φ as `{name: tensor}`; what it leaves out stays as it was drawn. Where `gap` is
+            rule's φ as `{name: tensor or number}`; what it leaves out stays as it was drawn. Where `gap` is
             given it also takes the keyword `closeness`.
         general_options, special_options: options, each a value, a strategy to draw it from, or (for
             the general rule) a function of the special rule's options, and of closeness if it takes two.
@@ -267,9 +269,15 @@ def assert_subsumes(
 
 
 def run(holds: Callable[[], None], examples: int | None) -> None:
-    """Run a property as the profile says, or on so many examples."""
-    limit = {} if examples is None else {"max_examples": examples}
-    hypothesis.settings(**limit)(holds)()  # type: ignore[arg-type]
+    """Run a property as the profile says, or on so many examples; how long one takes says nothing."""
+    profile = hypothesis.settings()
+    settings = hypothesis.settings(
+        profile,
+        max_examples=profile.max_examples if examples is None else examples,
+        deadline=None,
+        suppress_health_check=[*profile.suppress_health_check, hypothesis.HealthCheck.too_slow],
+    )
+    settings(holds)()
 
 
 def made(maker: Maker, problem: Problem, options: Mapping[str, Any], seed: int) -> UpdateRule:
@@ -280,18 +288,19 @@ def made(maker: Maker, problem: Problem, options: Mapping[str, Any], seed: int) 
     return rule.to(problem.theta.dtype)
 
 
-def load_phi(rule: UpdateRule, phi: Mapping[str, Tensor]) -> None:
+def load_phi(rule: UpdateRule, phi: Mapping[str, Any]) -> None:
     """Write φ into a rule. Raises UsageError for a name or a shape that it does not have."""
     parameters = dict(rule.named_parameters())
     for name, value in phi.items():
         if name not in parameters:
             raise unknown("meta-parameter", name, parameters)
-        if torch.as_tensor(value).shape != parameters[name].shape:
+        given = torch.as_tensor(value, dtype=parameters[name].dtype)
+        if given.shape != parameters[name].shape:
             raise UsageError(
                 f"parameterise: {name} of {rule.label} has shape {tuple(parameters[name].shape)},"
-                f" got {tuple(torch.as_tensor(value).shape)}"
+                f" got {tuple(given.shape)}"
             )
-        parameters[name].copy_(torch.as_tensor(value))
+        parameters[name].copy_(given)
 
 
 @attrs.frozen

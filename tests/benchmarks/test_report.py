@@ -59,7 +59,7 @@ def test_every_number_of_the_table_follows_from_the_scores(finished):
 def test_the_page_is_one_file_with_everything_and_nothing_from_elsewhere(finished, tmp_path):
     page = write_report(records.read_records(finished), tmp_path, unfinished=2).read_text()
     assert "2 run(s) are begun and not finished" in page
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 3 + 2  # those of the records, and the map
     assert not re.search(r"""(src|href)\s*=\s*["'](https?:|//)""", page)
     for needle in ("MAML", "TURTLE", "Train from scratch", "inner_clip", "seed 1", "prefers-color-scheme"):
         assert needle in page, needle

@@ -21,6 +21,7 @@ HOOKS = {
     "metalearn_task_families": "task family",
     "metalearn_base_learners": "base-learner",
     "metalearn_observers": "observer",
+    "metalearn_map": "placement",
 }
 
 
@@ -72,7 +73,7 @@ def test_each_hook_fills_its_own_catalogue(hook):
     entry = registry.catalogues[hook]["x"]
     assert entry(a=1) == {"a": 1}
     assert (entry.kind, entry.plugin, entry.distribution) == (HOOKS[hook], "fake", "dist-a")
-    assert [list(registry.catalogues[other]) for other in HOOKS if other != hook] == [[]] * 3
+    assert [list(registry.catalogues[other]) for other in HOOKS if other != hook] == [[]] * 4
     (report,) = registry.reports
     assert (report.name, report.distribution, report.version) == ("fake", "dist-a", "1.0")
     assert report.error is None
@@ -305,7 +306,7 @@ def test_a_rule_of_two_distributions_is_usable_from_neither(install):
 SURFACE = {  # what the design promises; more is allowed
     *("Batch", "Task", "TaskFamily", "ParameterLayout", "BaseLearner", "Signal", "UpdateRule", "Trained"),
     *("adapt", "trajectory", "meta_gradient", "meta_train", "meta_test", "make_rule", "hookimpl"),
-    *("rules", "task_families", "base_learners", "observers"),
+    *("rules", "task_families", "base_learners", "observers", "placements"),
 }
 
 

@@ -44,11 +44,11 @@ class HeavyBall(UpdateRule):
 
 
 def as_descent(maml):
-    return {"inner_lr": torch.tensor(maml.alpha, dtype=torch.float64)}
+    return {"inner_lr": maml.alpha}
 
 
 def as_descent_uphill(maml):
-    return {"inner_lr": -torch.tensor(maml.alpha, dtype=torch.float64)}
+    return {"inner_lr": -maml.alpha}
 
 
 OPTIONS = {

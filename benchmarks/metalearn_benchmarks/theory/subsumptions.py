@@ -213,20 +213,16 @@ ELU_NEARS_GRADIENT_DESCENT = _exact(
     "feed-forward", descent, as_.large_signal, {**FEED_FORWARD, "activation": "elu"}, gap=_one_for_each_layer
 )
 
-_embedded = functools.partial(
-    Subsumption, "feed-forward", "feed-forward", as_.embedded, special_options={"hidden": HIDDEN}
-)
-
-
-def _more(**options: Any) -> Subsumption:
-    """A feed-forward rule is among those with more columns."""
-    return _embedded(general_options={"hidden": lambda s: s["hidden"], **options})
-
-
-ALPHA_AMONG_COLUMNS = _more(learn_lr="parameter", alpha_start="uniform")
-LOSS_AMONG_COLUMNS = _more(inputs=st.just(["grad", "loss"]))
-THETA_AMONG_COLUMNS = _more(inputs=st.just(["grad", "theta"]))
-STEP_AMONG_COLUMNS = _more(inputs=st.just(["grad", "step"]))
-HISTORY_AMONG_COLUMNS = _more(history="grad", beta=BETA)
-PROGRAM_AMONG_COLUMNS = _more(history="grad", history_timing="program", beta=BETA)
-UPDATES_AMONG_COLUMNS = _more(inputs=st.just(["grad", "theta"]), history="update", beta=BETA)
+FEWER_AMONG_MORE_COLUMNS = Subsumption(
+    "feed-forward", "feed-forward", as_.embedded,
+    {
+        "hidden": lambda s: s["hidden"],
+        "inputs": st.sets(st.sampled_from(["loss", "theta", "step"])).map(lambda s: ["grad", *sorted(s)]),
+        "history": st.sampled_from(["none", "grad", "update"]),
+        "history_timing": st.sampled_from(["equation", "program"]),
+        "beta": BETA,
+        "learn_lr": st.sampled_from(["none", "parameter"]),
+        "alpha_start": "uniform",
+    },
+    {"hidden": HIDDEN},
+)  # fmt: skip
