@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import math
+import threading
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes as untraced
 
 with warnings.catch_warnings():
     # higher 0.2.1 compares with `is 1` (higher/optim.py, apply_trainable_opt_params)
@@ -46,14 +48,21 @@ class DifferentiableRule(higher.optim.DifferentiableOptimizer):  # type: ignore[
 higher.register_optim(RuleOptimizer, DifferentiableRule)
 
 
+_MADE = threading.local()
+
+
 class InnerOptimizer:
     """One inner loop's optimiser. `track`: keep the graph through the steps (False: evaluation)."""
 
     def __init__(self, *, track: bool) -> None:
-        placeholder = torch.zeros((), requires_grad=True)
-        self._optimizer = higher.get_diff_optim(
-            RuleOptimizer([placeholder]), [placeholder], track_higher_grads=track
-        )
+        # nothing is left on it between two steps, and making one deep-copies, which takes time
+        if not hasattr(_MADE, str(track)):
+            placeholder = torch.zeros((), requires_grad=True)
+            optimizer = RuleOptimizer([placeholder])
+            with untraced():
+                made = higher.get_diff_optim(optimizer, [placeholder], track_higher_grads=track)
+            setattr(_MADE, str(track), made)
+        self._optimizer = getattr(_MADE, str(track))
 
     def step(
         self,
@@ -170,7 +179,8 @@ class TwinOptimizer:
         with warnings.catch_warnings():
             # higher warns of RMSprop's gradients at zero (mended below) and of Rprop's, zero by nature
             warnings.filterwarnings("ignore", message="Differentiable R", category=UserWarning)
-            twin = higher.get_diff_optim(self._prototype, [self._placeholder], override=override)
+            with untraced():  # it deep-copies, which a tracer cannot follow
+                twin = higher.get_diff_optim(self._prototype, [self._placeholder], override=override)
         memory: dict[str, Any] = {"step": step, **state}
         if self.name == "sgd" and step == 0:
             memory.pop("momentum_buffer", None)  # torch's first buffer is the gradient, undamped

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from metalearn_core.checkpoint import load_checkpoint, save_checkpoint
 from metalearn_core.errors import UsageError
-from metalearn_core.inner_loop import meta_gradient, per_task, trajectory
+from metalearn_core.inner_loop import per_task, trajectory
+from metalearn_core.kernels.programs import Engine
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule
 from metalearn_core.settings import Settings
@@ -48,7 +49,7 @@ class Snapshot:
 
 @attrs.frozen
 class Event:
-    """What an observer is told. `kind`: start, step, validation, checkpoint, diverged or end."""
+    """What an observer is told. `kind`: start, engine, step, validation, checkpoint, diverged or end."""
 
     kind: str
     position: int
@@ -70,6 +71,7 @@ class Trained:
         generator: the stream that weights were drawn from.
         validations: `(position, mean score)`, in order.
         diverged: why training stopped early (outer step, task), or None.
+        engine: the one chosen, `"eager"` or `"compiled"`; empty before the first step.
     """
 
     rule: UpdateRule
@@ -83,6 +85,7 @@ class Trained:
     position: int = 0
     validations: list[tuple[int, float]] = attrs.field(factory=list)
     diverged: str | None = None
+    engine: str = ""
 
     def at_best(self) -> tuple[UpdateRule, Tensor]:
         """A copy of the rule with φ, and θ⁰, of the best validation."""
@@ -103,6 +106,7 @@ class Trained:
             "generator": self.generator.get_state(),
             "validations": list(self.validations),
             "diverged": self.diverged,
+            "engine": self.engine,
         }
         save_checkpoint(path, payload)
 
@@ -124,7 +128,7 @@ class Trained:
         self.generator.set_state(payload["generator"])
         self.best, self.position = Snapshot(**payload["best"]), now.position
         self.validations = [(int(where), float(score)) for where, score in payload["validations"]]
-        self.diverged = payload["diverged"]
+        self.diverged, self.engine = payload["diverged"], payload["engine"]
 
 
 def meta_train(
@@ -207,7 +211,7 @@ def _digest(*tensors: Tensor) -> str:
     return found.hexdigest()
 
 
-_CONTENTS = {"fingerprint", "now", "best", "generator", "validations", "diverged"}
+_CONTENTS = {"fingerprint", "now", "best", "generator", "validations", "diverged", "engine"}
 
 
 def _fingerprint(trained: Trained) -> dict[str, str]:
@@ -236,6 +240,11 @@ class _Training:
     path: Path | None
     observers: list[Observer]
     saved_at: float = attrs.field(factory=time.monotonic)
+    engine: Engine = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        trained = self.trained
+        self.engine = Engine(trained.rule, trained.learner, trained.settings, trained.engine)
 
     def run(self) -> None:
         trained, settings = self.trained, self.trained.settings
@@ -280,10 +289,10 @@ class _Training:
     def outer_step(self, task: Task) -> None:
         """One step of Adam on a meta-batch; none, and a reason, where something is not finite."""
         trained, settings = self.trained, self.trained.settings
-        loss, grad, phi_grads = meta_gradient(
-            trained.rule, trained.learner, trained.theta, task,
-            steps=settings.steps, order=settings.order, clip=settings.inner_clip,
-        )  # fmt: skip
+        loss, grad, phi_grads = self.engine(trained.theta, task)
+        if trained.engine != self.engine.name:
+            trained.engine = self.engine.name
+            self.tell("engine", engine=self.engine.name, note=self.engine.note)
         grads = [grad, *phi_grads.values()]
         if not all(bool(torch.isfinite(x).all()) for x in (loss, *grads)):
             trained.diverged = self.what_diverged(task, loss)

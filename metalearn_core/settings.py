@@ -42,7 +42,7 @@ _COUNTS = {
 }  # fmt: skip
 _CHOICES = {
     "order": ORDERS, "outer_loss": ("mean", "sum"), "outer_clip_scope": ("all", "initialisation"),
-    "engine": ("eager",),
+    "engine": ("auto", "eager", "compiled"),
 }  # fmt: skip
 
 
@@ -66,7 +66,8 @@ class Settings:
         evaluation_batch: tasks that are evaluated together; for speed and memory, not for results.
         checkpoint_seconds: time between checkpoints, where a path for one is given.
         task_seed: which tasks the family gives; the same for every method and seed to be compared.
-        engine: how the meta-step is run.
+        engine: `"eager"`; `"compiled"`, one program for the whole meta-step; or `"auto"`, which compiles
+            long runs. Between engines numbers part as rounding does.
 
     Raises UsageError, naming the field, for a value that does not fit.
     """
@@ -86,7 +87,7 @@ class Settings:
     evaluation_batch: int = 100
     checkpoint_seconds: float = 30.0
     task_seed: int = 0
-    engine: Literal["eager"] = "eager"
+    engine: Literal["auto", "eager", "compiled"] = "auto"
 
     def __attrs_post_init__(self) -> None:
         for name, least in _COUNTS.items():

@@ -19,11 +19,11 @@ PLUGINS = {path.stem for path in ROOT.glob("plugins/*/metalearn_*.py")}
 CORE_MAY = {"torch", "higher", "pluggy", "attrs", "attr", "metalearn_core", *sys.stdlib_module_names}
 RANKS = (
     {"errors"}, {"task"}, {"stream", "learner"}, {"rule", "settings"}, {"_higher"}, {"inner_loop"},
-    {"checkpoint"}, {"outer_loop"}, {"registry"},
+    {"kernels/programs"}, {"checkpoint"}, {"outer_loop"}, {"registry"},
 )  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 TOOLBOX = "metalearn_core.testing."
-LONGEST_FUNCTION, LARGEST_CORE = 45, 1_150
+LONGEST_FUNCTION, LARGEST_CORE = 45, 1_165
 
 Sources = dict[str, str]
 """Path in the checkout to source."""
@@ -82,7 +82,7 @@ def core_violations(path: str, source: str) -> Iterator[str]:
     testing = part.startswith("testing")
     for top in sorted(tops(path, source) - CORE_MAY - ({"hypothesis", "pytest"} if testing else set())):
         yield f"{path} imports {top}"
-    if testing or part == "__init__":
+    if testing or part.endswith("__init__"):
         return
     if part not in RANK:
         yield f"{path} has no place in the order of the core"
@@ -92,7 +92,7 @@ def core_violations(path: str, source: str) -> Iterator[str]:
             module = f"metalearn_core.{name}"
         if not module.startswith("metalearn_core."):
             continue
-        other = module.split(".")[1]
+        other = "/".join(module.split(".")[1:])
         if RANK.get(other, len(RANK)) >= RANK[part]:
             yield f"{path} imports {other}, which comes no earlier"
 
@@ -164,7 +164,8 @@ def test_the_core_can_be_read_in_one_sitting():
     core = {
         path: lines_of_code(source)
         for path, source in checkout().items()
-        if path.startswith("metalearn_core/") and not path.startswith("metalearn_core/testing")
+        if path.startswith("metalearn_core/")
+        and not path.startswith(("metalearn_core/testing", "metalearn_core/kernels"))
     }
     assert sum(core.values()) <= LARGEST_CORE, core
 

@@ -208,6 +208,7 @@ class Overrides:
     tasks: int | None = None
     steps: int | None = None
     order: str | None = None
+    engine: str | None = None
     device: str = "cpu"
     threads: int = 1
 
@@ -281,7 +282,7 @@ def _label(name: str, changed: Mapping[str, Any]) -> str:
 def _resolved(method: Method, experiment: Experiment, size: Scale, overrides: Overrides) -> Method:
     """The method with every setting that the experiment, its scale and the command line give it."""
     settings = {**experiment.settings, **size.settings, **method.settings}
-    for key in ("tasks", "steps", "order"):
+    for key in ("tasks", "steps", "order", "engine"):
         value = getattr(overrides, key)
         if value is not None:
             settings[key] = value

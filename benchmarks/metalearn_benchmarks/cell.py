@@ -147,6 +147,7 @@ def run_cell(cell: Cell, directory: Path, watchers: Sequence[Observer]) -> dict[
     trained = _train(cell, parts, folder, [clock, *strangers, *watchers])
     rule, learner, theta = _start(cell, parts, trained)
     steps, clip = parts.settings.evaluation_steps, parts.settings.inner_clip
+    distributions = {entry.distribution for entry in used(cell).values()}
     scores = evaluate(rule, learner, theta, parts.family, parts.settings, split="test", tasks=cell.test_tasks)
     shown = _telling(parts.tasks("test"))
     result = {
@@ -161,7 +162,7 @@ def run_cell(cell: Cell, directory: Path, watchers: Sequence[Observer]) -> dict[
         "meta_parameters": sum(p.numel() for p in rule.parameters()),
         "parameters": learner.layout.size,
         "seconds": clock.seconds,
-        **provenance(cell, learner.device, {entry.distribution for entry in used(cell).values()}),
+        **provenance(cell, learner.device, trained.engine or "eager", distributions),
     }
     records.write_result(folder, result)
     return result

@@ -69,6 +69,8 @@ class Display:
             line.note = f"validation {event.values['score']:.4g} (best {event.values['best']:.4g})"
         elif event.kind == "end":
             line.note = "testing"
+        elif event.kind == "engine" and event.values["note"]:
+            self.console.print(f"{label}: {event.values['note']}", markup=False)
         elif event.kind == "waiting":
             line.note = "waiting: another command has this run in hand"
         self.bars.update(line.bar, completed=event.position, note=line.note)

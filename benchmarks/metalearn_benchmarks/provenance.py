@@ -15,10 +15,10 @@ import torch
 from metalearn_benchmarks.catalogue import Cell
 
 
-def provenance(cell: Cell, device: torch.device, distributions: Iterable[str]) -> dict[str, Any]:
+def provenance(cell: Cell, device: torch.device, engine: str, distributions: Iterable[str]) -> dict[str, Any]:
     """Versions, git commit, device and peak memory of this process, as a record keeps them.
 
-    `distributions`: where the rule, the family and the learner came from.
+    `engine`: the one that was chosen; `distributions`: where the rule, the family and the learner came from.
     """
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     name = platform.processor() or platform.machine()
@@ -30,7 +30,7 @@ def provenance(cell: Cell, device: torch.device, distributions: Iterable[str]) -
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in packages}},
         "commit": _commit(),
         "device": f"{device.type}: {name}",
-        "engine": cell.method.settings.get("engine", "eager"),
+        "engine": engine,
         "threads": cell.threads,
         "seeds_together": [cell.seed],
         "protocol": "paper",

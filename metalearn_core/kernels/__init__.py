@@ -1,0 +1,1 @@
+"""What makes the engine fast, behind the same functions: nothing in here changes what is computed."""
