@@ -27,6 +27,8 @@ def installed_map() -> tuple[RuleMap, list[str]]:
         trial.crossed += rule_map.crossed
         try:
             placement.factory(trial)
+            for contradiction in trial.contradictions():
+                raise UsageError(f"it contradicts what is on the map: {contradiction}")
         except (Exception, SystemExit) as error:  # whatever it is, it is the plugin's
             known = isinstance(error, UsageError)
             reason = _in_one_line(error) if known else f"{type(error).__name__}: {_in_one_line(error)}"

@@ -64,7 +64,7 @@ def reference(role: str, value: Any, imports: list[str]) -> str:
         return repr(value)
     module, name = getattr(value, "__module__", ""), getattr(value, "__qualname__", role)
     found = getattr(sys.modules.get(module), name, None) is value
-    if found and name.isidentifier() and not keyword.iskeyword(name):
+    if found and module != "__main__" and name.isidentifier() and not keyword.iskeyword(name):
         imports.append(f"from {module} import {name}")
         return name
     imports.append(f"# {role} is {name} of {module}, which cannot be imported: define it here")

@@ -27,12 +27,16 @@ class Claim(Protocol):
 
 @attrs.frozen
 class Node:
-    """A rule with the options and the range of parameters that it is meant with."""
+    """A rule with the options and the range of parameters that it is meant with.
+
+    `rule`: its registered name, where it has one.
+    """
 
     name: str
     title: str
     group: str = "others"
     says: str = ""
+    rule: str = ""
 
 
 @attrs.frozen
@@ -115,10 +119,17 @@ class RuleMap:
 
         Returns the edge, whose claim can be checked; `metalearn map --check` does so as well.
         """
+        from metalearn_core.testing.arguments import require_known
         from metalearn_core.testing.subsumption import Subsumption
 
         if contains not in self.nodes:
             raise unknown("rule on the map", contains, self.nodes)
+        expected = self.nodes[contains].rule
+        if expected and isinstance(special, str) and special != expected:
+            raise UsageError(
+                f"map: {contains!r} stands for options of the rule {expected!r}, special is {special!r}"
+            )
+        require_known(claim, [field.name for field in attrs.fields(Subsumption)])
         subsumption = Subsumption(general, special, parameterise, **claim)
         if name not in self.nodes:
             self.add(Node(name, title or name))

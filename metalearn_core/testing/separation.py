@@ -6,6 +6,7 @@ its property is checked over drawn φ, and the witness is one rule on one task.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -15,12 +16,14 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from metalearn_core.errors import UsageError
 from metalearn_core.inner_loop import trajectory
 from metalearn_core.learner import BaseLearner, ParameterLayout, forked_rng
 from metalearn_core.registry import make_rule
 from metalearn_core.rule import UpdateRule
 from metalearn_core.task import Batch
 from metalearn_core.testing import strategies
+from metalearn_core.testing.arguments import require_function, require_known, require_maker, require_options
 from metalearn_core.testing.reports import phi, reference, short, title
 from metalearn_core.testing.subsumption import Maker, drawn, load_phi, run
 
@@ -59,6 +62,12 @@ class Separation:
     margin: float = 1e-3
     address: str = ""
 
+    def __attrs_post_init__(self) -> None:
+        for name in ("general", "special"):
+            require_maker(name, getattr(self, name))
+            require_options(f"{name}_options", getattr(self, f"{name}_options"))
+        require_function("invariant", self.invariant, 2, 2, "invariant(rule, probe)")
+
     def check(self, *, examples: int | None = None) -> None:
         """AssertionError where the invariant does not hold, or where the witness keeps it."""
         self.check_witness()
@@ -78,11 +87,18 @@ class Separation:
         rule = _made(self.special, self.special_options, self.witness)
         with torch.no_grad():
             load_phi(rule, {k: torch.as_tensor(v, dtype=torch.float64) for k, v in self.special_phi.items()})
-        if not (broken := self.invariant(rule, self.witness)) >= self.margin:
+        broken = self._broken(rule, self.witness)
+        if not self.margin <= broken < math.inf:  # what is not a number is no witness
             raise AssertionError(
                 f"{title(self.special)} keeps {title(self.invariant)} on {self.witness} ({broken:.3g}):"
                 f" it does not tell it from {title(self.general)}"
             )
+
+    def _broken(self, rule: UpdateRule, probe: Probe) -> float:
+        found = self.invariant(rule, probe)
+        if isinstance(found, bool) or not isinstance(found, int | float):
+            raise UsageError(f"invariant: expected a number, 0 where it holds, got {found!r:.60}")
+        return float(found)
 
     def check_invariant(self, probe: Probe, options: Mapping[str, Any]) -> None:
         """The general rule keeps it, at a φ drawn from normal numbers of size `probe.spread`."""
@@ -90,7 +106,7 @@ class Separation:
         with torch.no_grad():
             for salt, parameter in enumerate(rule.parameters(), start=100):
                 parameter.copy_(probe.spread * probe.normal(*parameter.shape, salt=salt))
-        if not (broken := self.invariant(rule, probe)) <= self.tolerance:
+        if not (broken := self._broken(rule, probe)) <= self.tolerance:
             told = (
                 f"{title(self.general)} with {dict(options)} breaks {title(self.invariant)} by {broken:.3g}"
                 f" on {short(probe)}\n{phi('general', rule)}"
@@ -141,7 +157,9 @@ def assert_separates(
 
     Raises:
         AssertionError: with the φ that breaks the invariant, or where the witness keeps it.
+        UsageError: for an argument that does not fit.
     """
+    require_known(claim, [field.name for field in attrs.fields(Separation)])
     Separation(general, special, invariant, **claim).check(examples=examples)
 
 

@@ -7,7 +7,6 @@ as code that runs.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -27,8 +26,17 @@ from metalearn_core.rule import Signal, State, Undeclared, UpdateRule
 from metalearn_core.settings import ORDERS, Clipping, Order
 from metalearn_core.task import Task
 from metalearn_core.testing import strategies
+from metalearn_core.testing.arguments import (
+    positional,
+    require_function,
+    require_known,
+    require_maker,
+    require_options,
+    require_strategy,
+    takes_closeness,
+)
 from metalearn_core.testing.problems import SMOOTH, Problem
-from metalearn_core.testing.reports import counterexample
+from metalearn_core.testing.reports import counterexample, title
 
 Maker: TypeAlias = str | Callable[..., UpdateRule]
 """A rule's registered name, its class, or any `make(layout, **options)`."""
@@ -66,21 +74,49 @@ class Subsumption:
     clip: Clipping | None = None
     problems: st.SearchStrategy[Problem] | None = None
     closeness: st.SearchStrategy[float] = attrs.field(
-        factory=lambda: st.integers(1, 24).map(lambda k: 2.0**-k)
+        factory=lambda: st.integers(1, 60).map(lambda k: 2.0**-k)
     )
     address: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("general", "special"):
+            require_maker(name, getattr(self, name))
+            require_options(f"{name}_options", getattr(self, f"{name}_options"))
+        require_function(
+            "parameterise", self.parameterise, 1, 2, "parameterise(special) or parameterise(special, general)"
+        )
+        require_strategy("closeness", self.closeness)
+        if self.problems is not None:
+            require_strategy("problems", self.problems)
+        if self.gap is not None:
+            require_function("gap", self.gap, 4, 4, "gap(special, closeness, theta, grads)")
+            if not takes_closeness(self.parameterise):
+                raise UsageError("parameterise: with a gap it must take the keyword closeness")
 
     def check(self, *, examples: int | None = None, example: Example | None = None) -> None:
         """AssertionError with the smallest counterexample found, or for the one given."""
         if example is not None:
+            if not isinstance(example, Example):
+                raise UsageError(f"example: expected an Example, got a {type(example).__name__}")
             self._check(example)
             return
 
+        compared = []
+
         @hypothesis.given(self._examples())
         def holds(example: Example) -> None:
-            self._check(example)
+            try:
+                self._check(example)
+            except NothingToCompareError:
+                hypothesis.reject()
+            compared.append(example.problem.steps)
 
         run(holds, examples)
+        if not any(compared):
+            raise AssertionError(
+                f"{title(self.special)} leaves the numbers on every example that takes a step:"
+                " nothing was compared"
+            )
 
     def _examples(self) -> st.SearchStrategy[Example]:
         problems = strategies.problems() if self.problems is None else self.problems
@@ -92,7 +128,7 @@ class Subsumption:
             closeness = draw(self.closeness) if self.gap else 0.0
             general = {name: drawn(draw, value) for name, value in self.general_options.items()}
             computed = {name: value for name, value in general.items() if callable(value)}
-            general |= {name: v(*(special, closeness)[: _positional(v)]) for name, v in computed.items()}
+            general |= {name: v(*(special, closeness)[: positional(v)]) for name, v in computed.items()}
             seed, order = draw(strategies.seeds()), draw(st.sampled_from(ORDERS[::-1]))
             return Example(problem, special, general, seed, closeness, order)
 
@@ -109,19 +145,27 @@ class Subsumption:
         """The special rule, and the general one at the φ that `parameterise` gives."""
         special = self._special(example)
         general = made(self.general, example.problem, example.general, example.seed + 1)
-        given = [special, general][: _positional(self.parameterise)]
+        given = [special, general][: positional(self.parameterise)]
         near = {"closeness": example.closeness} if self.gap else {}
         with torch.no_grad():
-            load_phi(general, self.parameterise(*given, **near))
+            phi = self.parameterise(*given, **near)
+            if not isinstance(phi, Mapping):
+                raise UsageError(
+                    f"parameterise: expected {{name: tensor or number}}, got a {type(phi).__name__}"
+                )
+            load_phi(general, phi)
         return special, general
 
     def _check(self, example: Example) -> None:
         special, general = self.pair(example)
-        complaint = (
-            next(self._deviations(special, general, example), None)
-            if self.gap is None
-            else next(self._gaps(special, general, example), None)
-        )
+        differences = self._deviations if self.gap is None else self._gaps
+        try:
+            complaint = next(differences(special, general, example), None)
+        except (UsageError, NothingToCompareError):
+            raise
+        except Exception as error:  # a rule's own, or a gap's
+            complaint = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+            raise AssertionError(counterexample(self, example, special, general, complaint)) from error
         if complaint:
             raise AssertionError(counterexample(self, example, special, general, complaint))
 
@@ -134,11 +178,11 @@ class Subsumption:
         )
         for t, (their_theta, our_theta) in enumerate(zip(theirs, ours, strict=True)):
             if not torch.isfinite(their_theta).all():
-                return  # the special rule has left the numbers; there is nothing to follow
+                raise NothingToCompareError(f"θ of the special rule is not finite after {t} steps")
             if found := self._differs(our_theta, their_theta, problem.tasks):
                 yield f"θ after {t} of {problem.steps} steps differs: {found}"
         if not torch.isfinite(their_gradient).all():
-            return
+            raise NothingToCompareError("the meta-gradient of the special rule is not finite")
         if found := self._differs(our_gradient, their_gradient, problem.tasks):
             yield f"the {example.order}-order meta-gradient for θ⁰ differs: {found}"
 
@@ -199,9 +243,9 @@ class Subsumption:
         error = torch.zeros(problem.tasks, dtype=problem.theta.dtype)
         for t, ((theta, _), (after, state)) in enumerate(pairwise(path)):
             grads.append(state.grad.detach())
-            if not torch.isfinite(after).all():
-                return
-            gap = self.gap(special, close, theta, grads).expand_as(theta)
+            if not torch.isfinite(state.other).all():
+                raise NothingToCompareError(f"θ of the special rule is not finite after {t + 1} steps")
+            gap = torch.as_tensor(self.gap(special, close, theta, grads)).expand_as(theta)
             eps = torch.finfo(theta.dtype).eps
             rounding = 64 * eps * (theta.abs() + (after - theta).abs())
             rounding = rounding + self.cancellation * eps / close
@@ -209,7 +253,7 @@ class Subsumption:
             if not bool((strayed <= gap + rounding).all()):
                 excess = float((strayed - gap - rounding).max())
                 yield f"step {t} strays by {float(strayed.max()):.3g}, {excess:.3g} more than its bound"
-            limit = self.gap(special, 1e-30 * close, theta, grads)
+            limit = torch.as_tensor(self.gap(special, 1e-30 * close, theta, grads))
             if not bool((limit <= rounding + 1e-9 * (1 + theta.abs() + grads[-1].abs())).all()):
                 yield f"the bound at step {t} does not go to 0 with closeness"
             if not _accumulates(special, problem):
@@ -219,6 +263,10 @@ class Subsumption:
             distance = (after - target[t + 1]).norm(dim=-1)
             if not bool((distance <= error * (1 + 1e-9) + 64 * eps * target[t + 1].norm(dim=-1)).all()):
                 yield f"after step {t} θ is {distance.tolist()} away, the bound is {error.tolist()}"
+
+
+class NothingToCompareError(Exception):
+    """The special rule has left the numbers: there is nothing to follow."""
 
 
 NUDGE, ROUNDING = 500, 5e4
@@ -253,7 +301,7 @@ def assert_subsumes(
         bitwise: the trajectory and the meta-gradients must be equal to the bit, not to rounding.
         clip: of the inner gradients, for both rules.
         problems: a strategy of problems; by default all of `strategies.problems()`.
-        closeness: a strategy; by default 2⁻ᵏ for k = 1 ... 24.
+        closeness: a strategy; by default 2⁻ᵏ for k = 1 ... 60.
         examples: how many; by default as many as the hypothesis profile says.
         example: check this one alone.
 
@@ -261,10 +309,7 @@ def assert_subsumes(
         AssertionError: with the smallest counterexample found, as a snippet.
         UsageError: where `parameterise` gives a φ that the general rule does not have.
     """
-    known = [field.name for field in attrs.fields(Subsumption)]
-    for name in claim:
-        if name not in known:
-            raise unknown("argument", name, known)
+    require_known(claim, [field.name for field in attrs.fields(Subsumption)])
     Subsumption(general, special, parameterise, **claim).check(examples=examples, example=example)
 
 
@@ -366,10 +411,3 @@ def _growth(
 def drawn(draw: st.DrawFn, value: Any) -> Any:
     """An option's value, where it is a strategy drawn from it."""
     return draw(value) if isinstance(value, st.SearchStrategy) else value
-
-
-def _positional(function: Callable[..., Any]) -> int:
-    """How many arguments it takes by position."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(function).parameters.values()
-    return sum(p.kind in kinds and p.default is p.empty for p in parameters if p.name != "closeness")

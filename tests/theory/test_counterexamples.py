@@ -90,8 +90,9 @@ def test_the_counterexample_is_small_and_runs():
     message = message_of(HeavyBall, "gradient-descent", as_descent_uphill, **OPTIONS)
     assert "HeavyBall does not follow gradient-descent: θ after 1 of 1 steps differs" in message
     assert "'inner_lr': -" in message
-    # the smallest there is: one task, one step, one layer
-    assert re.search(r"Architecture\(widths=\(1, 1\)", message), message
+    # the smallest there is: one task, one step, one example, one layer
+    assert re.search(r"Architecture\((widths=\(1, 1\)|shapes=\(\(\),\))", message), message
+    assert "support=1, query=1" in message
     assert "tasks=" not in message
     with pytest.raises(AssertionError) as again:
         exec(code_in(message), {})
@@ -197,3 +198,110 @@ def test_a_problem_is_its_repr(problem):
     assert again == problem
     assert torch.equal(again.theta, problem.theta)
     assert torch.equal(again.task.query.targets, problem.task.query.targets)
+
+
+def nothing(special, *, closeness=0.0):
+    return {}
+
+
+def no_gap(special, closeness, theta, grads):
+    return 0 * theta
+
+
+@pytest.mark.parametrize(
+    ("claim", "complaint"),
+    [
+        (
+            {"gap": lambda s, c: c},
+            r"gap: expected gap\(special, closeness, theta, grads\), got a function of 2",
+        ),
+        ({"parameterise": lambda a, b, c: {}}, "parameterise: expected .* got a function of 3"),
+        ({"parameterise": lambda: {}}, "parameterise: expected .* got a function of 0"),
+        (
+            {"parameterise": lambda s: None},
+            r"parameterise: expected \{name: tensor or number\}, got a NoneType",
+        ),
+        ({"parameterise": lambda s: {}, "gap": no_gap}, "must take the keyword closeness"),
+        ({"special_options": st.floats()}, "special_options: expected a mapping of options"),
+        (
+            {"problems": Problem(Architecture((1, 1)))},
+            "problems: expected a hypothesis strategy, got a Problem",
+        ),
+        ({"closeness": 0.1}, "closeness: expected a hypothesis strategy, got a float"),
+        ({"example": st.none()}, "example: expected an Example"),
+        ({"general": HeavyBall(Problem(Architecture((1, 1))).learner.layout)}, "general: expected a rule's"),
+        ({"general": 3}, "general: expected a rule's registered name"),
+    ],
+)
+def test_a_claim_that_is_no_claim_is_refused_in_one_line(claim, complaint):
+    whole = {"general": HeavyBall, "special": "gradient-descent", "parameterise": nothing, **claim}
+    with pytest.raises(UsageError, match=complaint) as error:
+        assert_subsumes(**whole)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("found", [None, True, "0"])
+def test_an_invariant_says_a_number(found):
+    with pytest.raises(UsageError, match="invariant: expected a number"):
+        assert_separates(HeavyBall, "lstm", lambda rule, probe: found)
+
+
+def test_arguments_of_separations_are_looked_at_too():
+    with pytest.raises(UsageError, match="unknown argument 'toleranz'"):
+        assert_separates(HeavyBall, "lstm", moves_where_the_gradient_is_zero, toleranz=1.0)
+    with pytest.raises(UsageError, match="invariant: expected invariant"):
+        assert_separates(HeavyBall, "lstm", lambda rule: 0.0)
+
+
+class NotANumber(HeavyBall):
+    def update(self, theta, signal, state):
+        return theta + torch.nan, state
+
+
+@pytest.mark.usefixtures("unshrunk")
+def test_what_is_not_a_number_proves_nothing():
+    """Neither as the general rule, in the limit too, nor as the special one, nor as a witness."""
+    with pytest.raises(AssertionError, match="strays by nan"):
+        assert_subsumes(NotANumber, "gradient-descent", nothing, gap=no_gap)
+    with pytest.raises(AssertionError, match="NotANumber leaves the numbers"):
+        assert_subsumes(HeavyBall, NotANumber, nothing)
+    with pytest.raises(AssertionError, match="keeps not_a_number"):
+        assert_separates(HeavyBall, NotANumber, not_a_number)
+
+
+def not_a_number(rule, probe):
+    return float(path(rule, probe.normal(probe.n), probe.normal(probe.n), 1)[-1].sum()) * 0
+
+
+@pytest.mark.usefixtures("unshrunk")
+def test_a_bound_with_a_huge_constant_proves_nothing():
+    def loose(special, closeness, theta, grads):
+        return 1e15 * closeness * torch.ones_like(theta)
+
+    with pytest.raises(AssertionError, match="more than its bound"):
+        assert_subsumes("feed-forward", "gradient-descent", nothing, gap=loose)
+
+
+def test_a_rule_that_raises_is_shown_with_its_example():
+    class Raises(HeavyBall):
+        def update(self, theta, signal, state):
+            raise RuntimeError("out of luck")
+
+    message = message_of(Raises, "gradient-descent", as_descent, **OPTIONS)
+    assert "RuntimeError: out of luck" in message
+    assert "to run it again" in message
+
+
+def test_a_place_is_refused_where_the_node_is_of_another_rule():
+    found = RuleMap()
+    found.add(Node("lstm", "LSTM", rule="lstm"))
+    with pytest.raises(
+        UsageError, match="'lstm' stands for options of the rule 'lstm', special is 'gradient"
+    ):
+        found.place(
+            "x", contains="lstm", special="gradient-descent", general=HeavyBall, parameterise=as_descent
+        )  # fmt: skip
+    with pytest.raises(UsageError, match="unknown argument 'special_option'"):
+        found.place(
+            "x", contains="lstm", special="lstm", general=HeavyBall, parameterise=nothing, special_option={}
+        )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import attrs
 import pytest
+from hypothesis import strategies as st
 
 from metalearn_benchmarks.theory import separations, shipped_map, subsumptions
 from metalearn_core.testing import Separation, Subsumption
@@ -31,6 +32,33 @@ WITNESSES = [claim for claim in CLAIMS if isinstance(resolve(claim), Separation)
 def test_the_claim_holds(claim):
     found = resolve(claim)
     (found.check if isinstance(found, Subsumption) else found.check_property)()
+
+
+ANY_RATE = [
+    claim
+    for claim in PROPERTIES.values()
+    if isinstance(resolve(claim), Subsumption)
+    and "inner_lr" in resolve(claim).special_options
+    and "LSTM" not in claim
+]
+
+
+@pytest.mark.parametrize("claim", ANY_RATE, ids=name_of)
+def test_where_any_rate_is_meant_it_may_be_0_or_10(claim):
+    found = resolve(claim)
+    rates = st.one_of(st.just(0.0), st.floats(1.0, 10.0))
+    attrs.evolve(found, special_options={**found.special_options, "inner_lr": rates}).check(examples=50)
+
+
+@pytest.mark.usefixtures("unshrunk")
+@pytest.mark.parametrize("name", ["LSTM_IS_GRADIENT_DESCENT_IN_FLOATS", "LSTM_IS_WEIGHT_DECAY"])
+def test_a_rate_above_1_is_more_than_theorem_1_says(name):
+    """The bias of the proof is then the logarithm of a negative number."""
+    found = getattr(subsumptions, name)
+    rates = {**found.special_options, "inner_lr": st.floats(1.01, 10.0)}
+    plain = {**found.general_options, "candidate_scale": 1.0}
+    with pytest.raises(AssertionError):
+        attrs.evolve(found, special_options=rates, general_options=plain).check()
 
 
 @pytest.mark.parametrize("claim", WITNESSES, ids=name_of)

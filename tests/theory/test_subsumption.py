@@ -151,6 +151,7 @@ def test_where_the_theorem_is_exact_the_forget_gate_cannot_be_learned(problem, a
 @given(alpha=st.floats(1e-300, 1.0, exclude_max=True))
 def test_the_bias_of_the_proof_gives_alpha_back(alpha):
     """To |b| units in the last place: at α = 1e−300, where b is −690, its rounding counts 690 times."""
+    assert float(torch.sigmoid(torch.tensor(-709.0, dtype=torch.float64))) > 0  # at -710 it is 0, below
     a = torch.tensor(alpha, dtype=torch.float64)
     bias = -torch.log((1 - a) / a)
     error = abs(float(torch.sigmoid(bias)) - alpha)
@@ -158,7 +159,7 @@ def test_the_bias_of_the_proof_gives_alpha_back(alpha):
 
 
 @pytest.mark.parametrize(
-    ("bias", "alpha"), [(float("-inf"), 0.0), (-750.0, 0.0), (40.0, 1.0), (float("inf"), 1.0)]
+    ("bias", "alpha"), [(float("-inf"), 0.0), (-710.0, 0.0), (40.0, 1.0), (float("inf"), 1.0)]
 )
 @given(problem=problems(), options=LSTMS)
 def test_floats_reach_both_ends(bias, alpha, problem, options):
@@ -204,4 +205,28 @@ def test_relu_loses_the_curvature_of_gradients_that_are_zero(activation, problem
     hessian = hessian_of(learner, support)(theta)
     expected = at - alpha * hessian @ at if activation == "gelu" else at
     _, found, _ = meta_gradient(turtle, learner, theta, task, steps=1)
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@given(width=st.integers(1, 5), seed=seeds(), alpha=inner_lrs())
+def test_relu_loses_the_curvature_below_a_head_of_zeros(activation, width, seed, alpha):
+    """There the support gradient is 0 and its rows of H are not; GELU has all of αH∇q."""
+    problem = Problem(Architecture((2, width, 1)), seed=seed)
+    learner, layout = problem.learner, problem.learner.layout
+    lower = sum(layout.sizes[:2])
+    theta = problem.theta.clone()
+    theta[lower:] = 0
+    support, query = problem.task[0].support, problem.task[0].query
+    turtle = make_rule("feed-forward", layout, hidden=[2], activation=activation).double()
+    with torch.no_grad():
+        for name, value in carried(turtle.network, [1.0], -alpha).items():
+            dict(turtle.named_parameters())[name].copy_(value)
+    after = theta - alpha * torch.func.grad(learner.loss)(theta, support)
+    at = torch.func.grad(learner.loss)(after, query)
+    met = at.clone()
+    if activation == "relu":
+        met[:lower] = 0
+    expected = at - alpha * hessian_of(learner, support)(theta) @ met
+    _, found, _ = meta_gradient(turtle, learner, theta, problem.task, steps=1)
     torch.testing.assert_close(found, expected.detach(), rtol=1e-9, atol=1e-11)

@@ -6,6 +6,7 @@ All are about what the rule does on tasks whose support gradient is known: `slop
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -95,6 +96,13 @@ def stands_still_at_zero(rule: UpdateRule, probe: Probe) -> float:
     return _relative(theta - before, torch.cat([theta, before]))
 
 
+def stands_still_without_gradients(rule: UpdateRule, probe: Probe) -> float:
+    """Where every gradient is zero it goes nowhere."""
+    theta = probe.normal(probe.n)
+    last = path(rule, theta, torch.zeros_like(theta), probe.steps)[-1]
+    return _relative(last - theta, theta)
+
+
 def sees_signs_alone(rule: UpdateRule, probe: Probe) -> float:
     """Three times the gradient changes nothing."""
     theta, grad = probe.normal(probe.n), probe.normal(probe.n, salt=1)
@@ -105,9 +113,14 @@ def sees_signs_alone(rule: UpdateRule, probe: Probe) -> float:
 def remembers_an_average_alone(rule: UpdateRule, probe: Probe) -> float:
     """Pasts (a, b) and (a′, b′) with βa + b = βa′ + b′ are followed by the same step from the same θ.
 
-    With the β of the rule: Equation 3.6's average is all that it knows of the past.
+    Equation 3.6's average is all that it knows of the past, with its own β; a rule that has none must
+    break it for every β.
     """
-    beta = getattr(rule, "beta", 0.9)
+    betas: list[Any] = [rule.beta] if hasattr(rule, "beta") else [k / 20 for k in range(21)]
+    return min(_remembers_an_average(rule, probe, beta) for beta in betas)
+
+
+def _remembers_an_average(rule: UpdateRule, probe: Probe, beta: float) -> float:
     a, b, other, now = (probe.normal(probe.n, salt=salt) for salt in range(4))
     theta, ends = probe.normal(probe.n, salt=4), []
     for past in ((a, b), (other, b + beta * (a - other))):

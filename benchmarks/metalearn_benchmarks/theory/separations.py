@@ -69,7 +69,7 @@ LSTM_DECAYS = Separation(
     "lstm",
     "gradient-descent",
     keeps.decays_at_zero,
-    {**GATED, "hidden": _one_of([0, 3])},
+    GATED,
     FIXED,
     tolerance=0.5,
 )
@@ -161,3 +161,32 @@ BOUNDED_NETWORKS_STAY_BOUNDED = _growing(
     {**PRESENT, "inputs": st.just(["grad"]), "hidden": HIDDEN, "activation": _one_of(["tanh", "sigmoid"])},
     FIXED,
 )  # fmt: skip
+
+FIRST_LAYER = {"hidden": 20, "weight_range": 3.0}
+PRESENT_HAS_NO_GATES_WITH_A_FIRST_LAYER = _no_present("lstm", FIRST_LAYER)
+LINEAR_METHODS_HAVE_NO_GATES_WITH_A_FIRST_LAYER = _not_affine("lstm", FIRST_LAYER)
+NETWORKS_BEND_LITTLE_IN_THETA_WITH_A_FIRST_LAYER = _growing(
+    "feed-forward", "lstm", keeps.bends_little_in_theta, ANY, {"inputs": ["grad"], "hidden": 20},
+    {"input_gate.weight": [[0.0] * 22], "forget_gate.weight": [[10.0] * 20 + [0.0, 0.0]]},
+)  # fmt: skip
+
+OPTIMISERS = {"optimizer": _one_of(["adam", "adamax", "rmsprop", "adagrad", "adadelta", "rprop"])}
+WITH_MOMENTUM: Mapping[str, Any] = {"momentum": _one_of([0.3, 0.9]), "dampening": _one_of([0.0, 0.3])}
+OPTIMISERS_TREAT_COORDINATES_ALIKE = Separation(
+    "gradient-descent", "gradient-descent", keeps.treats_coordinates_alike,
+    {"optimizer": _one_of(["adam", "adamax", "rmsprop", "adagrad", "adadelta", "rprop", "asgd"])},
+    {"learn_lr": "tensor"}, {"inner_lr": [0.1, 0.9]},
+)  # fmt: skip
+MOMENTUM_TREATS_COORDINATES_ALIKE = Separation(
+    "gradient-descent", "gradient-descent", keeps.treats_coordinates_alike,
+    {**WITH_MOMENTUM, "weight_decay": _one_of([0.0, 0.5])},
+    {"learn_lr": "tensor"}, {"inner_lr": [0.1, 0.9]},
+)  # fmt: skip
+A_BIAS: Mapping[str, Any] = {"special_phi": {"network.0.bias": [0.5]}}
+_no_bias = functools.partial(
+    Separation, "gradient-descent", "feed-forward", keeps.stands_still_without_gradients,
+    special_options={"hidden": []}, **A_BIAS,
+)  # fmt: skip
+OPTIMISERS_STAND_STILL_WITHOUT_GRADIENTS = _no_bias(general_options=OPTIMISERS)
+MOMENTUM_STANDS_STILL_WITHOUT_GRADIENTS = _no_bias(general_options=WITH_MOMENTUM)
+META_SGD_STANDS_STILL_WITHOUT_GRADIENTS = _no_bias(general_options={"learn_lr": "parameter"})

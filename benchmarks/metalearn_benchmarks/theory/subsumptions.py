@@ -85,6 +85,25 @@ def _with_large_epsilon(optimizer: str, gap: Any = _small_next_to_epsilon, **opt
     return _exact("gradient-descent", descent, as_.nothing, chosen, gap=gap)
 
 
+def _remembered(special: Any, closeness: float, theta: Tensor, grads: Sequence[Tensor]) -> Tensor:
+    """αβv, v = Σ βᵏ∇ at most the sum of all gradients so far."""
+    return float(special.alpha) * closeness * torch.stack([grad.abs() for grad in grads]).sum(0)
+
+
+def _decayed(special: Any, closeness: float, theta: Tensor, grads: Sequence[Tensor]) -> Tensor:
+    """αλ|θ|."""
+    return float(special.alpha) * closeness * theta.abs()
+
+
+NESTEROV_NEARS_GRADIENT_DESCENT = _exact(
+    "gradient-descent", descent, as_.nothing,
+    {"inner_lr": lambda s: s["inner_lr"], "momentum": lambda s, c: c, "nesterov": True}, gap=_remembered,
+)  # fmt: skip
+WEIGHT_DECAY_NEARS_GRADIENT_DESCENT = _exact(
+    "gradient-descent", descent, as_.nothing,
+    {"inner_lr": lambda s: s["inner_lr"], "weight_decay": lambda s, c: c},
+    gap=_decayed,
+)  # fmt: skip
 SQUARES = st.floats(0.1, 0.999)
 ADAM_NEARS_GRADIENT_DESCENT = _with_large_epsilon("adam", betas=st.tuples(st.just(0.0), SQUARES))
 ADAMAX_NEARS_GRADIENT_DESCENT = _with_large_epsilon("adamax", betas=st.tuples(st.just(0.0), SQUARES))
@@ -207,7 +226,7 @@ TANH_NEARS_GRADIENT_DESCENT = _exact(
 )
 SIGMOID_NEARS_GRADIENT_DESCENT = _exact(
     "feed-forward", descent, as_.small_sigmoid_signal, {**FEED_FORWARD, "activation": "sigmoid"},
-    gap=_layers_of(12.0), cancellation=64.0,
+    gap=_layers_of(12.0), cancellation=64.0, closeness=st.integers(1, 24).map(lambda k: 2.0**-k),
 )  # fmt: skip
 ELU_NEARS_GRADIENT_DESCENT = _exact(
     "feed-forward", descent, as_.large_signal, {**FEED_FORWARD, "activation": "elu"}, gap=_one_for_each_layer
