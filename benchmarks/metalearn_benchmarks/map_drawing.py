@@ -194,10 +194,11 @@ def _crossed(axes: Axes, rule_map: RuleMap, picture: Picture, numbered: Sequence
 
 
 def _badge_place(box: Box, index: int) -> tuple[float, float]:
-    """Down the right side of a box, then down the left one."""
+    """Down the right side of a box, then down the left one, then further out."""
     a_side = max(1, int(box.height // (2 * BADGE)))
-    side, row = (1 if index < a_side else -1), index % a_side
-    return box.x + side * (box.width / 2 + 2), box.y + box.height / 2 - 2 - 2 * BADGE * row
+    column, row = divmod(index, a_side)
+    out = box.width / 2 + 2 + 2 * BADGE * (column // 2)
+    return box.x + (-out if column % 2 else out), box.y + box.height / 2 - 2 - 2 * BADGE * row
 
 
 def _badge(axes: Axes, x: float, y: float, label: str) -> None:

@@ -525,6 +525,18 @@ class TestThirdParties:
         assert "placement 'polyak' is claimed by dist-one (plugin one) and dist-two (plugin two)" in err
         assert "Polyak's momentum" not in out
 
+    def test_a_placement_that_contradicts_the_map_is_left_out(self, metalearn, install):
+        def claims_too_much(rule_map):
+            node = rule_map.nodes["lstm"]
+            edge = type(rule_map.edges[0])("gradient-descent", node.name, "exact", "so it seems")
+            rule_map.connect(edge)
+
+        install(bad={"too-much": claims_too_much})
+        code, out, err = metalearn("map", "lstm")
+        assert code == 0
+        assert "placement 'too-much' of dist-bad (plugin bad): it contradicts what is on the map" in err
+        assert "so it seems" not in out
+
     def test_a_placement_below_an_unknown_rule_is_a_users_mistake_in_one_line(self, metalearn, install):
         def lost(rule_map):
             rule_map.place("x", contains="momentun", special="a", general="b", parameterise=dict)

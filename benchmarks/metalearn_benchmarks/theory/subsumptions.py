@@ -90,19 +90,9 @@ def _remembered(special: Any, closeness: float, theta: Tensor, grads: Sequence[T
     return float(special.alpha) * closeness * torch.stack([grad.abs() for grad in grads]).sum(0)
 
 
-def _decayed(special: Any, closeness: float, theta: Tensor, grads: Sequence[Tensor]) -> Tensor:
-    """αλ|θ|."""
-    return float(special.alpha) * closeness * theta.abs()
-
-
 NESTEROV_NEARS_GRADIENT_DESCENT = _exact(
     "gradient-descent", descent, as_.nothing,
     {"inner_lr": lambda s: s["inner_lr"], "momentum": lambda s, c: c, "nesterov": True}, gap=_remembered,
-)  # fmt: skip
-WEIGHT_DECAY_NEARS_GRADIENT_DESCENT = _exact(
-    "gradient-descent", descent, as_.nothing,
-    {"inner_lr": lambda s: s["inner_lr"], "weight_decay": lambda s, c: c},
-    gap=_decayed,
 )  # fmt: skip
 SQUARES = st.floats(0.1, 0.999)
 ADAM_NEARS_GRADIENT_DESCENT = _with_large_epsilon("adam", betas=st.tuples(st.just(0.0), SQUARES))
