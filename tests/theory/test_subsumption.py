@@ -1,6 +1,6 @@
 """Theorem 1 of the paper: the meta-learner LSTM subsumes MAML (Section 3.4.1), and what floats make of it.
 
-That it does in the limit, and to rounding in floating point, are claims of the map (test_map.py). Here:
+That it does in the limit, and to rounding in floating point, are claims of the map (test_claims.py). Here:
 the bound of the whole path, where σ is 1, both ends of 0 < α < 1, and ReLU's derivative at 0.
 """
 
