@@ -49,6 +49,9 @@ def require_function(name: str, value: object, least: int, most: int, says: str)
     if not callable(value):
         raise UsageError(f"{name}: expected {says}, got a {type(value).__name__}")
     count = positional(value)
+    parameters = inspect.signature(value).parameters.values()
+    if least == most and any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return
     if not least <= count <= most:
         raise UsageError(f"{name}: expected {says}, got a function of {count} argument(s)")
 

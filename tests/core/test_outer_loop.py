@@ -826,9 +826,10 @@ def test_events_come_in_order(tmp_path):
     validation = ["validation", "checkpoint"]
     step = ["step", "checkpoint"]
     assert [event.kind for event in events] == [
-        *("start", *validation, *step, *step, *validation, "checkpoint", "end"),
+        *("start", *validation, "engine", *step, *step, *validation, "checkpoint", "end"),
     ]
-    assert [event.position for event in events] == [0, 0, 0, 2, 2, 4, 4, 4, 4, 4, 4]
+    assert [event.position for event in events] == [0, 0, 0, 0, 2, 2, 4, 4, 4, 4, 4, 4]
+    assert events[3].values == {"engine": "eager", "note": ""}
     assert events[0].values == {"tasks": 4}
     assert all(math.isfinite(e.values["loss"]) for e in events if e.kind == "step")
     assert [set(e.values) for e in events if e.kind == "validation"] == [{"score", "best"}] * 2
@@ -847,7 +848,7 @@ def test_an_observer_that_fails_is_named_and_dropped(error):
         trained = train(observers=[unreliable_logger, others.append])
     assert len(caught) == 1
     assert repr(error) in str(caught[0].message)
-    assert [event.kind for event in calls] == ["start", "validation", "step"]
+    assert [event.kind for event in calls] == ["start", "validation", "engine", "step"]
     assert [event.kind for event in others][-1] == "end"
     assert differing(state(trained), state(train())) == []
 
