@@ -203,13 +203,23 @@ def families(as_json: bool) -> None:
     _print_table(rows, as_json)
 
 
+class Examples(click.IntRange):
+    """A number of examples, where the next word may be meant for something else."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Say what to do about a word that is no number."""
+        if isinstance(value, str) and not value.lstrip("+-").isdigit():
+            self.fail(f"{value!r} is no number; write RULE before --check, or --check N", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 @metalearn.command("map")
 @click.argument("rules", metavar="[RULE]...", nargs=-1)
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Also write the whole map there: SVG, PNG, text."
 )
 @click.option(
-    "--check", "examples", type=click.IntRange(min=1), is_flag=False, flag_value=25, metavar="[N]",
+    "--check", "examples", type=Examples(min=1), is_flag=False, flag_value=25, metavar="[N]",
     help="Try every claim shown on N drawn examples (25 unless said).",
 )  # fmt: skip
 @JSON

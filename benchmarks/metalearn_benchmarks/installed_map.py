@@ -134,4 +134,5 @@ def _settings() -> Iterator[None]:
 
 def _name(claim: Claim | str) -> str:
     address = claim if isinstance(claim, str) else str(getattr(claim, "address", ""))
-    return address.rpartition(":")[2] or type(claim).__name__
+    proof = getattr(claim, "parameterise", None) or getattr(claim, "invariant", None) or type(claim)
+    return address.rpartition(":")[2] or str(getattr(proof, "__name__", proof))

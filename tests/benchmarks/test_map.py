@@ -499,14 +499,14 @@ class TestThirdParties:
         assert "gradient-descent          exactly            β = 0" in out
         assert "and through these: exactly gradient-descent-below-1" in out
         code, out, _ = metalearn("map", "polyak", "--check", 5)
-        assert (code, out) == (0, "holds  polyak contains gradient-descent (Subsumption)\n")
+        assert (code, out) == (0, "holds  polyak contains gradient-descent (same_rate)\n")
 
     def test_a_wrong_claim_of_a_plugin_fails_with_a_counterexample(self, metalearn, install):
         install(mine={"polyak": lambda rule_map: below_momentum(rule_map, beta=0.5)})
         code, out, err = metalearn("map", "polyak", "--check", 20)
         assert code == 1
         assert out.startswith(
-            "FAILS  polyak contains gradient-descent (Subsumption): Momentum does not follow"
+            "FAILS  polyak contains gradient-descent (same_rate): Momentum does not follow"
         )
         assert "assert_subsumes(" in err
 
@@ -524,6 +524,14 @@ class TestThirdParties:
         assert code == 0
         assert "placement 'polyak' is claimed by dist-one (plugin one) and dist-two (plugin two)" in err
         assert "Polyak's momentum" not in out
+
+    def test_a_word_that_is_no_number_of_examples_is_refused(self, metalearn):
+        code, out, err = metalearn("map", "--check", "lstm")
+        assert (code, out) == (2, "")
+        assert err == (
+            "metalearn: Invalid value for '--check': 'lstm' is no number; write RULE before --check,"
+            " or --check N\n"
+        )
 
     def test_a_placement_that_contradicts_the_map_is_left_out(self, metalearn, install):
         def claims_too_much(rule_map):
