@@ -505,9 +505,7 @@ class TestThirdParties:
         install(mine={"polyak": lambda rule_map: below_momentum(rule_map, beta=0.5)})
         code, out, err = metalearn("map", "polyak", "--check", 20)
         assert code == 1
-        assert out.startswith(
-            "FAILS  polyak contains gradient-descent (same_rate): Momentum does not follow"
-        )
+        assert out.startswith("FAILS  polyak contains gradient-descent (same_rate): Momentum does not follow")
         assert "assert_subsumes(" in err
 
     def test_a_broken_placement_is_named_and_leaves_nothing_behind(self, metalearn, install):
