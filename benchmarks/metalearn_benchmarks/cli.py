@@ -203,6 +203,78 @@ def families(as_json: bool) -> None:
     _print_table(rows, as_json)
 
 
+@metalearn.command()
+@click.option(
+    "--rule",
+    "-r",
+    "rules",
+    multiple=True,
+    type=click.Choice(["maml", "turtle", "lstm"]),
+    help="This rule alone; may be repeated.",
+)
+@click.option(
+    "--tasks",
+    "tasks",
+    multiple=True,
+    type=click.IntRange(min=1),
+    default=(1, 25),
+    show_default=True,
+    help="Tasks of a meta-batch; may be repeated.",
+)
+@click.option(
+    "--steps",
+    "steps",
+    multiple=True,
+    type=click.IntRange(min=0),
+    default=(5,),
+    show_default=True,
+    help="T; may be repeated.",
+)
+@click.option(
+    "--order",
+    "orders",
+    multiple=True,
+    type=click.Choice(["first", "second"]),
+    default=("second",),
+    show_default=True,
+    help="Of the meta-gradient; may be repeated.",
+)
+@click.option(
+    "--threads",
+    "threads",
+    multiple=True,
+    type=click.IntRange(min=1),
+    default=(1,),
+    show_default=True,
+    help="CPU threads; may be repeated.",
+)
+@click.option("--peer", "-p", "peers", multiple=True, help="This peer alone; may be repeated.")
+@click.option("--seconds", type=click.FloatRange(min=0), default=2.0, show_default=True,
+              help="For each peer and setting, after its first call.")  # fmt: skip
+@JSON
+def speed(seconds: float, as_json: bool, **grid: tuple[Any, ...]) -> None:
+    """Time a meta-gradient: this engine beside its peers, on the same work, in one run."""
+    from itertools import product
+
+    from metalearn_benchmarks.speed.measure import measure, row
+    from metalearn_benchmarks.speed.peers import PEERS
+    from metalearn_core.errors import unknown
+
+    peers = grid["peers"] or tuple(PEERS)
+    for peer in peers:
+        if peer not in PEERS:
+            raise unknown("peer", peer, PEERS)
+    rules = grid["rules"] or ("maml", "turtle", "lstm")
+    rows = []
+    for setting in product(rules, grid["tasks"], grid["steps"], grid["orders"], grid["threads"]):
+        found = [row(timing, as_json) for timing in measure(*setting, seconds, peers)]
+        rows += found
+        if not as_json:
+            _print_table(found, as_json=False)
+    if as_json:
+        _print_table(rows, as_json=True)
+
+
 class Examples(click.IntRange):
     """A number of examples, where the next word may be meant for something else."""
 

@@ -29,7 +29,7 @@ class CompilationError(Exception):
     """A rule or a learner that cannot be traced or compiled; its text says why, in one line."""
 
 
-class MetaGradient:
+class CompiledMetaGradient:
     """`meta_gradient` of one rule and learner, compiled once for each shape of its arguments.
 
     Args:
@@ -137,7 +137,7 @@ class Engine:
         self.name = chosen or (automatic if settings.engine == "auto" else settings.engine)
         if self.name == "compiled" and (missing := _missing(learner.device)):
             self._fall_back(f"runs eager: {missing}")
-        self._compiled = MetaGradient(rule, learner, **self._settings)
+        self._compiled = CompiledMetaGradient(rule, learner, **self._settings)
 
     def __call__(self, theta: Tensor, task: Task) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """What `meta_gradient` returns."""

@@ -21,7 +21,7 @@ from metalearn_core import (
     task_families,
 )
 from metalearn_core.kernels import programs
-from metalearn_core.kernels.programs import CompilationError, Engine, MetaGradient, traced
+from metalearn_core.kernels.programs import CompilationError, CompiledMetaGradient, Engine, traced
 from metalearn_core.testing import Architecture, Problem
 from metalearn_core.testing.strategies import inner_steps, problems
 
@@ -61,7 +61,7 @@ def arguments_of(rule, problem):
 def test_the_traced_program_is_the_eager_step(name, order, problem, clip):
     """For other values than it was traced with: nothing of them is in it."""
     rule = RULES[name](problem.learner.layout).double()
-    step = MetaGradient(rule, problem.learner, steps=problem.steps, order=order, clip=clip)
+    step = CompiledMetaGradient(rule, problem.learner, steps=problem.steps, order=order, clip=clip)
     arguments = arguments_of(rule, problem)
     program = traced(step._traced, arguments)
     other = attrs.evolve(problem, seed=problem.seed + 17)
@@ -95,7 +95,7 @@ def test_the_compiled_program_is_the_eager_step(row):
     name, order = FIXED[row]
     torch.manual_seed(0)
     rule = RULES[name](PROBLEM.learner.layout).double()
-    step = MetaGradient(rule, PROBLEM.learner, steps=2, order=order)
+    step = CompiledMetaGradient(rule, PROBLEM.learner, steps=2, order=order)
     for seed in (1, 2):
         problem = attrs.evolve(PROBLEM, seed=seed)
         theirs = meta_gradient(rule, problem.learner, problem.theta, problem.task, steps=2, order=order)
@@ -116,7 +116,7 @@ def test_in_float32_it_errs_as_eager_code_does(name):
     learner = PROBLEM.learner.to("cpu", torch.float32)
     rule, theta, task = exact_rule.float(), PROBLEM.theta.float(), PROBLEM.task.to("cpu", torch.float32)
     eager = [x.double() for x in flat(meta_gradient(rule, learner, theta, task, steps=2))]
-    ours = [x.double() for x in flat(MetaGradient(rule, learner, steps=2)(theta, task))]
+    ours = [x.double() for x in flat(CompiledMetaGradient(rule, learner, steps=2)(theta, task))]
     # an error of eager code may by luck be less than one rounding
     assert furthest(ours, exact) <= 4 * max(furthest(eager, exact), 1e-7)
 
@@ -229,7 +229,7 @@ def test_a_compiled_run_goes_on_with_the_same_bits(tmp_path):
 def test_an_error_says_what_and_why_in_one_line():
     rule = Peeks(PROBLEM.learner.layout).double()
     with pytest.raises(CompilationError) as error:
-        MetaGradient(rule, PROBLEM.learner, steps=1)(PROBLEM.theta, PROBLEM.task)
+        CompiledMetaGradient(rule, PROBLEM.learner, steps=1)(PROBLEM.theta, PROBLEM.task)
     assert "\n" not in str(error.value)
     # and the rule has its own parameters back
     assert isinstance(rule.inner_lr, torch.nn.Parameter)

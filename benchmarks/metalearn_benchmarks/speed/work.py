@@ -1,0 +1,139 @@
+"""What is timed: one meta-gradient on sine regression, and the equations of it that peers are made from.
+
+The equations are written once more here, for any array library, and not taken from the rules: a peer that
+disagrees with this engine is not timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from metalearn_core import BaseLearner, Order, Task, UpdateRule, base_learners, make_rule, task_families
+
+INNER_LR = 0.01
+OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "maml": ("gradient-descent", {"inner_lr": INNER_LR}),
+    "turtle": ("feed-forward", {}),
+    "lstm": ("lstm", {"hidden": 20}),
+}
+WIDTHS = (1, 40, 40, 1)
+
+
+@attrs.frozen(eq=False)
+class Work:
+    """One setting: a rule, tasks, T and the order, with everything drawn."""
+
+    name: str
+    rule: UpdateRule
+    learner: BaseLearner
+    theta: Tensor
+    task: Task
+    steps: int
+    order: Order
+
+    @classmethod
+    def of(cls, name: str, tasks: int, steps: int, order: Order) -> Work:
+        """Sine regression, support 5, query 50, a network 1-40-40-1, in float32."""
+        generator = torch.Generator().manual_seed(0)
+        learner = base_learners()["mlp"](inputs=WIDTHS[0], hidden=list(WIDTHS[1:-1]), outputs=WIDTHS[-1])
+        family = task_families()["sine"](support=5, query=50)
+        rule, options = OPTIONS[name]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            made = make_rule(rule, learner.layout, **options)
+        theta = learner.initial(generator)
+        return cls(name, made, learner, theta, family.sample("train", tasks, generator), steps, order)
+
+    @property
+    def phi(self) -> list[Tensor]:
+        """The rule's φ, in its order."""
+        return [parameter.detach() for parameter in self.rule.parameters()]
+
+    @property
+    def operations(self) -> float:
+        """Useful ones: networks forward and, for two gradients, backward; each once for each step."""
+        n, tasks = self.learner.layout.size, len(self.task)
+        passes = 2 if self.order == "second" else 1
+        learner = 6 * n * (5 * self.steps * passes + 50)
+        matrices = sum(p.numel() for p in self.phi if p.ndim == 2)
+        return float(tasks * (learner + 6 * matrices * n * self.steps))
+
+
+Gradients = Sequence[Any]
+"""The loss, its gradient for θ⁰, then for every φ."""
+
+
+def task_loss(lib: Any, work: Work) -> Callable[..., Any]:
+    """`f(theta, phi, support inputs, targets, query inputs, targets)`: the query loss of one task."""
+    update, start = RULES[work.name]
+
+    def support_loss(theta: Any, inputs: Any, targets: Any) -> Any:
+        return ((_network(lib, theta, inputs) - targets) ** 2).mean()
+
+    def loss(theta: Any, phi: Any, si: Any, st: Any, qi: Any, qt: Any) -> Any:
+        state = start(lib, theta)
+        for _ in range(work.steps):
+            value, grad = lib.value_and_grad(support_loss)(theta, si, st)
+            if work.order == "first":
+                value, grad = lib.stop_gradient(value), lib.stop_gradient(grad)
+            theta, state = update(lib, phi, theta, grad, value, state)
+        return support_loss(theta, qi, qt)
+
+    return loss
+
+
+def _network(lib: Any, theta: Any, x: Any) -> Any:
+    at = 0
+    for index, (before, after) in enumerate(pairwise(WIDTHS)):
+        weight = theta[at : at + before * after].reshape(after, before)
+        bias = theta[at + before * after : at + before * after + after]
+        at += before * after + after
+        x = x @ weight.T + bias
+        x = lib.relu(x) if index < len(WIDTHS) - 2 else x
+    return x
+
+
+def _descend(lib: Any, phi: Any, theta: Any, grad: Any, loss: Any, state: Any) -> Any:
+    return theta - INNER_LR * grad, state
+
+
+def _propose(lib: Any, phi: Any, theta: Any, grad: Any, loss: Any, state: Any) -> Any:
+    x = grad[:, None]
+    for index in range(0, len(phi), 2):
+        x = x @ phi[index].T + phi[index + 1]
+        x = lib.relu(x) if index < len(phi) - 2 else x
+    return theta + x[:, 0], state
+
+
+def _gate(lib: Any, phi: Any, theta: Any, grad: Any, loss: Any, state: Any) -> Any:
+    wf, bf, wi, bi, wx, bx, wh, bh = phi
+    f_before, i_before, h, c = state
+    x = lib.stack([grad, loss + 0 * grad], -1)
+    i, f, g, o = lib.split(x @ wx.T + bx + h @ wh.T + bh, 4)
+    c = lib.sigmoid(f) * c + lib.sigmoid(i) * lib.tanh(g)
+    h = lib.sigmoid(o) * lib.tanh(c)
+
+    def gate(weight: Any, bias: Any, before: Any) -> Any:
+        joined = lib.concatenate([h, theta[:, None], before[:, None]], -1)
+        return lib.sigmoid((joined @ weight.T + bias)[:, 0])
+
+    f_now, i_now = gate(wf, bf, f_before), gate(wi, bi, i_before)
+    return f_now * theta - i_now * grad, (f_now, i_now, h, c)
+
+
+def _memory(lib: Any, theta: Any) -> Any:
+    wide = lib.zeros((theta.shape[0], 20))
+    return 0 * theta, 0 * theta, wide, wide
+
+
+RULES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "maml": (_descend, lambda lib, theta: ()),
+    "turtle": (_propose, lambda lib, theta: ()),
+    "lstm": (_gate, _memory),
+}
