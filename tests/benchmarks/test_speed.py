@@ -78,12 +78,8 @@ def metalearn(*arguments):
 
 
 def test_the_command():
-    done = metalearn(
-        *["-r", "maml", "--tasks", "1", "--steps", "1", "--seconds", "0", "-p", "eager"],
-        "-p",
-        "higher loop",
-        "--json",
-    )
+    setting = ["-r", "maml", "--tasks", "1", "--steps", "1", "--seconds", "0", "--json"]
+    done = metalearn(*setting, "-p", "eager", "-p", "higher loop")
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
     assert [row["peer"] for row in rows] == ["eager", "higher loop"]
@@ -91,9 +87,9 @@ def test_the_command():
 
 
 def test_an_unknown_peer_is_one_line():
-    done = metalearn("-p", "jacks")
+    done = metalearn("-p", "jaxx")
     assert done.returncode == 2
-    assert done.stderr == "metalearn: unknown peer 'jacks': did you mean 'jax'?\n"
+    assert done.stderr == "metalearn: unknown peer 'jaxx': did you mean 'jax'?\n"
 
 
 def test_threads_are_those_asked_for():
