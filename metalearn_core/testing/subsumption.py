@@ -243,8 +243,8 @@ class Subsumption:
         error = torch.zeros(problem.tasks, dtype=problem.theta.dtype)
         for t, ((theta, _), (after, state)) in enumerate(pairwise(path)):
             grads.append(state.grad.detach())
-            if not torch.isfinite(state.other).all():
-                raise NothingToCompareError(f"θ of the special rule is not finite after {t + 1} steps")
+            if not bool((state.other.abs() + grads[-1].abs() < HUGE).all()):
+                raise NothingToCompareError(f"the special rule goes beyond {HUGE:g} after {t + 1} steps")
             gap = torch.as_tensor(self.gap(special, close, theta, grads)).expand_as(theta)
             eps = torch.finfo(theta.dtype).eps
             rounding = 64 * eps * (theta.abs() + (after - theta).abs())
@@ -253,7 +253,7 @@ class Subsumption:
             if not bool((strayed <= gap + rounding).all()):
                 excess = float((strayed - gap - rounding).max())
                 yield f"step {t} strays by {float(strayed.max()):.3g}, {excess:.3g} more than its bound"
-            limit = torch.as_tensor(self.gap(special, 1e-30 * close, theta, grads))
+            limit = torch.as_tensor(self.gap(special, VANISHING * close, theta, grads))
             if not bool((limit <= rounding + 1e-9 * (1 + theta.abs() + grads[-1].abs())).all()):
                 yield f"the bound at step {t} does not go to 0 with closeness"
             if not _accumulates(special, problem):
@@ -268,6 +268,9 @@ class Subsumption:
 class NothingToCompareError(Exception):
     """The special rule has left the numbers: there is nothing to follow."""
 
+
+HUGE, VANISHING = 1e30, 1e-100
+"""From where on nothing is compared in the limit, and the closeness at which every bound must be about 0."""
 
 NUDGE, ROUNDING = 500, 5e4
 """In units in the last place: how far away rounding is measured from, and what is always allowed."""

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import strategies as st
 
 from metalearn_benchmarks.theory import separations, shipped_map, subsumptions
-from metalearn_core.testing import Separation, Subsumption
+from metalearn_core.testing import ConvolutionalArchitecture, Example, Problem, Separation, Subsumption
 from metalearn_core.testing.rule_map import resolve
+from metalearn_core.testing.subsumption import NothingToCompareError
 
 MAP = shipped_map()
 CLAIMS = sorted({claim for edge in (*MAP.edges, *MAP.crossed) for claim in edge.claims})
@@ -32,6 +33,19 @@ WITNESSES = [claim for claim in CLAIMS if isinstance(resolve(claim), Separation)
 def test_the_claim_holds(claim):
     found = resolve(claim)
     (found.check if isinstance(found, Subsumption) else found.check_property)()
+
+
+def test_a_bound_is_not_asked_for_what_has_exploded():
+    """Gradients of 10⁶⁰ are within no M that a closeness of 10⁻³⁰ stands for."""
+    problem = Problem(
+        ConvolutionalArchitecture((1, 1), (3, 4), (1, 1), activation="softplus"), support=1, query=1, steps=5
+    )
+    options = {"hidden": [12, 10], "inputs": ["grad", "step"]}
+    claim = subsumptions.FEED_FORWARD_NEARS_A_SCHEDULE
+    with pytest.raises(NothingToCompareError, match="beyond 1e\\+30"):
+        claim.check(example=Example(problem, general=options, closeness=0.5))
+    shorter = attrs.evolve(problem, steps=2)
+    claim.check(example=Example(shorter, general=options, closeness=0.5))
 
 
 ANY_RATE = [
