@@ -22,7 +22,7 @@ from matplotlib.textpath import TextToPath
 
 from metalearn_benchmarks.figures import COLOURS, STYLE, TEXT
 from metalearn_benchmarks.map_layout import Box, Link, Picture, Route, arrange, bundled, groups
-from metalearn_benchmarks.map_text import Law, laws, relations, sentence
+from metalearn_benchmarks.map_text import Law, laws, sentence
 from metalearn_core.testing.rule_map import Relation, RuleMap
 
 CONTAINS, CROSSED = COLOURS[0], COLOURS[1]
@@ -281,7 +281,7 @@ def draw_matrix(rule_map: RuleMap) -> Figure:
         axes.set_xlim(-names - EDGE, size + EDGE)
         place = {name: CELL * (index + 0.5) for index, name in enumerate(ordered)}
         _ruling(axes, rule_map, place, size)
-        known = relations(rule_map)
+        known = rule_map.relations()
         for look, derived in product(LOOKS, (False, True)):
             pairs = [pair for pair, relation in known.items() if look.shows(relation, derived)]
             points = [(place[special], size - place[general]) for special, general in pairs]

@@ -15,22 +15,6 @@ Pair: TypeAlias = tuple[str, str]
 KINDS = {"exact": "exactly", "limit": "in the limit"}
 
 
-def relations(rule_map: RuleMap) -> dict[Pair, Relation]:
-    """What `rule_map.relation` says of every two rules, worked out once for all."""
-    contained, excluded = rule_map.contained(), rule_map.excluded()
-    found = {}
-    for pair in ((special, general) for special in rule_map.nodes for general in rule_map.nodes):
-        kind, via = contained.get(pair, (None, ()))
-        closed, reason = excluded.get(pair, (None, ()))
-        if pair[0] == pair[1]:
-            continue
-        if kind is not None:
-            found[pair] = Relation(kind, via, closed is not None)
-        else:
-            found[pair] = Relation("open") if closed is None else Relation("not", reason, closed)
-    return found
-
-
 @attrs.frozen
 class Law:
     """An invariant that some rules keep and what breaks it: the number that stands in the picture."""
@@ -97,7 +81,7 @@ WIDTH = 136
 
 def as_text(rule_map: RuleMap, names: Sequence[str] = ()) -> str:
     """The map, or some of its rules, in lines that fit a log."""
-    known = relations(rule_map)
+    known = rule_map.relations()
     counts = f"{len(rule_map.nodes)} rules, {len(rule_map.edges)} edges, {len(rule_map.crossed)} crossed out."
     said = (
         f"{counts} A rule contains another where for every choice of the other's parameters it has some of"
@@ -196,7 +180,7 @@ def as_data(rule_map: RuleMap, names: Sequence[str] = ()) -> dict[str, Any]:
         "crossed": [edge(c) for c in rule_map.crossed if shown & {c.special, c.general}],
         "relations": [
             {"special": pair[0], "general": pair[1], **attrs.asdict(relation)}
-            for pair, relation in relations(rule_map).items()
+            for pair, relation in rule_map.relations().items()
             if shown & set(pair)
         ],
     }

@@ -6,6 +6,7 @@ is contained in b but not in a, neither is b.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import Any, Literal, Protocol
@@ -142,14 +143,20 @@ class RuleMap:
         for name in (special, general):
             if name not in self.nodes:
                 raise unknown("rule on the map", name, self.nodes)
-        if special == general:
-            return Relation("same")
-        contained, excluded = self.contained(), self.excluded()
-        kind, via = contained.get((special, general), (None, ()))
-        closed, reason = excluded.get((special, general), (None, ()))
-        if kind is not None:
-            return Relation(kind, via, closed is not None)
-        return Relation("open") if closed is None else Relation("not", reason, closed)
+        return Relation("same") if special == general else self.relations()[special, general]
+
+    def relations(self) -> dict[tuple[str, str], Relation]:
+        """What is known of every two nodes, as (special, general)."""
+        contained = self.contained()
+        excluded, found = self._excluded(contained), {}
+        for pair in itertools.permutations(self.nodes, 2):
+            kind, via = contained.get(pair, (None, ()))
+            closed, reason = excluded.get(pair, (None, ()))
+            if kind is not None:
+                found[pair] = Relation(kind, via, closed is not None)
+            else:
+                found[pair] = Relation("open") if closed is None else Relation("not", reason, closed)
+        return found
 
     def contained(self) -> dict[tuple[str, str], tuple[Kind, tuple[str, ...]]]:
         """Every pair (special, general) that is contained, and through which nodes."""
@@ -170,7 +177,9 @@ class RuleMap:
 
     def excluded(self) -> dict[tuple[str, str], tuple[bool, tuple[str, ...]]]:
         """Every pair (special, general) that is not contained: closed or not, and through which claim."""
-        contained = self.contained()
+        return self._excluded(self.contained())
+
+    def _excluded(self, contained: Contained) -> dict[tuple[str, str], tuple[bool, tuple[str, ...]]]:
         found: dict[tuple[str, str], tuple[bool, tuple[str, ...]]] = {}
         for crossed in self.crossed:
             for special, up in [(crossed.special, "exact"), *_above(crossed.special, contained)]:
@@ -187,8 +196,9 @@ class RuleMap:
 
     def contradictions(self) -> Iterator[str]:
         """Pairs that the claims both connect and separate, in words."""
-        excluded = self.excluded()
-        for (special, general), (kind, via) in self.contained().items():
+        contained = self.contained()
+        excluded = self._excluded(contained)
+        for (special, general), (kind, via) in contained.items():
             closed, reason = excluded.get((special, general), (None, ()))
             if closed or (closed is not None and kind == "exact"):
                 yield f"{general} contains {special} ({kind}, via {via}) and does not (via {reason})"

@@ -18,14 +18,13 @@ from torch import Tensor, nn
 
 from metalearn_core.errors import UsageError
 from metalearn_core.inner_loop import trajectory
-from metalearn_core.learner import BaseLearner, ParameterLayout, forked_rng
-from metalearn_core.registry import make_rule
+from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule
 from metalearn_core.task import Batch
 from metalearn_core.testing import strategies
 from metalearn_core.testing.arguments import require_function, require_known, require_maker, require_options
 from metalearn_core.testing.reports import phi, reference, short, title
-from metalearn_core.testing.subsumption import Maker, drawn, load_phi, run
+from metalearn_core.testing.subsumption import Maker, drawn, load_phi, made, run
 
 
 @attrs.frozen
@@ -84,7 +83,7 @@ class Separation:
 
     def check_witness(self) -> None:
         """The special rule breaks the invariant."""
-        rule = _made(self.special, self.special_options, self.witness)
+        rule = made(self.special, slope_learner(self.witness.n), self.special_options, self.witness.seed)
         with torch.no_grad():
             load_phi(rule, {k: torch.as_tensor(v, dtype=torch.float64) for k, v in self.special_phi.items()})
         broken = self._broken(rule, self.witness)
@@ -102,7 +101,7 @@ class Separation:
 
     def check_invariant(self, probe: Probe, options: Mapping[str, Any]) -> None:
         """The general rule keeps it, at a φ drawn from normal numbers of size `probe.spread`."""
-        rule = _made(self.general, options, probe)
+        rule = made(self.general, slope_learner(probe.n), options, probe.seed)
         with torch.no_grad():
             for salt, parameter in enumerate(rule.parameters(), start=100):
                 parameter.copy_(probe.spread * probe.normal(*parameter.shape, salt=salt))
@@ -193,10 +192,3 @@ def path(rule: UpdateRule, theta: Tensor, grad: Tensor, steps: int) -> list[Tens
     learner = slope_learner(len(theta))
     with torch.no_grad():
         return [now for now, _ in trajectory(rule, learner, theta, slope(grad), steps=steps)]
-
-
-def _made(maker: Maker, options: Mapping[str, Any], probe: Probe) -> UpdateRule:
-    layout: ParameterLayout = slope_learner(probe.n).layout
-    with forked_rng(torch.Generator().manual_seed(probe.seed)):
-        rule = make_rule(maker, layout, **options) if isinstance(maker, str) else maker(layout, **options)
-    return rule.double()

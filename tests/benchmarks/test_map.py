@@ -116,12 +116,25 @@ class TestWhatFollows:
         with pytest.raises(UsageError, match="another rule named 'a'"):
             rule_map.add(Node("a", "another"))
 
-    def test_all_relations_at_once_are_those_asked_for_one_by_one(self):
+    def test_all_relations_at_once(self):
+        """What follows through a limit, what an exclusion passes on, and what it does not."""
         rule_map = made("abcdE", "a<b", "b~c", "c<b", "d/c", "a|E", "E~c")
-        known = map_text.relations(rule_map)
-        assert known == {
-            (a, b): rule_map.relation(a, b) for a in rule_map.nodes for b in rule_map.nodes if a != b
+        known = {f"{a}{b}": (r.verdict, r.closed) for (a, b), r in rule_map.relations().items()}
+        assert len(known) == 20
+        decided = {pair: found for pair, found in known.items() if found[0] != "open"}
+        assert decided == {
+            **{"ab": ("exact", False), "cb": ("exact", False)},
+            **{
+                "ac": ("limit", False),
+                "bc": ("limit", False),
+                "Ec": ("limit", False),
+                "Eb": ("limit", False),
+            },
+            **{"dc": ("not", True), "da": ("not", True), "db": ("not", True), "dE": ("not", True)},
+            # a weak one goes up along exact edges alone: to b, not to c
+            **{"aE": ("not", False), "bE": ("not", False)},
         }
+        assert rule_map.relation("E", "b") == rule_map.relations()["E", "b"]
 
 
 class TestThePicture:
@@ -207,7 +220,7 @@ class TestThePicture:
             assert rendered(draw_matrix(rule_map), "png", "x")
 
     def test_the_matrix_has_a_symbol_for_every_relation_and_none_for_an_open_one(self):
-        known = map_text.relations(SHIPPED)
+        known = SHIPPED.relations()
         figure = draw_matrix(SHIPPED)
         symbols = sum(len(c.get_offsets()) for c in figure.axes[0].collections)
         limits = sum(r.verdict == "limit" and r.closed for r in known.values())
