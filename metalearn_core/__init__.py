@@ -11,6 +11,7 @@ _PUBLIC = {
     "_higher": "TWINS TwinOptimizer",
     "errors": "UsageError unknown",
     "inner_loop": "adapt meta_gradient trajectory",
+    "kernels.coordinatewise": "Coordinatewise coordinatewise_cell",
     "kernels.programs": "CompiledMetaGradient",
     "learner": "BaseLearner ParameterLayout forked_rng",
     "outer_loop": "Event Observer Snapshot Trained evaluate meta_test meta_train",

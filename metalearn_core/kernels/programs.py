@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from metalearn_core.inner_loop import meta_gradient
+from metalearn_core.kernels.coordinatewise import fused_networks
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule
 from metalearn_core.settings import Clipping, Order, Settings
@@ -86,10 +87,11 @@ def parameters_as(module: torch.nn.Module, values: Mapping[str, Tensor]) -> Iter
 
 
 def traced(function: Callable[..., list[Tensor]], arguments: Sequence[Tensor]) -> torch.fx.GraphModule:
-    """What the function does with tensors of these shapes, whatever their values."""
+    """What the function does with tensors of these shapes, whatever their values; small networks fused."""
     from torch.fx.experimental.proxy_tensor import make_fx  # it takes time to load
 
-    graph: torch.fx.GraphModule = make_fx(function)(*arguments)
+    with fused_networks():
+        graph: torch.fx.GraphModule = make_fx(function)(*arguments)
     return graph
 
 

@@ -6,13 +6,13 @@ Huisman, Plaat and van Rijn (2022), Equations 3.6 and 3.7.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from metalearn_core import (
+    Coordinatewise,
     ParameterLayout,
     Signal,
     State,
@@ -97,7 +97,7 @@ class FeedForward(UpdateRule):
         wide = 2 if self.log else 1
         doubled = ("grad" in inputs) + ("loss" in inputs) + (history != "none")
         columns = wide * doubled + ("theta" in inputs) + ("step" in inputs)
-        self.network = _network([columns, *hidden, 1], ACTIVATIONS[activation])
+        self.network = Coordinatewise(columns, hidden, activation=ACTIVATIONS[activation])
         if learn_lr == "parameter":
             start = torch.ones if alpha_start == "ones" else torch.rand
             self.alpha = nn.Parameter(start(layout.size))
@@ -108,7 +108,7 @@ class FeedForward(UpdateRule):
     def update(self, theta: Tensor, signal: Signal, state: State) -> tuple[Tensor, State]:
         if self.as_program and self.history == "grad":
             state = signal.grad if signal.step == 0 else self._average(state, signal.grad)
-        proposed = self.network(self._inputs(theta, signal, state)).squeeze(-1)
+        (proposed,) = self.network(self._columns(theta, signal, state))
         change = self.alpha * proposed if hasattr(self, "alpha") else proposed
         return theta + change, self._next_history(signal, change, state)
 
@@ -125,8 +125,8 @@ class FeedForward(UpdateRule):
     def _average(self, history: Tensor, new: Tensor) -> Tensor:
         return self.beta * history + (1 - self.beta) * new
 
-    def _inputs(self, theta: Tensor, signal: Signal, history: State) -> Tensor:
-        """I⁽ᵗ⁾, `[..., n, d]`."""
+    def _columns(self, theta: Tensor, signal: Signal, history: State) -> list[Tensor]:
+        """The columns of I⁽ᵗ⁾, each `[..., n]`."""
         columns: list[Tensor] = []
         if "grad" in self.inputs:
             columns += self._processed(signal.grad)
@@ -138,19 +138,10 @@ class FeedForward(UpdateRule):
             columns += self._processed(history)
         if "step" in self.inputs:
             columns.append(torch.full_like(theta, signal.step))
-        return torch.stack(columns, -1)
+        return columns
 
     def _processed(self, x: Tensor) -> list[Tensor]:
         return log_and_sign(x) if self.log else [x]
-
-
-def _network(widths: Sequence[int], activation: type[nn.Module]) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for before, after in pairwise(widths):
-        linear = nn.Linear(before, after)
-        nn.init.zeros_(linear.bias)
-        layers += [linear, activation()]
-    return nn.Sequential(*layers[:-1])
 
 
 @hookimpl

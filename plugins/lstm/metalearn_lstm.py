@@ -18,6 +18,7 @@ from metalearn_core import (
     Signal,
     UpdateRule,
     UsageError,
+    coordinatewise_cell,
     hookimpl,
     log_and_sign,
     unknown,
@@ -27,7 +28,7 @@ INPUTS = ("grad", "loss")
 
 
 class Memory(NamedTuple):
-    """What a coordinate remembers: gate inputs `[..., n]`, first layer `[..., n, hidden]`."""
+    """What a coordinate remembers: gate inputs `[..., n]`, first layer `[..., hidden, n]`."""
 
     forget: Tensor
     input: Tensor
@@ -105,36 +106,42 @@ class LSTM(UpdateRule):
                 nn.init.uniform_(parameter, -(hidden**-0.5), hidden**-0.5)
 
     def init_state(self, theta: Tensor) -> Memory:
-        wide = theta.unsqueeze(-1).expand(*theta.shape, self.hidden)
+        wide = theta.unsqueeze(-2).expand(*theta.shape[:-1], self.hidden, theta.shape[-1])
         return Memory(*map(torch.zeros_like, (theta, theta, wide, wide)))
 
     def update(self, theta: Tensor, signal: Signal, state: Memory) -> tuple[Tensor, Memory]:
         grad = self.candidate_scale * signal.grad
-        features = self._features(grad, signal)
-        output, cell = state.output, state.cell
-        if self.hidden:
-            output, cell = self._first_layer(features, output, cell)
-            features = output
-        forget = _gate_input(self.forget_gate, features, theta, state.forget)
-        step = _gate_input(self.input_gate, features, theta, state.input)
+        forget, step, output, cell = self._gate_inputs(self._columns(grad, signal), theta, state)
         f, i = torch.sigmoid(forget), torch.sigmoid(step)
         previous = (forget, step) if self.logit else (f, i)
         return f * theta - i * grad, Memory(*previous, output, cell)
 
-    def _features(self, grad: Tensor, signal: Signal) -> Tensor:
-        """The input columns, `[..., n, d]`: gradient, then loss."""
+    def _gate_inputs(self, columns: list[Tensor], theta: Tensor, state: Memory) -> Memory:
+        """W·[features, θ, previous gate] + b of both gates, and the first layer's state."""
+        gates = (self.forget_gate, self.input_gate)
+        if not self.hidden:
+            forget, step = (
+                _linear(gate, [*columns, theta, previous])
+                for gate, previous in zip(gates, state, strict=False)
+            )
+            return Memory(forget, step, state.output, state.cell)
+        weight = torch.cat([self.input_map.weight, self.hidden_map.weight], 1)
+        bias = self.input_map.bias + self.hidden_map.bias
+        readout = torch.cat([gate.weight[:, : self.hidden] for gate in gates])
+        features, output, cell = coordinatewise_cell(columns, state.output, state.cell, weight, bias, readout)
+        forget, step = (
+            feature + gate.weight[0, -2] * theta + gate.weight[0, -1] * previous + gate.bias
+            for feature, gate, previous in zip(features, gates, state, strict=False)
+        )
+        return Memory(forget, step, output, cell)
+
+    def _columns(self, grad: Tensor, signal: Signal) -> list[Tensor]:
+        """The inputs, gradient, then loss, each `[..., n]`."""
         columns = []
         for name in self.inputs:
             x = grad if name == "grad" else signal.loss.unsqueeze(-1).expand_as(grad)
             columns += log_and_sign(x) if self.log else [x]
-        return torch.stack(columns, -1)
-
-    def _first_layer(self, x: Tensor, output: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """An LSTM layer (Hochreiter and Schmidhuber, 1997), gates in the order i, f, g, o."""
-        # nn.LSTMCell has no batching rule; two linear maps have
-        i, f, g, o = (self.input_map(x) + self.hidden_map(output)).chunk(4, -1)
-        cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
-        return torch.sigmoid(o) * torch.tanh(cell), cell
+        return columns
 
 
 def _is_number(value: object) -> bool:
@@ -154,10 +161,9 @@ def _gate(features: int, weight_range: float, bias_range: tuple[float, float]) -
     return gate
 
 
-def _gate_input(gate: nn.Linear, features: Tensor, theta: Tensor, previous: Tensor) -> Tensor:
-    """W·[features, θ, previous] + b for every coordinate: `[..., n]`."""
-    joined = torch.cat([features, theta.unsqueeze(-1), previous.unsqueeze(-1)], -1)
-    logits: Tensor = gate(joined).squeeze(-1)
+def _linear(gate: nn.Linear, columns: Sequence[Tensor]) -> Tensor:
+    """W·columns + b for every coordinate: `[..., n]`."""
+    logits: Tensor = gate(torch.stack(list(columns), -1)).squeeze(-1)
     return logits
 
 

@@ -260,7 +260,8 @@ def test_trajectory_yields_every_step_and_ends_where_adapt_does(name, stacked):
     for t, (theta, state) in enumerate(path):
         lead = theta.shape[:-1]
         assert lead == ((3,) if stacked else ())
-        assert all(leaf.shape[: len(lead) + 1] == theta.shape for leaf in pytree.tree_leaves(state))
+        for leaf in pytree.tree_leaves(state):
+            assert (*leaf.shape[: len(lead)], leaf.shape[-1]) == theta.shape
         close(theta, adapt(rule, net.learner, net.theta, task.support, steps=t), rtol=0, atol=0)
 
 

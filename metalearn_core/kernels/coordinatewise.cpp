@@ -1,0 +1,470 @@
+// Tiny networks on very many scalars: coordinates lie in the lanes of vectors, features beside each other.
+//
+// A block of coordinates passes through all layers before the next one comes, so that its activations stay
+// in cache; the vector-Jacobian product computes them again instead of reading them from memory. Layout:
+// x [groups, rows, d, n], parameters [groups, P] (each layer's weight [out, in], then its bias [out]).
+
+#include <ATen/cpu/vec/vec.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+namespace {
+
+enum Activation { RELU, TANH, SIGMOID, ELU };
+
+template <typename Real>
+struct Kernel {
+  using Vec = at::vec::Vectorized<Real>;
+  static constexpr int WIDTH = Vec::size();
+  static constexpr int VECTORS = 4;                      // in a block
+  static constexpr int BLOCK = VECTORS * WIDTH;          // coordinates
+  static constexpr int LANES = sizeof(Vec) >= 64 ? 4 : 2;  // vectors of a register tile
+  static constexpr int OUTS = 5, INS = 4;
+
+  static Vec load(const Real* p) { return Vec::loadu(p); }
+
+  // out[o] (+)= bias[o] + sum_i w[o * row + i * col] in[i], for COUNT outputs
+  template <int COUNT>
+  static void affine_tile(
+      const Real* w, int row, int col, int ins, const Real* bias, const Real* in, Real* out, bool add) {
+    for (int v = 0; v < VECTORS; v += LANES) {
+      Vec sums[COUNT][LANES];
+#pragma GCC unroll 8
+      for (int o = 0; o < COUNT; ++o) {
+#pragma GCC unroll 8
+        for (int l = 0; l < LANES; ++l) {
+          sums[o][l] = add ? load(out + o * BLOCK + (v + l) * WIDTH) : Vec(bias ? bias[o] : Real(0));
+        }
+      }
+      for (int i = 0; i < ins; ++i) {
+        Vec x[LANES];
+#pragma GCC unroll 8
+        for (int l = 0; l < LANES; ++l) x[l] = load(in + i * BLOCK + (v + l) * WIDTH);
+#pragma GCC unroll 8
+        for (int o = 0; o < COUNT; ++o) {
+          const Vec weight(w[o * row + i * col]);
+#pragma GCC unroll 8
+          for (int l = 0; l < LANES; ++l) sums[o][l] = at::vec::fmadd(weight, x[l], sums[o][l]);
+        }
+      }
+#pragma GCC unroll 8
+      for (int o = 0; o < COUNT; ++o) {
+#pragma GCC unroll 8
+        for (int l = 0; l < LANES; ++l) sums[o][l].store(out + o * BLOCK + (v + l) * WIDTH);
+      }
+    }
+  }
+
+  template <int COUNT = OUTS>
+  static void affine_part(
+      int count, const Real* w, int row, int col, int ins, const Real* bias, const Real* in, Real* out, bool add) {
+    if (count == COUNT) return affine_tile<COUNT>(w, row, col, ins, bias, in, out, add);
+    if constexpr (COUNT > 1) affine_part<COUNT - 1>(count, w, row, col, ins, bias, in, out, add);
+  }
+
+  static void affine(
+      const Real* w, int row, int col, int ins, int outs, const Real* bias, const Real* in, Real* out,
+      bool add = false) {
+    for (int o = 0; o < outs; o += OUTS) {
+      affine_part(std::min(OUTS, outs - o), w + o * row, row, col, ins, bias ? bias + o : nullptr, in,
+                  out + o * BLOCK, add);
+    }
+  }
+
+  // sums[o * ins + i] += delta[o] in[i], lane by lane
+  template <int O, int I>
+  static void outer_tile(const Real* delta, const Real* in, int ins, Real* sums) {
+    Vec found[O][I];
+#pragma GCC unroll 8
+    for (int o = 0; o < O; ++o) {
+#pragma GCC unroll 8
+      for (int i = 0; i < I; ++i) found[o][i] = Vec(Real(0));
+    }
+    for (int v = 0; v < VECTORS; ++v) {
+      Vec x[I];
+#pragma GCC unroll 8
+      for (int i = 0; i < I; ++i) x[i] = load(in + i * BLOCK + v * WIDTH);
+#pragma GCC unroll 8
+      for (int o = 0; o < O; ++o) {
+        const Vec d = load(delta + o * BLOCK + v * WIDTH);
+#pragma GCC unroll 8
+        for (int i = 0; i < I; ++i) found[o][i] = at::vec::fmadd(d, x[i], found[o][i]);
+      }
+    }
+#pragma GCC unroll 8
+    for (int o = 0; o < O; ++o) {
+#pragma GCC unroll 8
+      for (int i = 0; i < I; ++i) {
+        Real* sum = sums + (o * ins + i) * WIDTH;
+        (load(sum) + found[o][i]).store(sum);
+      }
+    }
+  }
+
+  template <int O = OUTS, int I = INS>
+  static void outer_part(int outs, int count, const Real* delta, const Real* in, int ins, Real* sums) {
+    if constexpr (O > 1) {
+      if (outs < O) return outer_part<O - 1, I>(outs, count, delta, in, ins, sums);
+    }
+    if constexpr (I > 1) {
+      if (count < I) return outer_part<O, I - 1>(outs, count, delta, in, ins, sums);
+    }
+    outer_tile<O, I>(delta, in, ins, sums);
+  }
+
+  // weight's and bias' gradients of one layer, lane by lane
+  static void outer(const Real* delta, const Real* in, int ins, int outs, Real* weight, Real* bias) {
+    for (int o = 0; o < outs; o += OUTS) {
+      for (int i = 0; i < ins; i += INS) {
+        outer_part(std::min(OUTS, outs - o), std::min(INS, ins - i), delta + o * BLOCK, in + i * BLOCK, ins,
+                   weight + (o * ins + i) * WIDTH);
+      }
+    }
+    for (int o = 0; o < outs; ++o) {
+      Vec sum = load(bias + o * WIDTH);
+      for (int v = 0; v < VECTORS; ++v) sum = sum + load(delta + o * BLOCK + v * WIDTH);
+      sum.store(bias + o * WIDTH);
+    }
+  }
+
+  static Vec sigmoid(const Vec& z) { return Vec(Real(1)) / (Vec(Real(1)) + z.neg().exp()); }
+
+  template <typename Function>
+  static void each(int count, Real* x, Function f) {
+    for (int at = 0; at < count * BLOCK; at += WIDTH) f(load(x + at)).store(x + at);
+  }
+
+  static void activate(int activation, int count, Real* x) {
+    const Vec zero(Real(0));
+    switch (activation) {
+      case RELU: return each(count, x, [&](Vec z) { return at::vec::clamp_min(z, zero); });
+      case TANH: return each(count, x, [](Vec z) { return z.tanh(); });
+      case SIGMOID: return each(count, x, [](Vec z) { return sigmoid(z); });
+      case ELU: return each(count, x, [&](Vec z) { return Vec::blendv(z, z.expm1(), z < zero); });
+    }
+  }
+
+  template <typename Function>
+  static void chain(int count, const Real* a, Real* delta, Function slope) {
+    for (int at = 0; at < count * BLOCK; at += WIDTH) {
+      (load(delta + at) * slope(load(a + at))).store(delta + at);
+    }
+  }
+
+  // delta times the derivative of the activation, which each of them tells from its value
+  static void slope(int activation, int count, const Real* a, Real* delta) {
+    const Vec zero(Real(0)), one(Real(1));
+    switch (activation) {
+      case RELU:
+        for (int at = 0; at < count * BLOCK; at += WIDTH) {
+          Vec::blendv(load(delta + at), zero, load(a + at) <= zero).store(delta + at);
+        }
+        return;
+      case TANH: return chain(count, a, delta, [&](Vec y) { return one - y * y; });
+      case SIGMOID: return chain(count, a, delta, [&](Vec y) { return y * (one - y); });
+      case ELU: return chain(count, a, delta, [&](Vec y) { return Vec::blendv(one, y + one, y < zero); });
+    }
+  }
+
+  struct Network {
+    const int64_t* widths;
+    int layers, activation;
+    int parameters() const {
+      int count = 0;
+      for (int l = 0; l < layers; ++l) count += (widths[l] + 1) * widths[l + 1];
+      return count;
+    }
+    int features() const {
+      int count = 0;
+      for (int l = 0; l <= layers; ++l) count += widths[l];
+      return count;
+    }
+    int widest() const { return *std::max_element(widths, widths + layers + 1); }
+  };
+
+  static void read(const Real* from, int count, int64_t stride, int used, Real* block) {
+    for (int f = 0; f < count; ++f) {
+      std::copy(from + f * stride, from + f * stride + used, block + f * BLOCK);
+      std::fill(block + f * BLOCK + used, block + (f + 1) * BLOCK, Real(0));
+    }
+  }
+
+  static void write(const Real* block, int count, int64_t stride, int used, Real* to) {
+    for (int f = 0; f < count; ++f) std::copy(block + f * BLOCK, block + f * BLOCK + used, to + f * stride);
+  }
+
+  // activations: each layer's input beside the next; returns where the output stands
+  static Real* forward_block(const Network& net, const Real* parameters, Real* activations) {
+    const Real* w = parameters;
+    Real* in = activations;
+    for (int l = 0; l < net.layers; ++l) {
+      const int ins = net.widths[l], outs = net.widths[l + 1];
+      Real* out = in + ins * BLOCK;
+      affine(w, ins, 1, ins, outs, w + ins * outs, in, out);
+      if (l + 1 < net.layers) activate(net.activation, outs, out);
+      w += (ins + 1) * outs;
+      in = out;
+    }
+    return in;
+  }
+
+  // delta: the cotangent of the output, then of each layer's input; sums: lane-wise gradients of parameters
+  static Real* backward_block(
+      const Network& net, const Real* parameters, const Real* activations, Real* delta, Real* other, Real* sums) {
+    int at = net.parameters();
+    const Real* in = activations + (net.features() - net.widths[net.layers]) * BLOCK;
+    for (int l = net.layers - 1; l >= 0; --l) {
+      const int ins = net.widths[l], outs = net.widths[l + 1];
+      at -= (ins + 1) * outs;
+      in -= ins * BLOCK;
+      outer(delta, in, ins, outs, sums + at * WIDTH, sums + (at + ins * outs) * WIDTH);
+      affine(parameters + at, 1, ins, outs, ins, nullptr, delta, other);
+      if (l) slope(net.activation, ins, in, other);
+      std::swap(delta, other);
+    }
+    return delta;
+  }
+
+  // A cell of an LSTM and a linear readout of what it puts out. parameters: W [4 hidden, ins + hidden] and
+  // its bias, gates in the order i, f, g, o; then the readout's weight [outs, hidden] and bias.
+  struct Cell {
+    int ins, hidden, outs;
+    int joined() const { return ins + hidden; }
+    int readout() const { return 4 * hidden * (joined() + 1); }
+    int parameters() const { return readout() + outs * (hidden + 1); }
+  };
+
+  struct CellBlock {  // in: x and h; gates: i, f, g, o; cell: before and after; seen: tanh of it; h after; y
+    std::vector<Real> in, gates, before, after, seen, h, y;
+    explicit CellBlock(const Cell& c)
+        : in(c.joined() * BLOCK), gates(4 * c.hidden * BLOCK), before(c.hidden * BLOCK), after(before),
+          seen(before), h(before), y(c.outs * BLOCK) {}
+  };
+
+  static void forward_cell(const Cell& c, const Real* p, CellBlock& b) {
+    const int wide = c.hidden * BLOCK, joined = c.joined();
+    affine(p, joined, 1, joined, 4 * c.hidden, p + 4 * c.hidden * joined, b.in.data(), b.gates.data());
+    Real *i = b.gates.data(), *f = i + wide, *g = f + wide, *o = g + wide;
+    for (int at = 0; at < wide; at += WIDTH) {
+      const Vec input = sigmoid(load(i + at)), keep = sigmoid(load(f + at));
+      const Vec candidate = load(g + at).tanh(), out = sigmoid(load(o + at));
+      const Vec now = at::vec::fmadd(keep, load(b.before.data() + at), input * candidate), seen = now.tanh();
+      input.store(i + at), keep.store(f + at), candidate.store(g + at), out.store(o + at);
+      now.store(b.after.data() + at), seen.store(b.seen.data() + at), (out * seen).store(b.h.data() + at);
+    }
+    const Real* r = p + c.readout();
+    affine(r, c.hidden, 1, c.hidden, c.outs, r + c.outs * c.hidden, b.h.data(), b.y.data());
+  }
+
+  // dy, dh, dc: cotangents of y, h and the cell, the last two overwritten; din: those of x and h
+  static void backward_cell(
+      const Cell& c, const Real* p, CellBlock& b, const Real* dy, Real* dh, Real* dc, Real* din, Real* sums) {
+    const int wide = c.hidden * BLOCK, joined = c.joined();
+    const int readout = c.readout();
+    outer(dy, b.h.data(), c.hidden, c.outs, sums + readout * WIDTH,
+          sums + (readout + c.outs * c.hidden) * WIDTH);
+    affine(p + readout, 1, c.hidden, c.outs, c.hidden, nullptr, dy, dh, true);
+    Real *i = b.gates.data(), *f = i + wide, *g = f + wide, *o = g + wide;
+    const Vec one(Real(1));
+    for (int at = 0; at < wide; at += WIDTH) {
+      const Vec input = load(i + at), keep = load(f + at), candidate = load(g + at), out = load(o + at);
+      const Vec seen = load(b.seen.data() + at), d = load(dh + at);
+      const Vec cell = at::vec::fmadd(d * out, one - seen * seen, load(dc + at));
+      (cell * candidate * input * (one - input)).store(i + at);
+      (cell * load(b.before.data() + at) * keep * (one - keep)).store(f + at);
+      (cell * input * (one - candidate * candidate)).store(g + at);
+      (d * seen * out * (one - out)).store(o + at);
+      (cell * keep).store(dc + at);
+    }
+    outer(b.gates.data(), b.in.data(), joined, 4 * c.hidden, sums, sums + 4 * c.hidden * joined * WIDTH);
+    affine(p, 1, joined, 4 * c.hidden, joined, nullptr, b.gates.data(), din);
+  }
+};
+
+// How the coordinates of all groups are cut: spans of a row, some of them an item that one thread works on.
+// It depends on the shapes alone, so that sums are the same whatever the number of threads.
+struct Items {
+  int64_t groups, rows, n, threads, per_row, length, spans, each_group;
+
+  Items(const int64_t* shape, int64_t block)
+      : groups(shape[0]), rows(shape[1]), n(shape[2]), threads(shape[3]) {
+    per_row = std::max<int64_t>(1, (n + 1023) / 1024);
+    length = ((n + per_row - 1) / per_row + block - 1) / block * block;
+    spans = rows * per_row;
+    each_group = std::min(spans, std::max<int64_t>(4, rows * n / 4096));
+  }
+
+  // body(row, first, used) for every block of an item
+  template <typename Body>
+  void walk(int64_t item, int64_t block, Body body) const {
+    const int64_t group = item / each_group, index = item % each_group;
+    for (int64_t span = index * spans / each_group; span < (index + 1) * spans / each_group; ++span) {
+      const int64_t first = span % per_row * length, last = std::min(n, first + length);
+      for (int64_t at = first; at < last; at += block) {
+        body(group * rows + span / per_row, at, (int)std::min(block, last - at));
+      }
+    }
+  }
+
+  // worker() makes a thread's own `void(item)`
+  template <typename Worker>
+  void run(Worker worker) const {
+#pragma omp parallel num_threads(threads)
+    {
+      auto work = worker();
+#pragma omp for schedule(static)
+      for (int64_t item = 0; item < groups * each_group; ++item) work(item);
+    }
+  }
+
+  // The items' lane-wise sums to one gradient a group, added in their order.
+  template <typename Real>
+  void add_up(const std::vector<double>& partial, int64_t count, Real* total) const {
+    for (int64_t at = 0; at < groups * count; ++at) {
+      double sum = 0;
+      for (int64_t index = 0; index < each_group; ++index) {
+        sum += partial[(at / count * each_group + index) * count + at % count];
+      }
+      total[at] = sum;
+    }
+  }
+};
+
+template <typename Real>
+void fold(const std::vector<Real>& sums, int64_t count, double* total) {
+  const int64_t width = sums.size() / count;
+  for (int64_t at = 0; at < count; ++at) {
+    Real sum = 0;
+    for (int64_t lane = 0; lane < width; ++lane) sum += sums[at * width + lane];
+    total[at] = sum;
+  }
+}
+
+// shape: groups, rows, n, threads, activation, layers, widths
+template <typename Real>
+void network(const int64_t* shape, const Real* x, const Real* parameters, Real* out) {
+  using K = Kernel<Real>;
+  const typename K::Network net{shape + 6, (int)shape[5], (int)shape[4]};
+  const Items items(shape, K::BLOCK);
+  const int64_t n = items.n, ins = net.widths[0], outs = net.widths[net.layers], P = net.parameters();
+  items.run([&] {
+    return [&, activations = std::vector<Real>(net.features() * K::BLOCK)](int64_t item) mutable {
+      items.walk(item, K::BLOCK, [&](int64_t row, int64_t at, int used) {
+        K::read(x + row * ins * n + at, ins, n, used, activations.data());
+        const Real* y = K::forward_block(net, parameters + row / items.rows * P, activations.data());
+        K::write(y, outs, n, used, out + row * outs * n + at);
+      });
+    };
+  });
+}
+
+template <typename Real>
+void network_vjp(
+    const int64_t* shape, const Real* x, const Real* parameters, const Real* cotangent, Real* grad_x,
+    Real* grad_parameters) {
+  using K = Kernel<Real>;
+  const typename K::Network net{shape + 6, (int)shape[5], (int)shape[4]};
+  const Items items(shape, K::BLOCK);
+  const int64_t n = items.n, ins = net.widths[0], outs = net.widths[net.layers], P = net.parameters();
+  std::vector<double> partial(items.groups * items.each_group * P);
+  items.run([&] {
+    std::vector<Real> widest(net.widest() * K::BLOCK);
+    return [&, activations = std::vector<Real>(net.features() * K::BLOCK), delta = widest, other = widest,
+            sums = std::vector<Real>(P * K::WIDTH)](int64_t item) mutable {
+      std::fill(sums.begin(), sums.end(), Real(0));
+      items.walk(item, K::BLOCK, [&](int64_t row, int64_t at, int used) {
+        const Real* p = parameters + row / items.rows * P;
+        K::read(x + row * ins * n + at, ins, n, used, activations.data());
+        K::forward_block(net, p, activations.data());
+        K::read(cotangent + row * outs * n + at, outs, n, used, delta.data());
+        const Real* g = K::backward_block(net, p, activations.data(), delta.data(), other.data(), sums.data());
+        K::write(g, ins, n, used, grad_x + row * ins * n + at);
+      });
+      fold(sums, P, partial.data() + item * P);
+    };
+  });
+  items.add_up(partial, P, grad_parameters);
+}
+
+// shape: groups, rows, n, threads, ins, hidden, outs
+template <typename Real>
+void cell(
+    const int64_t* shape, const Real* x, const Real* h, const Real* c, const Real* parameters, Real* y,
+    Real* h_next, Real* c_next) {
+  using K = Kernel<Real>;
+  const typename K::Cell net{(int)shape[4], (int)shape[5], (int)shape[6]};
+  const Items items(shape, K::BLOCK);
+  const int64_t n = items.n, P = net.parameters(), wide = net.hidden * n;
+  items.run([&] {
+    return [&, b = typename K::CellBlock(net)](int64_t item) mutable {
+      items.walk(item, K::BLOCK, [&](int64_t row, int64_t at, int used) {
+        K::read(x + row * net.ins * n + at, net.ins, n, used, b.in.data());
+        K::read(h + row * wide + at, net.hidden, n, used, b.in.data() + net.ins * K::BLOCK);
+        K::read(c + row * wide + at, net.hidden, n, used, b.before.data());
+        K::forward_cell(net, parameters + row / items.rows * P, b);
+        K::write(b.y.data(), net.outs, n, used, y + row * net.outs * n + at);
+        K::write(b.h.data(), net.hidden, n, used, h_next + row * wide + at);
+        K::write(b.after.data(), net.hidden, n, used, c_next + row * wide + at);
+      });
+    };
+  });
+}
+
+template <typename Real>
+void cell_vjp(
+    const int64_t* shape, const Real* x, const Real* h, const Real* c, const Real* parameters, const Real* dy,
+    const Real* dh, const Real* dc, Real* grad_x, Real* grad_h, Real* grad_c, Real* grad_parameters) {
+  using K = Kernel<Real>;
+  const typename K::Cell net{(int)shape[4], (int)shape[5], (int)shape[6]};
+  const Items items(shape, K::BLOCK);
+  const int64_t n = items.n, P = net.parameters(), wide = net.hidden * n;
+  std::vector<double> partial(items.groups * items.each_group * P);
+  items.run([&] {
+    std::vector<Real> in(net.joined() * K::BLOCK), state(net.hidden * K::BLOCK), out(net.outs * K::BLOCK);
+    return [&, b = typename K::CellBlock(net), din = in, to_h = state, to_c = state, to_y = out,
+            sums = std::vector<Real>(P * K::WIDTH)](int64_t item) mutable {
+      std::fill(sums.begin(), sums.end(), Real(0));
+      items.walk(item, K::BLOCK, [&](int64_t row, int64_t at, int used) {
+        const Real* p = parameters + row / items.rows * P;
+        K::read(x + row * net.ins * n + at, net.ins, n, used, b.in.data());
+        K::read(h + row * wide + at, net.hidden, n, used, b.in.data() + net.ins * K::BLOCK);
+        K::read(c + row * wide + at, net.hidden, n, used, b.before.data());
+        K::forward_cell(net, p, b);
+        K::read(dy + row * net.outs * n + at, net.outs, n, used, to_y.data());
+        K::read(dh + row * wide + at, net.hidden, n, used, to_h.data());
+        K::read(dc + row * wide + at, net.hidden, n, used, to_c.data());
+        K::backward_cell(net, p, b, to_y.data(), to_h.data(), to_c.data(), din.data(), sums.data());
+        K::write(din.data(), net.ins, n, used, grad_x + row * net.ins * n + at);
+        K::write(din.data() + net.ins * K::BLOCK, net.hidden, n, used, grad_h + row * wide + at);
+        K::write(to_c.data(), net.hidden, n, used, grad_c + row * wide + at);
+      });
+      fold(sums, P, partial.data() + item * P);
+    };
+  });
+  items.add_up(partial, P, grad_parameters);
+}
+
+}  // namespace
+
+#define ENTRY(NAME, REAL)                                                                                   \
+  void network_##NAME(const int64_t* s, const REAL* x, const REAL* p, REAL* y) { network(s, x, p, y); }     \
+  void network_vjp_##NAME(const int64_t* s, const REAL* x, const REAL* p, const REAL* d, REAL* gx, REAL* gp) { \
+    network_vjp(s, x, p, d, gx, gp);                                                                        \
+  }                                                                                                         \
+  void cell_##NAME(                                                                                         \
+      const int64_t* s, const REAL* x, const REAL* h, const REAL* c, const REAL* p, REAL* y, REAL* hn,      \
+      REAL* cn) {                                                                                           \
+    cell(s, x, h, c, p, y, hn, cn);                                                                         \
+  }                                                                                                         \
+  void cell_vjp_##NAME(                                                                                     \
+      const int64_t* s, const REAL* x, const REAL* h, const REAL* c, const REAL* p, const REAL* dy,         \
+      const REAL* dh, const REAL* dc, REAL* gx, REAL* gh, REAL* gc, REAL* gp) {                             \
+    cell_vjp(s, x, h, c, p, dy, dh, dc, gx, gh, gc, gp);                                                    \
+  }
+
+extern "C" {
+ENTRY(float, float)
+ENTRY(double, double)
+}
