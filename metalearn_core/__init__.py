@@ -10,17 +10,19 @@ from typing import Any
 _PUBLIC = {
     "_higher": "TWINS TwinOptimizer",
     "errors": "UsageError unknown",
+    "evaluation": "evaluate meta_test",
     "inner_loop": "adapt meta_gradient trajectory",
     "kernels.coordinatewise": "Coordinatewise coordinatewise_cell",
     "kernels.programs": "CompiledMetaGradient",
     "learner": "BaseLearner ParameterLayout forked_rng",
-    "outer_loop": "Event Observer Snapshot Trained evaluate meta_test meta_train",
+    "outer_loop": "meta_train meta_train_seeds",
     "registry": "Registered Registry base_learners default_registry hookimpl make_rule observers"
     " placements rules task_families",
     "rule": "Signal State UpdateRule log_and_sign",
     "settings": "Clipping Order Settings",
     "stream": "TaskStream seeded_generator",
     "task": "Batch Task TaskFamily",
+    "trained": "Event Observer Snapshot Trained",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 

@@ -4,6 +4,8 @@ from metalearn_core._higher import TWINS as TWINS
 from metalearn_core._higher import TwinOptimizer as TwinOptimizer
 from metalearn_core.errors import UsageError as UsageError
 from metalearn_core.errors import unknown as unknown
+from metalearn_core.evaluation import evaluate as evaluate
+from metalearn_core.evaluation import meta_test as meta_test
 from metalearn_core.inner_loop import adapt as adapt
 from metalearn_core.inner_loop import meta_gradient as meta_gradient
 from metalearn_core.inner_loop import trajectory as trajectory
@@ -13,13 +15,8 @@ from metalearn_core.kernels.programs import CompiledMetaGradient as CompiledMeta
 from metalearn_core.learner import BaseLearner as BaseLearner
 from metalearn_core.learner import ParameterLayout as ParameterLayout
 from metalearn_core.learner import forked_rng as forked_rng
-from metalearn_core.outer_loop import Event as Event
-from metalearn_core.outer_loop import Observer as Observer
-from metalearn_core.outer_loop import Snapshot as Snapshot
-from metalearn_core.outer_loop import Trained as Trained
-from metalearn_core.outer_loop import evaluate as evaluate
-from metalearn_core.outer_loop import meta_test as meta_test
 from metalearn_core.outer_loop import meta_train as meta_train
+from metalearn_core.outer_loop import meta_train_seeds as meta_train_seeds
 from metalearn_core.registry import Registered as Registered
 from metalearn_core.registry import Registry as Registry
 from metalearn_core.registry import base_learners as base_learners
@@ -42,6 +39,10 @@ from metalearn_core.stream import seeded_generator as seeded_generator
 from metalearn_core.task import Batch as Batch
 from metalearn_core.task import Task as Task
 from metalearn_core.task import TaskFamily as TaskFamily
+from metalearn_core.trained import Event as Event
+from metalearn_core.trained import Observer as Observer
+from metalearn_core.trained import Snapshot as Snapshot
+from metalearn_core.trained import Trained as Trained
 
 __version__: str
 __all__: list[str]

@@ -139,7 +139,7 @@ class TwinOptimizer:
                 raise UsageError(f"optimizer {name!r}: {unknown('option', option, allowed)}")
         self.name = name
         as_tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
-        self._placeholder = torch.zeros((), requires_grad=True)
+        self._placeholder = torch.zeros(())
         try:
             self._prototype = TWINS[name]([self._placeholder], **as_tuples)
         except (TypeError, ValueError, IndexError) as error:

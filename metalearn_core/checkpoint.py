@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,36 @@ def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
         raise UsageError(f"checkpoint {path}: cannot be written ({error})") from error
+
+
+def save_together(payloads: Mapping[Path, dict[str, Any]]) -> None:
+    """Write checkpoints of runs that go on together: afterwards all are new or, after a crash, can be.
+
+    Each is written beside its place first, and moved there once all are written; `settle` ends what a
+    crash in between has left. Raises UsageError where a folder cannot be written.
+    """
+    if len(payloads) > 1:
+        for path, payload in payloads.items():
+            save_checkpoint(_prepared(path), payload)
+        settle(list(payloads))
+    else:
+        for path, payload in payloads.items():
+            save_checkpoint(path, payload)
+
+
+def settle(paths: Sequence[Path]) -> None:
+    """Bring checkpoints of runs that go on together to one state: the last one saved whole."""
+    prepared = [path for path in paths if _prepared(path).exists()]
+    # they are prepared in order, and moved in order: with the last one there, all had been prepared
+    if prepared and prepared[-1] == paths[-1]:
+        for path in prepared:
+            os.replace(_prepared(path), path)
+    for path in prepared:
+        _prepared(path).unlink(missing_ok=True)
+
+
+def _prepared(path: Path) -> Path:
+    return path.with_name(path.name + ".next")
 
 
 def load_checkpoint(path: Path, contents: Collection[str]) -> dict[str, Any]:

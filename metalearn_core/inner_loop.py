@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch.utils import _pytree as pytree
 from metalearn_core._higher import InnerOptimizer
 from metalearn_core.errors import UsageError, unknown
 from metalearn_core.learner import BaseLearner
-from metalearn_core.rule import Signal, State, Undeclared, UpdateRule
+from metalearn_core.rule import Signal, State, Undeclared, UpdateRule, parameters_as
 from metalearn_core.settings import ORDERS, Clipping, Order
 from metalearn_core.task import Batch, Task
 
@@ -95,25 +96,71 @@ def meta_gradient(
     """
     task = task if task.stacked else Task.stack([task])
     phi = dict(rule.named_parameters())
-    learned = {name: parameter for name, parameter in phi.items() if parameter.requires_grad}
     with torch.enable_grad():
         theta = theta.detach().requires_grad_()
         adapted = adapt(rule, learner, theta, task.support, steps=steps, order=order, clip=clip)
         loss = per_task(learner.loss, adapted, task.query).mean()
-        anchored = loss + 0 * theta.sum()  # a loss that θ⁰ does not reach still has a gradient, 0
-        found = torch.autograd.grad(anchored, [theta, *learned.values()], allow_unused=True)
-    grads = {name: torch.zeros_like(parameter) for name, parameter in phi.items()}
+        return loss.detach(), *_gradients(loss, theta, phi)
+
+
+def meta_gradients(
+    rule: UpdateRule, learner: BaseLearner, theta: Tensor, phi: Mapping[str, Tensor], task: Task,
+    *, steps: int, order: Order = "second", clip: Clipping | None = None,
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:  # fmt: skip
+    """`meta_gradient` of several seeds on the same meta-batch, each with its own θ⁰ and φ.
+
+    Args:
+        theta: `[seeds, n]`.
+        phi: what stands in the places of the rule's parameters, each leading with `[seeds]`.
+        task: a stacked meta-batch.
+
+    Returns:
+        Losses `[seeds]` and the gradients, shaped as `theta` and `phi`.
+    """
+    learned = {name: parameter.requires_grad for name, parameter in rule.named_parameters()}
+    with torch.enable_grad():
+        theta = theta.detach().requires_grad_()
+        phi = {name: value.detach().requires_grad_(learned[name]) for name, value in phi.items()}
+        start = theta.unsqueeze(1).expand(-1, len(task), -1)
+        path = _unroll(rule, learner, start, task.support, steps, order, clip, True, phi)
+        adapted = functools.reduce(lambda _, now: now, path)[0]
+        losses = vmap(lambda theta: per_task(learner.loss, theta, task.query))(adapted).mean(1)
+        return losses.detach(), *_gradients(losses.sum(), theta, phi)
+
+
+def _gradients(loss: Tensor, theta: Tensor, phi: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """For θ⁰ and every φ; zeros for what the loss does not depend on, and for what is not learned."""
+    learned = {name: value for name, value in phi.items() if value.requires_grad}
+    anchored = loss + 0 * theta.sum()  # a loss that θ⁰ does not reach still has a gradient, 0
+    found = torch.autograd.grad(anchored, [theta, *learned.values()], allow_unused=True)
+    grads = {name: torch.zeros_like(value) for name, value in phi.items()}
     grads |= {name: g for name, g in zip(learned, found[1:], strict=True) if g is not None}
-    return loss.detach(), found[0], grads
+    return found[0], grads
+
+
+def _over_seeds(
+    rule: UpdateRule, phi: Mapping[str, Tensor] | None, function: Callable[..., Any]
+) -> Callable[..., Any]:
+    """The function; or, given φ of every seed, the function for each: arguments lead with `[seeds]`."""
+    if phi is None:
+        return function
+
+    def one(phi: Mapping[str, Tensor], *arguments: Any) -> Any:
+        with parameters_as(rule, phi):
+            return function(*arguments)
+
+    return functools.partial(vmap(one), phi)
 
 
 def _unroll(
     rule: UpdateRule, learner: BaseLearner, theta: Tensor, support: Batch,
-    steps: int, order: Order, clip: Clipping | None, track: bool,
+    steps: int, order: Order, clip: Clipping | None, track: bool, phi: Mapping[str, Tensor] | None = None,
 ) -> Iterator[tuple[Tensor, State]]:  # fmt: skip
-    """The loop itself, on stacks: θ `[tasks, n]`, every task with its own gradient."""
+    """The loop itself, on stacks: θ `[tasks, n]`, each task its own gradient; or `[seeds, tasks, n]`."""
     constant = order == "first" or not track
     inner = InnerOptimizer(track=track)
+    seeds = functools.partial(_over_seeds, rule, phi)
+    loss_of = seeds(functools.partial(per_task, learner.loss, batch=support))
 
     def start(theta: Tensor) -> State:
         state = rule.init_state(theta)
@@ -121,16 +168,16 @@ def _unroll(
         return state
 
     with torch.set_grad_enabled(track):
-        state = start(theta) if rule.elementwise else vmap(start)(theta)
+        state = seeds(start if rule.elementwise else vmap(start))(theta)
     yield (theta if track else theta.detach()), state
     for step in range(steps):
         with torch.enable_grad():
             theta = theta if theta.requires_grad else theta.detach().requires_grad_()
-            losses = per_task(learner.loss, theta, support)
+            losses = loss_of(theta)
             # no two tasks share a row of θ, so the gradient of the sum is each task's own
             total = losses.sum() + 0 * theta.sum()
         seen = losses.detach() if constant else losses
-        update = functools.partial(_update_every_task, rule, step, seen)
+        update = functools.partial(seeds(functools.partial(_update_every_task, rule, step)), seen)
         transform = functools.partial(_seen_gradient, constant, clip)
         with torch.set_grad_enabled(track):
             theta, state = inner.step(total, theta, transform, update, state)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, TypeAlias
 
 import attrs
@@ -98,6 +100,22 @@ class UpdateRule(nn.Module, ABC):
     def label(self) -> str:
         """Class and module, for messages."""
         return f"{type(self).__name__} ({type(self).__module__})"
+
+
+@contextmanager
+def parameters_as(module: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
+    """The module with other tensors in the places of its parameters."""
+    places = []
+    for name, value in values.items():
+        path, _, leaf = name.rpartition(".")
+        table: dict[str, Any] = module.get_submodule(path)._parameters
+        places.append((table, leaf, table[leaf]))
+        table[leaf] = value
+    try:
+        yield
+    finally:
+        for table, leaf, parameter in places:
+            table[leaf] = parameter
 
 
 def log_and_sign(x: Tensor, p: float = 10.0) -> list[Tensor]:

@@ -828,7 +828,7 @@ def test_events_come_in_order(tmp_path):
     assert [event.kind for event in events] == [
         *("start", *validation, "engine", *step, *step, *validation, "checkpoint", "end"),
     ]
-    assert [event.position for event in events] == [0, 0, 0, 0, 2, 2, 4, 4, 4, 4, 4, 4]
+    assert [event.position for event in events] == [0, 0, 0, 2, 2, 2, 4, 4, 4, 4, 4, 4]
     assert events[3].values == {"engine": "eager", "note": ""}
     assert events[0].values == {"tasks": 4}
     assert all(math.isfinite(e.values["loss"]) for e in events if e.kind == "step")

@@ -20,8 +20,9 @@ from metalearn_core import (
     meta_train,
     task_families,
 )
-from metalearn_core.kernels import programs
-from metalearn_core.kernels.programs import CompilationError, CompiledMetaGradient, Engine, traced
+from metalearn_core.kernels import engine as engine_module
+from metalearn_core.kernels.engine import LONG_RUN, Engine
+from metalearn_core.kernels.programs import CompilationError, CompiledMetaGradient, traced
 from metalearn_core.testing import Architecture, Problem
 from metalearn_core.testing.strategies import inner_steps, problems
 
@@ -173,7 +174,7 @@ def test_a_mistake_in_a_rule_is_told_in_its_own_words():
 
 
 def test_without_a_compiler_everything_runs_eager(monkeypatch):
-    monkeypatch.setattr(programs.shutil, "which", lambda name: None)
+    monkeypatch.setattr(engine_module.shutil, "which", lambda name: None)
     told = []
     trained = trained_with(make_rule("gradient-descent", small_learner().layout), told)
     assert trained.engine == "eager"
@@ -181,13 +182,17 @@ def test_without_a_compiler_everything_runs_eager(monkeypatch):
     assert event.values["note"] == "runs eager: no C++ compiler is installed"
 
 
-def test_long_runs_are_compiled_and_short_ones_not(monkeypatch):
-    rule, learner = make_rule("gradient-descent", small_learner().layout), small_learner()
+def test_long_runs_are_compiled_and_short_ones_not():
+    member = trained_with(make_rule("gradient-descent", small_learner().layout), tasks=0)
     automatic = attrs.evolve(SMALL, engine="auto")
-    assert Engine(rule, learner, automatic).name == "eager"
-    assert Engine(rule, learner, attrs.evolve(automatic, tasks=2 * programs.LONG_RUN)).name == "compiled"
-    assert Engine(rule, learner, SMALL).name == "compiled"
-    assert Engine(rule, learner, SMALL, chosen="eager").name == "eager"
+
+    def chosen(settings, *before):
+        return Engine([member], small_learner(), settings, *before).name
+
+    assert chosen(automatic) == "eager"
+    assert chosen(attrs.evolve(automatic, tasks=2 * LONG_RUN)) == "compiled"
+    assert chosen(SMALL) == "compiled"
+    assert chosen(SMALL, "eager") == "eager"
 
 
 def test_a_whole_run_is_that_of_eager_code_in_float64():

@@ -1,0 +1,53 @@
+"""Testing: query scores of a rule and an initialisation, without graphs."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor
+
+from metalearn_core.errors import UsageError
+from metalearn_core.inner_loop import per_task, trajectory
+from metalearn_core.learner import BaseLearner
+from metalearn_core.rule import UpdateRule
+from metalearn_core.settings import Settings
+from metalearn_core.stream import TaskStream
+from metalearn_core.task import TaskFamily
+from metalearn_core.trained import Trained
+
+
+def meta_test(
+    trained: Trained, family: TaskFamily,
+    *, tasks: int = 2_000, split: str = "test", steps: int | None = None,
+) -> Tensor:  # fmt: skip
+    """Scores of the best state on a split: `[tasks, T + 1]`, after each inner step, on the CPU.
+
+    `steps`: T, by default the settings'. Further as in `evaluate`.
+    """
+    rule, theta = trained.at_best()
+    settings = attrs.evolve(trained.settings, test_steps=steps) if steps is not None else trained.settings
+    return evaluate(rule, trained.learner, theta, family, settings, split=split, tasks=tasks)
+
+
+@torch.no_grad()
+def evaluate(
+    rule: UpdateRule, learner: BaseLearner, theta: Tensor, family: TaskFamily, settings: Settings,
+    *, split: str, tasks: int,
+) -> Tensor:  # fmt: skip
+    """Query scores of θ⁰ and a rule, without graphs: `[tasks, T + 1]`, on the CPU.
+
+    Of the settings it reads T at test, the inner clipping, the task seed and the evaluation batch.
+    Raises UsageError unless tasks >= 1.
+    """
+    if tasks < 1:
+        raise UsageError(f"evaluate: tasks must be >= 1, got {tasks}")
+    stream = TaskStream(family, split, settings.task_seed, learner.device, learner.dtype)
+    parts = []
+    for task in stream.batches(tasks, settings.evaluation_batch):
+        path = trajectory(
+            rule, learner, theta.detach(), task.support,
+            steps=settings.evaluation_steps, clip=settings.inner_clip,
+        )  # fmt: skip
+        scores = [per_task(learner.score, now, task.query) for now, _ in path]
+        parts.append(torch.stack(scores, 1).cpu())
+    return torch.cat(parts)

@@ -1,0 +1,117 @@
+"""How outer steps are taken: by eager code, seed after seed, or by compiled programs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from metalearn_core.inner_loop import meta_gradient
+from metalearn_core.kernels.outer_step import Member, OuterStep, Packed
+from metalearn_core.kernels.programs import CompilationError
+from metalearn_core.learner import BaseLearner
+from metalearn_core.settings import Settings
+from metalearn_core.task import Task
+
+LONG_RUN = 10_000
+"""Outer steps from which a run is worth compiling: what that takes, half a minute, is then saved."""
+
+
+class Engine:
+    """Outer steps of all seeds, compiled where the settings ask for it and it can be done.
+
+    `engine = "auto"` compiles long runs. What cannot be compiled for all seeds at once is compiled for each
+    by itself; what cannot be compiled at all runs eager; `note` says in one line what and why.
+
+    Args:
+        members: the seeds. Their tensors become views of what a program works on, once one is used.
+        chosen: `"eager"` or `"compiled"` where a run is resumed that had chosen already.
+    """
+
+    def __init__(
+        self, members: Sequence[Member], learner: BaseLearner, settings: Settings, chosen: str = ""
+    ) -> None:
+        self.note = ""
+        self._members, self._meta_batch = members, settings.meta_batch
+        self._learner, self._settings = learner, settings
+        long = settings.tasks // settings.meta_batch >= LONG_RUN
+        automatic = "compiled" if long else "eager"
+        self.name = chosen or (automatic if settings.engine == "auto" else settings.engine)
+        if self.name == "compiled" and (missing := _missing(learner.device)):
+            self.name, self.note = "eager", f"runs eager: {missing}"
+        self._step = OuterStep(members[0].rule, learner, settings)
+        self._packs = [Packed(members)] if self.name == "compiled" else []
+
+    def step(self, task: Task, alive: Sequence[bool]) -> tuple[list[float], list[bool]]:
+        """One step of every seed that is alive: losses, and which took it, as what is finite tells.
+
+        A meta-batch smaller than the others, the last one, is left to eager code: it comes once.
+        """
+        while self.name == "compiled" and len(task) == self._meta_batch:
+            try:
+                return self._compiled(task, torch.tensor(alive))
+            except CompilationError as error:
+                self._fall_back(error)
+        answers = [
+            eager_step(member, self._learner, self._settings, task) if goes else (0.0, False)
+            for member, goes in zip(self._members, alive, strict=True)
+        ]
+        return [loss for loss, _ in answers], [taken for _, taken in answers]
+
+    def _compiled(self, task: Task, alive: Tensor) -> tuple[list[float], list[bool]]:
+        parts = torch.split(alive, [len(pack.members) for pack in self._packs])
+        answers = [
+            self._step(pack, task, part) if part.any() else (torch.zeros(len(part)), part)
+            for pack, part in zip(self._packs, parts, strict=True)
+        ]
+        losses, taken = (torch.cat(found) for found in zip(*answers, strict=True))
+        return losses.tolist(), taken.tolist()
+
+    def _fall_back(self, error: CompilationError) -> None:
+        rule = self._members[0].rule.label
+        if len(self._packs) < len(self._members):
+            self._packs = [Packed([member]) for member in self._members]
+            self.note = (
+                f"rule {rule} cannot be compiled for several seeds at once; each is by itself: {error}"
+            )
+        else:
+            self.name, self.note = "eager", f"rule {rule} cannot be compiled and runs eager: {error}"
+
+
+def eager_step(member: Member, learner: BaseLearner, settings: Settings, task: Task) -> tuple[float, bool]:
+    """The loss, and whether everything was finite and the step taken."""
+    loss, grad, phi_grads = meta_gradient(
+        member.rule, learner, member.theta, task,
+        steps=settings.steps, order=settings.order, clip=settings.inner_clip,
+    )  # fmt: skip
+    grads = [grad, *phi_grads.values()]
+    if not all(bool(torch.isfinite(x).all()) for x in (loss, *grads)):
+        return float(loss), False
+    scale = len(task) if settings.outer_loss == "sum" else 1
+    for parameter, g in zip([member.theta, *member.rule.parameters()], grads, strict=True):
+        parameter.grad = g * scale if parameter.requires_grad else None
+    _clip(member, settings)
+    member.optimizer.step()
+    return float(loss), True
+
+
+def _clip(member: Member, settings: Settings) -> None:
+    """Bound the meta-gradient in place, as the settings say."""
+    if settings.outer_clip is None:
+        return
+    clipped: list[Tensor] = [member.theta]
+    if settings.outer_clip_scope == "all":
+        clipped += member.rule.parameters()
+    if settings.outer_clip.by == "value":
+        torch.nn.utils.clip_grad_value_(clipped, settings.outer_clip.limit)
+    else:
+        torch.nn.utils.clip_grad_norm_(clipped, settings.outer_clip.limit)
+
+
+def _missing(device: torch.device) -> str | None:
+    """What compiling needs and is not here, or None."""
+    if device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        return "no C++ compiler is installed"
+    return None

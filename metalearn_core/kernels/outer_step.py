@@ -1,0 +1,158 @@
+"""An outer step of several seeds as one program: meta-gradients, clipping, Adam; none where one diverged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from metalearn_core.inner_loop import meta_gradient, meta_gradients
+from metalearn_core.kernels.programs import Program, compiled
+from metalearn_core.learner import BaseLearner
+from metalearn_core.rule import UpdateRule, parameters_as
+from metalearn_core.settings import Settings
+from metalearn_core.task import Task
+
+
+class Member(Protocol):
+    """One seed in training: θ⁰ `[n]`, its rule with φ, and the Adam that moves both."""
+
+    rule: UpdateRule
+    theta: Tensor
+    optimizer: torch.optim.Adam
+
+
+class Packed:
+    """The seeds' θ⁰, φ and Adam's two averages as the rows of three matrices.
+
+    Each member's own tensors become views of its row: whatever reads or writes one sees the other.
+    """
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.members = list(members)
+        learned = [self._learned(member) for member in members]
+        flat = [torch.cat([x.detach().reshape(-1) for x in tensors]) for tensors in learned]
+        self.values = torch.stack(flat)
+        self.first, self.second = torch.zeros_like(self.values), torch.zeros_like(self.values)
+        self.steps = torch.zeros(len(members), len(learned[0]))
+        ends = list(accumulate((x.numel() for x in learned[0]), initial=0))
+        for row, (member, tensors) in enumerate(zip(members, learned, strict=True)):
+            for column, (tensor, place) in enumerate(zip(tensors, pairwise(ends), strict=True)):
+                self._tie(row, column, slice(*place), tensor, member.optimizer)
+
+    @staticmethod
+    def _learned(member: Member) -> list[Tensor]:
+        return [member.theta, *(p for p in member.rule.parameters() if p.requires_grad)]
+
+    def _tie(self, row: int, column: int, place: slice, tensor: Tensor, adam: torch.optim.Adam) -> None:
+        values, first, second = (
+            matrix[row, place].view(tensor.shape) for matrix in (self.values, self.first, self.second)
+        )
+        step, before = self.steps[row, column], adam.state.get(tensor, {})
+        if before:
+            first.copy_(before["exp_avg"]), second.copy_(before["exp_avg_sq"]), step.copy_(before["step"])
+        tensor.data = values
+        adam.state[tensor] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
+
+    @property
+    def taken(self) -> int:
+        """Steps of Adam that the seed furthest on has taken."""
+        return int(self.steps.max())
+
+
+class OuterStep:
+    """What an outer step does to a pack of seeds, compiled once for each shape.
+
+    Args:
+        rule: any seed's; they differ in the values of φ alone.
+        learner, settings: as in `metalearn_core.meta_train`.
+    """
+
+    def __init__(self, rule: UpdateRule, learner: BaseLearner, settings: Settings) -> None:
+        self._rule, self._learner, self._settings = rule, learner, settings
+        self._programs: dict[object, Program] = {}
+        named = dict(rule.named_parameters())
+        self._shapes = {name: p.shape for name, p in named.items() if p.requires_grad}
+        self._constants = [name for name, p in named.items() if not p.requires_grad]
+
+    def __call__(self, packed: Packed, task: Task, alive: Tensor) -> tuple[Tensor, Tensor]:
+        """One step in place of every seed that is `alive`, `[seeds]`, and stays finite.
+
+        Returns the losses `[seeds]`, and whether the step was taken `[seeds]`. Raises CompilationError.
+        """
+        steps = packed.taken + 1
+        corrections = torch.tensor([1 - 0.9**steps, math.sqrt(1 - 0.999**steps)], dtype=torch.float64)
+        constants = [
+            torch.stack([dict(m.rule.named_parameters())[name].detach() for m in packed.members])
+            for name in self._constants
+        ]
+        arguments = [
+            packed.values, packed.first, packed.second,
+            corrections.to(packed.values), alive.to(packed.values.device), *constants, *task.tensors,
+        ]  # fmt: skip
+        shapes = tuple((x.shape, x.dtype, x.device) for x in arguments)
+        with torch.no_grad():
+            if shapes not in self._programs:
+                # where several seeds cannot go together, each by itself comes next, and is asked to
+                single = len(packed.members) == 1
+                self._programs[shapes] = compiled(self._traced, arguments, eager_first=single)
+            losses, taken, *now = self._programs[shapes](*arguments)
+            for matrix, new in zip((packed.values, packed.first, packed.second), now, strict=True):
+                matrix.copy_(new)
+        packed.steps += taken.to(packed.steps).unsqueeze(1)
+        return losses, taken
+
+    def _traced(
+        self, values: Tensor, first: Tensor, second: Tensor, corrections: Tensor, alive: Tensor, *rest: Tensor
+    ) -> list[Tensor]:
+        """θ ← θ − λ m̂/(√v̂ + ε)   (Kingma and Ba, 2015), where everything is finite."""
+        count = len(self._constants)
+        task = Task.of(rest[count:], stacked=True)
+        losses, grad = self._meta_gradients(values, dict(zip(self._constants, rest, strict=False)), task)
+        finite = losses.isfinite() & grad.isfinite().all(1) & alive
+        grad = self._clipped(grad * (len(task) if self._settings.outer_loss == "sum" else 1))
+        m = torch.lerp(first, grad, 0.1)
+        v = 0.999 * second + 0.001 * grad.square()
+        moved = values - self._settings.outer_lr / corrections[0] * m / (v.sqrt() / corrections[1] + 1e-8)
+        kept = finite.unsqueeze(1)
+        new = [
+            torch.where(kept, now, was)
+            for now, was in ((moved, values), (m, first), (v, second))
+        ]  # fmt: skip
+        return [losses, finite, *new]
+
+    def _meta_gradients(
+        self, values: Tensor, constants: dict[str, Tensor], task: Task
+    ) -> tuple[Tensor, Tensor]:
+        """Losses `[seeds]` and, for what is learned, gradients `[seeds, N]`."""
+        seeds, n = len(values), self._learner.layout.size
+        sizes = [n, *(shape.numel() for shape in self._shapes.values())]
+        theta, *parts = torch.split(values, sizes, 1)
+        learned = zip(self._shapes.items(), parts, strict=True)
+        phi = {name: part.reshape(seeds, *shape) for (name, shape), part in learned} | constants
+        settings: dict[str, Any] = {
+            "steps": self._settings.steps, "order": self._settings.order, "clip": self._settings.inner_clip,
+        }  # fmt: skip
+        if seeds > 1:
+            losses, grad, grads = meta_gradients(self._rule, self._learner, theta, phi, task, **settings)
+        else:
+            own = {
+                name: value[0].detach().requires_grad_(name in self._shapes) for name, value in phi.items()
+            }
+            with parameters_as(self._rule, own):
+                losses, grad, grads = meta_gradient(self._rule, self._learner, theta[0], task, **settings)
+        flat = [grads[name].reshape(seeds, -1) for name in self._shapes]
+        return losses.reshape(seeds), torch.cat([grad.reshape(seeds, -1), *flat], 1)
+
+    def _clipped(self, grad: Tensor) -> Tensor:
+        """The meta-gradients as the settings bound them, each seed's by its own norm."""
+        clip, n = self._settings.outer_clip, self._learner.layout.size
+        if clip is None:
+            return grad
+        if self._settings.outer_clip_scope == "all":
+            return clip(grad)
+        return torch.cat([clip(grad[:, :n]), grad[:, n:]], 1)

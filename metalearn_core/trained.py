@@ -1,0 +1,170 @@
+"""What meta-training knows: θ⁰, φ, the optimiser, the best state, and all that a checkpoint holds."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from metalearn_core.checkpoint import load_checkpoint
+from metalearn_core.errors import UsageError
+from metalearn_core.learner import BaseLearner
+from metalearn_core.rule import UpdateRule
+from metalearn_core.settings import Settings
+
+
+def _cloned(x: Any) -> Any:
+    return x.detach().clone() if isinstance(x, Tensor) else x
+
+
+@attrs.frozen(eq=False)
+class Snapshot:
+    """A whole state at one position: θ⁰, φ and the optimiser, with its validation score."""
+
+    position: int
+    score: float
+    theta: Tensor
+    phi: dict[str, Tensor]
+    optimizer: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls, position: int, score: float, theta: Tensor, rule: UpdateRule, adam: torch.optim.Adam
+    ) -> Snapshot:
+        """A copy of the state as it is."""
+        # cloned, not deep-copied: that would copy all that a tensor is a view of
+        phi, optimizer = pytree.tree_map(_cloned, (dict(rule.state_dict()), adam.state_dict()))
+        return cls(position, score, theta.detach().clone(), phi, optimizer)
+
+
+@attrs.frozen
+class Event:
+    """What an observer is told. `kind`: start, engine, step, validation, checkpoint, diverged or end."""
+
+    kind: str
+    position: int
+    values: Mapping[str, float | str] = attrs.field(factory=dict)
+
+
+Observer = Callable[[Event], None]
+
+
+@attrs.define(eq=False)
+class Trained:
+    """Everything that meta-training knows, and all that it needs to go on.
+
+    Args:
+        origin: a hash of the θ⁰ and φ that training began with.
+        theta: θ⁰ as it is now, `[n]`; `best` holds that of the best validation.
+        rule: the rule with its φ as it is now.
+        position: tasks seen.
+        generator: the stream that weights were drawn from.
+        validations: `(position, mean score)`, in order.
+        diverged: why training stopped early (outer step, task), or None.
+        engine: the one chosen, `"eager"` or `"compiled"`; empty before the first step.
+    """
+
+    rule: UpdateRule
+    learner: BaseLearner
+    settings: Settings
+    theta: Tensor
+    optimizer: torch.optim.Adam
+    generator: torch.Generator
+    best: Snapshot
+    origin: str
+    position: int = 0
+    validations: list[tuple[int, float]] = attrs.field(factory=list)
+    diverged: str | None = None
+    engine: str = ""
+
+    def at_best(self) -> tuple[UpdateRule, Tensor]:
+        """A copy of the rule with φ, and θ⁰, of the best validation."""
+        rule = copy.deepcopy(self.rule)
+        rule.load_state_dict(self.best.phi)
+        return rule, self.best.theta.to(self.theta, copy=True)
+
+    def snapshot(self, score: float) -> Snapshot:
+        """The present state, copied."""
+        return Snapshot.of(self.position, score, self.theta, self.rule, self.optimizer)
+
+    def contents(self) -> dict[str, Any]:
+        """Everything, as a checkpoint holds it."""
+        return {
+            "fingerprint": _fingerprint(self),
+            "now": attrs.asdict(self.snapshot(float("nan")), recurse=False),
+            "best": attrs.asdict(self.best, recurse=False),
+            "generator": self.generator.get_state(),
+            "validations": list(self.validations),
+            "diverged": self.diverged,
+            "engine": self.engine,
+        }
+
+    def require_alike(self, other: Trained) -> None:
+        """UsageError unless the two differ in the values of θ⁰ and φ alone."""
+        ours, theirs = ({**_fingerprint(one), "origin": "", **_constants(one.rule)} for one in (self, other))
+        for key in dict.fromkeys((*ours, *theirs)):
+            if ours.get(key) != theirs.get(key):
+                raise UsageError(
+                    f"seeds that train together must differ in θ⁰ and φ alone: {key} is {ours.get(key)} of"
+                    f" one and {theirs.get(key)} of another"
+                )
+
+    def restore(self, path: Path) -> None:
+        """Continue from a checkpoint; UsageError if it is of another rule, learner or setting."""
+        payload = load_checkpoint(path, _CONTENTS)
+        theirs, ours = payload["fingerprint"], _fingerprint(self)
+        for key in dict.fromkeys((*ours, *theirs)):
+            if theirs.get(key) != ours.get(key):
+                raise UsageError(
+                    f"checkpoint {path}: it is of another run: {key} is {theirs.get(key)} there and"
+                    f" {ours.get(key)} here; move it away to start anew"
+                )
+        now = Snapshot(**payload["now"])
+        with torch.no_grad():
+            self.theta.copy_(now.theta)
+        self.rule.load_state_dict(now.phi)
+        self.optimizer.load_state_dict(now.optimizer)
+        self.generator.set_state(payload["generator"])
+        self.best, self.position = Snapshot(**payload["best"]), now.position
+        self.validations = [(int(where), float(score)) for where, score in payload["validations"]]
+        self.diverged, self.engine = payload["diverged"], payload["engine"]
+
+
+def _constants(rule: UpdateRule) -> dict[str, str]:
+    return {f"buffer {name}": digest(buffer) for name, buffer in rule.named_buffers()}
+
+
+def digest(*tensors: Tensor) -> str:
+    """A hash of the tensors' bytes; numpy, which torch can do without, is not asked for them."""
+    found = hashlib.sha256()
+    for tensor in (x.detach().cpu().contiguous() for x in tensors if x.numel()):
+        found.update(ctypes.string_at(tensor.data_ptr(), tensor.nbytes))
+    return found.hexdigest()
+
+
+_CONTENTS = {"fingerprint", "now", "best", "generator", "validations", "diverged", "engine"}
+
+
+def _fingerprint(trained: Trained) -> dict[str, str]:
+    """What a checkpoint must agree in. When checkpoints are written has no part in it."""
+    own = sorted(vars(trained.rule).items())
+    options = {k: v for k, v in own if isinstance(v, bool | int | float | str | list | tuple)}
+    layout, plain = trained.learner.layout, attrs.asdict(trained.settings)
+    del plain["checkpoint_seconds"]
+    return {
+        "rule": trained.rule.label,
+        "layout": repr(list(zip(layout.names, layout.shapes, strict=True))),
+        "learner": f"{trained.learner.describe()}, {trained.theta.dtype}",
+        "meta-parameters": repr({k: tuple(v.shape) for k, v in trained.rule.state_dict().items()}),
+        "options": repr({k: v for k, v in options.items() if not k.startswith("_")}),
+        **{f"settings.{name}": repr(value) for name, value in plain.items()},
+        "origin": trained.origin,  # last: it differs wherever something above does
+    }

@@ -1,0 +1,345 @@
+"""Several seeds in one program: each takes the steps that it would take alone, and stops by itself."""
+
+from __future__ import annotations
+
+import itertools
+
+import attrs
+import pytest
+import torch
+
+from metalearn_core import (
+    Clipping,
+    Settings,
+    UpdateRule,
+    UsageError,
+    checkpoint,
+    make_rule,
+    meta_gradient,
+    meta_train,
+    meta_train_seeds,
+    task_families,
+)
+from metalearn_core.inner_loop import meta_gradients
+from metalearn_core.kernels import engine
+from metalearn_core.kernels.outer_step import OuterStep, Packed
+from metalearn_core.outer_loop import _begin
+from metalearn_core.testing import Architecture
+
+FAMILY = task_families()["sine"](support=5, query=5)
+LEARNER = Architecture((1, 3, 1)).learner()
+SMALL = Settings(
+    tasks=7,
+    meta_batch=2,
+    steps=2,
+    outer_lr=0.05,
+    validation_interval=4,
+    validation_tasks=3,
+    engine="compiled",
+)
+TASK = FAMILY.sample("train", 2, torch.Generator().manual_seed(5)).to("cpu", torch.float64)
+
+
+def generators(count=3):
+    return [torch.Generator().manual_seed(seed) for seed in range(count)]
+
+
+def rules_of(name, count=3, **options):
+    made = []
+    for seed in range(count):
+        torch.manual_seed(seed)
+        made.append(make_rule(name, LEARNER.layout, **options).double())
+    return made
+
+
+def together(rules, settings=SMALL, **further):
+    return meta_train_seeds(rules, LEARNER, FAMILY, settings, generators=generators(len(rules)), **further)
+
+
+def alone(rules, settings=SMALL):
+    return [
+        meta_train(rule, LEARNER, FAMILY, settings, generator=generator)
+        for rule, generator in zip(rules, generators(len(rules)), strict=True)
+    ]
+
+
+def same(one, other, **tolerance):
+    torch.testing.assert_close(one.theta, other.theta, **tolerance)
+    for ours, theirs in zip(one.rule.parameters(), other.rule.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, **tolerance)
+
+
+CLOSE = {"rtol": 1e-9, "atol": 1e-11}
+
+
+@pytest.mark.parametrize("order", ["first", "second"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("gradient-descent", {"learn_lr": "parameter"}),
+        ("feed-forward", {"hidden": [4], "inputs": ["grad", "loss"]}),
+        ("lstm", {"hidden": 3}),
+    ],
+)
+def test_meta_gradients_of_seeds_are_those_of_each(name, options, order):
+    members = [
+        _begin(rule, LEARNER, SMALL, g)
+        for rule, g in zip(rules_of(name, **options), generators(), strict=True)
+    ]
+    theta = torch.stack([member.theta.detach() for member in members])
+    named = [dict(member.rule.named_parameters()) for member in members]
+    phi = {key: torch.stack([parameters[key].detach() for parameters in named]) for key in named[0]}
+    losses, grad, grads = meta_gradients(
+        members[0].rule, LEARNER, theta, phi, TASK, steps=3, order=order, clip=Clipping("norm", 0.5)
+    )
+    for i, member in enumerate(members):
+        loss, of_theta, of_phi = meta_gradient(
+            member.rule, LEARNER, member.theta, TASK, steps=3, order=order, clip=Clipping("norm", 0.5)
+        )
+        torch.testing.assert_close(losses[i], loss, **CLOSE)
+        torch.testing.assert_close(grad[i], of_theta, **CLOSE)
+        for key, value in of_phi.items():
+            torch.testing.assert_close(grads[key][i], value, **CLOSE)
+
+
+SETTINGS = [
+    attrs.evolve(SMALL, outer_clip=clip, outer_clip_scope=scope, outer_loss=loss, inner_clip=inner)
+    for clip, scope, loss, inner in [
+        (None, "all", "mean", None),
+        (None, "all", "sum", Clipping("norm", 0.3)),
+        (Clipping("norm", 0.1), "all", "sum", None),
+        (Clipping("norm", 0.1), "initialisation", "mean", None),
+        (Clipping("value", 0.05), "all", "mean", Clipping("value", 0.2)),
+        (Clipping("value", 0.05), "initialisation", "mean", None),
+    ]
+]
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["all learned", "one frozen"])
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_a_step_of_the_pack_is_adams_step_of_each(settings, frozen):
+    """Against `torch.optim.Adam` and torch's clipping, three steps in a row."""
+
+    def begin():
+        members = []
+        for rule, generator in zip(rules_of("feed-forward", hidden=[3]), generators(), strict=True):
+            rule.network[2].bias.requires_grad_(not frozen)
+            members.append(_begin(rule, LEARNER, settings, generator))
+        return members
+
+    ours, theirs = begin(), begin()
+    pack, step = Packed(ours), OuterStep(ours[0].rule, LEARNER, settings)
+    step._programs = AsItIs(step)
+    for _ in range(3):
+        losses, taken = step(pack, TASK, torch.tensor([True, True, True]))
+        answers = [engine.eager_step(member, LEARNER, settings, TASK) for member in theirs]
+        assert losses.tolist() == pytest.approx([loss for loss, _ in answers], rel=1e-10)
+        assert taken.tolist() == [went for _, went in answers] == [True] * 3
+        for one, other in zip(ours, theirs, strict=True):
+            same(one, other, **CLOSE)
+    for one, other in zip(ours, theirs, strict=True):
+        states = [trained.optimizer.state_dict()["state"] for trained in (one, other)]
+        for column, state in states[1].items():
+            for key, value in state.items():
+                torch.testing.assert_close(states[0][column][key], value, **CLOSE)
+
+
+class AsItIs(dict):
+    """Every program is the function itself: what is compiled, without the compiler."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def __contains__(self, shapes):
+        return True
+
+    def __getitem__(self, shapes):
+        return self.step._traced
+
+
+def test_a_seed_that_is_not_alive_or_not_finite_stays_where_it_is():
+    members = [
+        _begin(rule, LEARNER, SMALL, g)
+        for rule, g in zip(rules_of("gradient-descent", learn_lr="scalar"), generators(), strict=True)
+    ]
+    with torch.no_grad():
+        members[1].rule.inner_lr.fill_(1e200)
+    pack, step = Packed(members), OuterStep(members[0].rule, LEARNER, SMALL)
+    step._programs = AsItIs(step)
+    before = pack.values.clone()
+    losses, taken = step(pack, TASK, torch.tensor([True, True, False]))
+    assert taken.tolist() == [True, False, False]
+    assert not losses[1].isfinite()
+    assert [bool((row != old).any()) for row, old in zip(pack.values, before, strict=True)] == [
+        True,
+        False,
+        False,
+    ]
+    assert not pack.first[1:].any()
+    assert pack.steps.max(1).values.tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["gradient-descent", "feed-forward"])
+def test_seeds_compiled_together_end_where_each_ends_alone(name):
+    """A whole run in float64, the smaller last meta-batch, validations and best states included."""
+    options = {"learn_lr": "parameter"} if name == "gradient-descent" else {"hidden": [3]}
+    settings = attrs.evolve(SMALL, outer_clip=Clipping("norm", 0.5))
+    ours = together(rules_of(name, **options), settings)
+    theirs = alone(rules_of(name, **options), attrs.evolve(settings, engine="eager"))
+    assert [trained.engine for trained in ours] == ["compiled"] * 3
+    for one, other in zip(ours, theirs, strict=True):
+        same(one, other, rtol=1e-8, atol=1e-10)
+        assert one.position == other.position == 7
+        assert one.best.position == other.best.position
+        scores = [[score for _, score in trained.validations] for trained in (one, other)]
+        assert scores[0] == pytest.approx(scores[1], rel=1e-8)
+        torch.testing.assert_close(one.best.theta, other.best.theta, rtol=1e-8, atol=1e-10)
+    assert len({float(trained.theta.detach()[0]) for trained in ours}) == 3
+
+
+@pytest.mark.parametrize("kind", ["eager", "compiled"])
+def test_a_seed_that_diverges_stops_alone(kind):
+    settings = attrs.evolve(SMALL, engine=kind)
+    rules, events = rules_of("gradient-descent", learn_lr="scalar"), [[], [], []]
+    with torch.no_grad():
+        rules[1].inner_lr.fill_(1e200)
+    trained = together(rules, settings, observers=[[told.append] for told in events])
+    expected = alone(rules_of("gradient-descent", learn_lr="scalar"), attrs.evolve(settings, engine="eager"))
+    assert [t.diverged is None for t in trained] == [True, False, True]
+    assert "outer step 1, training task 0: θ is not finite after inner step" in trained[1].diverged
+    assert [t.position for t in trained] == [7, 0, 7]
+    for i in (0, 2):
+        same(trained[i], expected[i], rtol=1e-8, atol=1e-10)
+    kinds = [[event.kind for event in told] for told in events]
+    assert kinds[1].count("step") == 0
+    assert kinds[1].count("diverged") == 1
+    assert kinds[0].count("step") == kinds[2].count("step") == 4
+
+
+class Cut(KeyboardInterrupt):
+    """Ctrl-C, as a test makes it."""
+
+
+@pytest.mark.parametrize("kind", ["eager", "compiled"])
+@pytest.mark.parametrize("who", [0, 2])
+def test_a_group_goes_on_with_the_same_bits(tmp_path, kind, who):
+    """Told to stop by whichever seed, all are saved at the same task."""
+    settings = attrs.evolve(SMALL, engine=kind)
+
+    def cut(event):
+        if event.kind == "step" and event.position == 4:
+            raise Cut
+
+    def run(folder, observers):
+        folder.mkdir(exist_ok=True)
+        paths = [folder / f"{seed}.pt" for seed in range(3)]
+        return together(
+            rules_of("feed-forward", hidden=[3]), settings, checkpoints=paths, observers=observers
+        )
+
+    whole = run(tmp_path / "whole", None)
+    with pytest.raises(Cut):
+        run(tmp_path / "cut", [[cut] if seed == who else [] for seed in range(3)])
+    again = run(tmp_path / "cut", None)
+    for one, other in zip(again, whole, strict=True):
+        same(one, other, rtol=0, atol=0)
+        assert one.validations == other.validations
+    assert not list((tmp_path / "cut").glob("*.next*"))
+
+
+@pytest.mark.parametrize("crash", range(8))
+def test_a_crash_while_saving_leaves_one_state(tmp_path, monkeypatch, crash):
+    """At every call of the operating system that moves a file: three are prepared, then three moved."""
+    paths = [tmp_path / f"{seed}.pt" for seed in range(3)]
+    old, new = ({path: {"value": value} for path in paths} for value in (1, 2))
+    checkpoint.save_together(old)
+    calls, replace = itertools.count(), checkpoint.os.replace
+
+    def replace_or_crash(*arguments):
+        if next(calls) == crash:
+            raise SystemExit
+        replace(*arguments)
+
+    monkeypatch.setattr(checkpoint.os, "replace", replace_or_crash)
+    crashed = False
+    try:
+        checkpoint.save_together(new)
+    except SystemExit:
+        crashed = True
+    monkeypatch.undo()
+    assert crashed == (crash < 6)
+    checkpoint.settle(paths)
+    values = [checkpoint.load_checkpoint(path, ["value"])["value"] for path in paths]
+    assert values == [1 if crash < 3 else 2] * 3
+    assert not list(tmp_path.glob("*.next"))
+
+
+def test_seeds_at_different_tasks_are_refused(tmp_path):
+    paths = [tmp_path / f"{seed}.pt" for seed in range(2)]
+    eager = attrs.evolve(SMALL, engine="eager")
+
+    def cut(event):
+        if event.kind == "step":
+            raise Cut
+
+    for path, observers in zip(paths, ([[cut]], None), strict=True):
+        try:
+            meta_train_seeds(
+                rules_of("gradient-descent", 1), LEARNER, FAMILY, eager,
+                generators=generators(1), checkpoints=[path], observers=observers,
+            )  # fmt: skip
+        except Cut:
+            continue
+    with pytest.raises(UsageError, match="different tasks, 2 and 7"):
+        meta_train_seeds(
+            rules_of("gradient-descent", 2), LEARNER, FAMILY, eager,
+            generators=[*generators(1), *generators(1)], checkpoints=paths,
+        )  # fmt: skip
+
+
+def test_rules_that_differ_in_more_than_phi_are_refused():
+    rules = [make_rule("gradient-descent", LEARNER.layout, inner_lr=lr) for lr in (0.1, 0.1)]
+    rules[1].register_buffer("scale", torch.ones(2))
+    with pytest.raises(UsageError, match="differ in θ⁰ and φ alone"):
+        together(rules)
+
+
+def test_what_cannot_be_batched_over_seeds_is_compiled_for_each():
+    told = []
+    rules = rules_of("gradient-descent", 2, optimizer="rprop")
+    settings = attrs.evolve(SMALL, tasks=4)
+    ours = together(rules, settings, observers=[[told.append], []])
+    (event,) = [event for event in told if event.kind == "engine"]
+    assert event.values["engine"] == "compiled"
+    assert "cannot be compiled for several seeds at once; each is by itself" in event.values["note"]
+    theirs = alone(rules_of("gradient-descent", 2, optimizer="rprop"), attrs.evolve(settings, engine="eager"))
+    for one, other in zip(ours, theirs, strict=True):
+        same(one, other, rtol=1e-8, atol=1e-10)
+
+
+def test_no_seeds_are_no_work():
+    assert together([]) == []
+
+
+class Stateful(UpdateRule):
+    """Writes nothing but says where its parameters were."""
+
+    elementwise = True
+
+    def __init__(self, layout):
+        super().__init__()
+        self.inner_lr = torch.nn.Parameter(torch.tensor(0.1))
+
+    def update(self, theta, signal, state):
+        return theta - self.inner_lr * signal.grad, state
+
+
+def test_a_snapshot_holds_one_seed_and_not_the_pack(tmp_path):
+    """Saved files do not grow with the number of seeds."""
+    sizes = []
+    for count in (1, 8):
+        paths = [tmp_path / f"{count}-{seed}.pt" for seed in range(count)]
+        together([Stateful(LEARNER.layout) for _ in range(count)], checkpoints=paths)
+        sizes.append(paths[0].stat().st_size)
+    assert sizes[1] <= sizes[0] * 1.05
