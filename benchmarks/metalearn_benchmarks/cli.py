@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -151,14 +152,18 @@ def _print_table(rows: list[dict[str, Any]], as_json: bool) -> None:
         import json
 
         click.echo(json.dumps(rows, indent=1))
-        return
+    else:
+        _console().print(_table(rows))
+
+
+def _table(rows: list[dict[str, Any]]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
     table = Table(*(rows[0] if rows else ("nothing",)), box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
-    _console().print(table)
+    return table
 
 
 JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
@@ -203,76 +208,96 @@ def families(as_json: bool) -> None:
     _print_table(rows, as_json)
 
 
+class Threads(click.IntRange):
+    """A number of threads, or all the cores there are."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Take `all` as well."""
+        cores = len(os.sched_getaffinity(0))
+        return super().convert(cores if value == "all" else value, param, ctx)
+
+
+def _axis(flag: str, kind: Any, text: str, default: str) -> Callable[[Any], Any]:
+    shown = f"{text}; may be repeated. [default: {default}]"
+    return click.option(flag, multiple=True, type=kind, help=shown)
+
+
 @metalearn.command()
+@_axis("--rule", click.Choice(["maml", "turtle", "lstm"]), "This rule alone", "each")
+@_axis("--tasks", click.IntRange(min=1), "Tasks of a meta-batch", "1, 25")
+@_axis("--steps", click.IntRange(min=0), "T", "5")
+@_axis("--order", click.Choice(["first", "second"]), "Of the meta-gradient", "second")
+@_axis("--threads", Threads(min=1), "CPU threads, a number or `all`", "1")
+@_axis("--what", click.Choice(["meta-gradient", "outer step"]), "What is timed", "both")
 @click.option(
-    "--rule",
-    "-r",
-    "rules",
-    multiple=True,
-    type=click.Choice(["maml", "turtle", "lstm"]),
-    help="This rule alone; may be repeated.",
+    "--peer", "-p", "peers", multiple=True, help="This peer alone; may be repeated. [default: each]"
 )
-@click.option(
-    "--tasks",
-    "tasks",
-    multiple=True,
-    type=click.IntRange(min=1),
-    default=(1, 25),
-    show_default=True,
-    help="Tasks of a meta-batch; may be repeated.",
-)
-@click.option(
-    "--steps",
-    "steps",
-    multiple=True,
-    type=click.IntRange(min=0),
-    default=(5,),
-    show_default=True,
-    help="T; may be repeated.",
-)
-@click.option(
-    "--order",
-    "orders",
-    multiple=True,
-    type=click.Choice(["first", "second"]),
-    default=("second",),
-    show_default=True,
-    help="Of the meta-gradient; may be repeated.",
-)
-@click.option(
-    "--threads",
-    "threads",
-    multiple=True,
-    type=click.IntRange(min=1),
-    default=(1,),
-    show_default=True,
-    help="CPU threads; may be repeated.",
-)
-@click.option("--peer", "-p", "peers", multiple=True, help="This peer alone; may be repeated.")
-@click.option("--seconds", type=click.FloatRange(min=0), default=2.0, show_default=True,
+@click.option("--whole", is_flag=True, help="The whole grid, 1 to 100 tasks, T to 10: it takes hours.")
+@click.option("--seconds", type=click.FloatRange(min=0), default=1.0, show_default=True,
               help="For each peer and setting, after its first call.")  # fmt: skip
+@click.option("--memory", is_flag=True, help="Peak resident memory too: of a call, beyond what is held"
+              " between calls, and of a fresh process with all its imports and compiling.")  # fmt: skip
+@click.option("--compile-times", is_flag=True, help="Too: seconds from the start of a fresh process until"
+              " its first meta-gradient, with empty caches of compiled code, and once more.")  # fmt: skip
+@click.option("--figure", type=click.Path(path_type=Path), metavar="FILE",
+              help="Instead: draw the cost against tasks, T and n there; PNG, PDF or SVG.")  # fmt: skip
 @JSON
-def speed(seconds: float, as_json: bool, **grid: tuple[Any, ...]) -> None:
-    """Time a meta-gradient: this engine beside its peers, on the same work, in one run."""
-    from itertools import product
+def speed(
+    figure: Path | None, as_json: bool, peers: tuple[str, ...], what: tuple[str, ...], whole: bool,
+    seconds: float, memory: bool, compile_times: bool, **given: Any,
+) -> None:  # fmt: skip
+    """Time a meta-gradient and an outer step: this engine beside its peers, on the same work, in one run."""
+    from metalearn_benchmarks.speed.command import asked
 
-    from metalearn_benchmarks.speed.measure import measure, row
-    from metalearn_benchmarks.speed.peers import PEERS
-    from metalearn_core.errors import unknown
+    work = asked(
+        given, figure, peers=peers, whats=what, whole=whole,
+        seconds=seconds, memory=memory, compile_times=compile_times,
+    )  # fmt: skip
+    timings: list[Any] = []
+    try:
+        _time_all(work, timings, as_json)
+    except KeyboardInterrupt:
+        click.echo("stopped; what had been timed is shown", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    finally:
+        if as_json:
+            _print_table([timing.as_data() for timing in timings], as_json=True)
+    if figure is not None:
+        _draw_speed(timings, figure, as_json)
 
-    peers = grid["peers"] or tuple(PEERS)
-    for peer in peers:
-        if peer not in PEERS:
-            raise unknown("peer", peer, PEERS)
-    rules = grid["rules"] or ("maml", "turtle", "lstm")
-    rows = []
-    for setting in product(rules, grid["tasks"], grid["steps"], grid["orders"], grid["threads"]):
-        found = [row(timing, as_json) for timing in measure(*setting, seconds, peers)]
-        rows += found
-        if not as_json:
-            _print_table(found, as_json=False)
-    if as_json:
-        _print_table(rows, as_json=True)
+
+def _time_all(work: Any, timings: list[Any], quiet: bool) -> None:
+    """Into `timings`, with a table for each setting under a live bar."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from metalearn_benchmarks.speed.timing import row
+
+    console = _console()
+    columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(
+        *columns, console=console, transient=True, disable=quiet or not console.is_terminal
+    ) as bars:
+        bar = bars.add_task("", total=len(work.settings))
+
+        def say(text: str) -> None:
+            bars.update(bar, description=text)
+
+        for setting in work.settings:
+            found = list(work.timings(setting, say))
+            timings += found
+            bars.advance(bar)
+            if not quiet:
+                console.print(f"\n{setting}, n = {found[0].n}", style="bold", highlight=False)
+                console.print(_table([row(timing, work.extras) for timing in found]))
+
+
+def _draw_speed(timings: list[Any], figure: Path, quiet: bool) -> None:
+    from metalearn_benchmarks.figures import rendered
+    from metalearn_benchmarks.records import write_atomically
+    from metalearn_benchmarks.speed.drawing import draw
+
+    write_atomically(figure, rendered(draw(timings), figure.suffix.removeprefix("."), "speed"))
+    click.echo(f"figure: {figure}", err=quiet)
 
 
 class Examples(click.IntRange):

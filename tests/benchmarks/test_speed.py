@@ -1,69 +1,129 @@
 """`metalearn speed`: peers do the same work, the one that does not is not timed."""
 
+import importlib.util
 import json
-import subprocess
-import sys
+import os
+import signal
+import time
 
+import attrs
 import pytest
 import torch
 
-from metalearn_benchmarks.speed import measure, peers
+from metalearn_benchmarks.speed import command, cores, drawing, fresh, measure, outer, peers, settings
+from metalearn_benchmarks.speed.settings import GRADIENT, OUTER, Panel, Setting
+from metalearn_benchmarks.speed.timing import Sample, row, timings
 from metalearn_benchmarks.speed.work import Work
+from metalearn_core import UsageError
+
+NEEDS = {"jax": "jax", "TorchOpt": "torchopt"}
+SMALL = Setting(rule="maml", tasks=2, steps=2)
+FOREIGN = ["higher loop", "torch.func", "TorchOpt", "jax"]
 
 
-def installed(name):
-    try:
-        __import__({"jax": "jax"}.get(name, "torch"))
-    except ImportError:
-        return False
-    return True
+def require(peer):
+    if importlib.util.find_spec(NEEDS.get(peer, "torch")) is None:
+        pytest.skip(f"needs {NEEDS[peer]}, which is not installed")
+
+
+def times(*names, setting=SMALL, whats=(GRADIENT,)):
+    return measure.measure(setting, names, 0.0, whats)
 
 
 @pytest.mark.parametrize("order", ["first", "second"])
-@pytest.mark.parametrize("rule", ["maml", "turtle", "lstm"])
-@pytest.mark.parametrize("peer", ["higher loop", "torch.func", "jax"])
+@pytest.mark.parametrize("rule", settings.RULES)
+@pytest.mark.parametrize("peer", FOREIGN)
 def test_peers_have_the_same_meta_gradient(peer, rule, order):
-    if not installed(peer):
-        pytest.skip(f"needs {peer}, which is not installed")
-    work = Work.of(rule, 3, 2, order)
-    ours = [measure._plain(x) for x in peers.eager(work)()]
-    theirs = [measure._plain(x) for x in peers.PEERS[peer](work)()]
-    assert [x.shape for x in ours] == [x.shape for x in theirs]
+    require(peer)
+    work = Work.of(Setting(rule=rule, tasks=2, steps=2, order=order))
+    ours, theirs = (measure._aligned(work, measure.call(name, work)()) for name in ("eager", peer))
     assert measure._distance(theirs, ours) < 1e-4
 
 
-def timed(peer_names, **changes):
-    setting = {"rule": "maml", "tasks": 1, "steps": 1, "order": "second", "threads": 1, "seconds": 0.0}
-    return list(measure.measure(**{**setting, **changes}, peers=peer_names))
+@pytest.mark.parametrize("width", [10, 20])
+def test_the_base_learner_has_the_width_asked_for(width):
+    work = Work.of(attrs.evolve(SMALL, width=width))
+    ours, theirs = (measure._aligned(work, measure.call(name, work)()) for name in ("eager", "torch.func"))
+    assert work.theta.numel() == width**2 + 4 * width + 1
+    assert measure._distance(theirs, ours) < 1e-4
+
+
+@pytest.mark.parametrize("peer", FOREIGN)
+def test_peers_take_the_same_outer_steps(peer):
+    require(peer)
+    work = Work.of(attrs.evolve(SMALL, rule="turtle"))
+    ours, theirs = (outer.clocked(name, work, 0.0).losses for name in ("eager", peer))
+    assert len(set(ours)) == len(ours) == outer.LEFT_OUT + 3
+    assert theirs == pytest.approx(ours, rel=1e-4)
+
+
+def test_the_compiled_engine_is_timed_by_both_measures():
+    found = times("eager", "compiled", setting=attrs.evolve(SMALL, steps=1), whats=settings.MEASURED)
+    assert [(t.what, t.peer) for t in found] == [
+        (what, peer) for what in (GRADIENT, OUTER) for peer in ("eager", "compiled")
+    ]
+    assert not any(t.note for t in found)
+    for timing in found:
+        assert timing.rounds >= 3
+        assert timing.quartiles[0] <= timing.median <= timing.quartiles[1]
+        assert 0 < timing.share_of_peak < 1
+        assert timing.first > 0
+        assert timing.n == 1_761
+    assert [t.ratio for t in found if t.peer == "compiled"] == [1, 1]
+    assert found[0].ratio == found[0].median / found[1].median
 
 
 def test_a_peer_with_another_gradient_is_not_timed(monkeypatch):
     def first_order(work):
-        return peers.eager(Work.of(work.name, len(work.task), work.steps, "first"))
+        return peers.eager(Work.of(attrs.evolve(work.setting, order="first")))
 
-    monkeypatch.setitem(measure.PEERS, "wrong", first_order)
-    wrong, eager = sorted(timed(["eager", "wrong"]), key=lambda t: t.peer == "eager")
-    assert wrong.median is None
-    assert "off: not timed" in wrong.note
-    assert eager.median > 0
-    assert eager.rounds >= 5
-    assert eager.quartiles[0] <= eager.median <= eager.quartiles[1]
-    assert eager.ratio == 1
-    assert 0 < eager.share_of_peak < 1
+    monkeypatch.setitem(peers.PEERS, "wrong", first_order)
+    monkeypatch.setitem(outer.RUNS, "wrong", outer._torch_adam(lambda work: halved(peers.torch_func(work))))
+    found = times("wrong", "eager", whats=settings.MEASURED)
+    assert [t.median is None for t in found] == [True, False, True, False]
+    assert "its gradient is" in found[0].note
+    assert "its losses are" in found[2].note
+    assert found[1].ratio == 1
 
 
-def test_a_peer_that_is_not_installed_is_said(monkeypatch):
-    def absent(work):
+def halved(peer):
+    """The gradients of θ⁰ with every other element's sign turned."""
+
+    def gradient(task):
+        loss, grad, *phi = peer.gradient(task)
+        signs = 1 - 2 * (torch.arange(len(grad)) % 2)
+        return [loss, grad * signs, *phi]
+
+    return attrs.evolve(peer, gradient=gradient)
+
+
+def test_a_peer_that_is_missing_or_fails_is_said(monkeypatch):
+    def absent(*_):
         raise ImportError("no", name="jax")
 
-    monkeypatch.setitem(measure.PEERS, "jax", absent)
-    (found,) = (timing for timing in timed(["eager", "jax"]) if timing.peer == "jax")
-    assert (found.median, found.note) == (None, "not installed (jax)")
+    def broken(*_):
+        raise OSError("undefined symbol\nand more")
+
+    for table in (peers.PEERS, outer.RUNS):
+        monkeypatch.setitem(table, "jax", absent)
+        monkeypatch.setitem(table, "TorchOpt", broken)
+    found = times("jax", "TorchOpt", "eager", whats=settings.MEASURED)
+    notes = ["not installed (jax)", "failed (OSError: undefined symbol)", ""]
+    assert [t.note for t in found] == notes * 2
+    assert [t.median is None for t in found] == [True, True, False] * 2
+    assert row(found[0])["ms, median"] == "not installed (jax)"
+
+
+def test_an_engine_that_falls_back_is_not_timed(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    (found,) = times("compiled", whats=(OUTER,))
+    assert found.median is None
+    assert "no C++ compiler" in found.note
 
 
 def test_operations_grow_with_tasks_steps_and_order():
     sizes = [
-        Work.of("turtle", tasks, steps, order).operations
+        Work.of(Setting(rule="turtle", tasks=tasks, steps=steps, order=order)).operations
         for tasks, steps, order in ((1, 1, "first"), (2, 1, "first"), (1, 2, "first"), (1, 2, "second"))
     ]
     assert sizes[1] == 2 * sizes[0]
@@ -72,27 +132,155 @@ def test_operations_grow_with_tasks_steps_and_order():
     assert sizes[0] == pytest.approx(6 * 1_640 * 1_761, rel=0.05)
 
 
-def metalearn(*arguments):
-    command = [sys.executable, "-m", "metalearn_benchmarks", "speed", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def test_threads_are_those_asked_for_and_given_back():
+    before = os.sched_getaffinity(0), torch.get_num_threads()
+    with cores.pinned(1):
+        assert torch.get_num_threads() == 1
+        assert {len(os.sched_getaffinity(int(t))) for t in os.listdir("/proc/self/task")} == {1}
+    assert (os.sched_getaffinity(0), torch.get_num_threads()) == before
 
 
-def test_the_command():
-    setting = ["-r", "maml", "--tasks", "1", "--steps", "1", "--seconds", "0", "--json"]
-    done = metalearn(*setting, "-p", "eager", "-p", "higher loop")
-    assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout)
-    assert [row["peer"] for row in rows] == ["eager", "higher loop"]
-    assert all(row["median"] > 0 for row in rows)
+def test_the_grids():
+    (few,) = settings.grid({"rule": ("lstm",), "tasks": (4,)}, whole=False)
+    assert few == Setting(rule="lstm", tasks=4)
+    whole = settings.grid({"tasks": (100,), "threads": ()}, whole=True)
+    assert len(whole) == len(set(whole)) == 3 * 3 * 2 * len({1, settings.CORES})
+    with pytest.raises(UsageError, match="threads must be at most"):
+        Setting(threads=settings.CORES + 1)
 
 
-def test_an_unknown_peer_is_one_line():
-    done = metalearn("-p", "jaxx")
-    assert done.returncode == 2
-    assert done.stderr.startswith("metalearn: unknown peer 'jaxx': did you mean 'jax'?")
-    assert done.stderr.count("\n") == 1
+def drawn(setting):
+    sample = Sample(1.0, [setting.tasks * setting.steps * 1e-3] * 3)
+    return timings(setting, GRADIENT, setting.width**2, {"compiled": sample}, 1e6, 1e9)
 
 
-def test_threads_are_those_asked_for():
-    timed(["eager"], threads=1)
-    assert torch.get_num_threads() == 1
+def test_the_figure_has_a_line_for_each_rule_in_each_panel():
+    found = [t for s in settings.lines({"rule": ("maml", "lstm")}) for t in drawn(s)]
+    figure = drawing.draw(found)
+    assert [axes.get_xlabel() for axes in figure.axes] == [panel.label for panel in settings.PANELS]
+    for axes, points in zip(figure.axes, ([1, 4, 25, 100], [1, 5, 10], [100, 400, 1600, 6400]), strict=True):
+        *curves, linear = axes.get_lines()
+        assert [line.get_label() for line in curves] == ["maml", "lstm"]
+        assert [list(line.get_xdata()) for line in curves] == [points] * 2
+        (x0, *_, x1), (y0, *_, y1) = linear.get_xdata(), linear.get_ydata()
+        assert y1 / y0 == pytest.approx(x1 / x0)
+        assert axes.get_xscale() == axes.get_yscale() == "log"
+
+
+def test_nothing_to_draw_is_said():
+    with pytest.raises(UsageError, match="nothing to draw: compiled failed"):
+        drawing.draw(timings(SMALL, GRADIENT, 1, {"compiled": "failed"}, 1.0, 1.0))
+
+
+def test_a_further_panel_is_one_line():
+    panels = [*settings.PANELS, Panel("seeds", "threads", (1,), "threads")]
+    found = [t for s in settings.lines({"rule": ("maml",)}, panels) for t in drawn(s)]
+    assert len(drawing.draw(found, panels).axes) == 4
+
+
+def test_a_fresh_process_tells_memory():
+    (timing,) = times("eager")
+    found = fresh.with_memory(timing)
+    assert found.note == ""
+    assert 0 <= found.call_memory < found.process_memory
+    assert attrs.evolve(found, call_memory=None, process_memory=None) == timing
+
+
+def test_starts_are_timed_in_fresh_processes_that_share_empty_caches(monkeypatch):
+    (timing,) = times("eager")
+    seen = []
+
+    def child(part, timing, variables):
+        folders = [variables[name] for name in fresh.CACHES]
+        seen.append((part, *folders, *map(os.path.exists, folders)))
+        return {"done": time.time() + len(seen)}
+
+    monkeypatch.setattr(fresh, "_child", child)
+    found = fresh.with_starts(timing)
+    assert (round(found.cold), round(found.warm)) == (1, 2)
+    assert seen[0] == seen[1]
+    assert not any(seen[0][1 + len(fresh.CACHES) :])
+    assert fresh.with_starts(attrs.evolve(timing, peer="torch.func")).cold is None
+
+
+def test_a_process_that_fails_is_a_note(monkeypatch):
+    (timing,) = times("eager")
+    found = fresh.with_memory(attrs.evolve(timing, peer="nobody"))
+    assert found.call_memory is None
+    assert found.note == "its own process failed: KeyError: 'nobody'"
+
+
+ONE = ("--rule", "maml", "--tasks", 2, "--steps", 1, "--seconds", 0)
+
+
+def test_the_command_prints_every_row_as_data(metalearn):
+    code, out, err = metalearn("speed", *ONE, "--json", "-p", "eager", "-p", "higher loop")
+    assert code == 0, err
+    rows = json.loads(out)
+    assert [(r["what"], r["peer"]) for r in rows] == [
+        (what, peer) for what in settings.MEASURED for peer in ("eager", "higher loop")
+    ]
+    for found in rows:
+        assert (found["rule"], found["tasks"], found["steps"], found["n"]) == ("maml", 2, 1, 1_761)
+        assert found["median"] > 0
+        assert found["ratio"] > 0
+        assert found["share_of_peak"] > 0
+
+
+def test_the_table_and_the_figure(metalearn, tmp_path):
+    code, out, err = metalearn("speed", *ONE, "--what", "meta-gradient", "-p", "eager")
+    assert code == 0, err
+    assert "maml, 2 tasks, T = 1, second order, hidden 40, 1 thread, n = 1761" in out
+    assert "times ours" in out
+    options = ("--rule", "maml", "--tasks", 1, "--steps", 1, "--seconds", 0, "-p", "eager")
+    code, out, err = metalearn("speed", *options, "--figure", tmp_path / "speed.pdf")
+    assert code == 0, err
+    assert (tmp_path / "speed.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("-p", "jaxx"), "unknown peer 'jaxx': did you mean 'jax'?"),
+        (("--threads", "many"), "Invalid value for '--threads': 'many'"),
+        (("--threads", 1_000_000), "threads must be at most"),
+        (("--tasks", 0), "Invalid value for '--tasks'"),
+        (("--figure", "speed.doc"), "must end in one of png, pdf, svg"),
+        (("--figure", "speed.png", "--whole"), "leave --whole and --what out"),
+        (("--figure", "speed.png", "--steps", 0), "T must be at least 1"),
+        (("--figure", "speed.png", "--order", "first", "--order", "second"), "one of each"),
+    ],
+)
+def test_bad_input_is_one_line(metalearn, arguments, complaint):
+    code, out, err = metalearn("speed", *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("metalearn: ")
+    assert complaint in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_an_interrupt_leaves_what_was_timed(metalearn, monkeypatch, as_json):
+    def interrupted(setting, *_):
+        if setting.tasks == 2:
+            raise KeyboardInterrupt
+        return drawn(setting)
+
+    monkeypatch.setattr(command, "measure", interrupted)
+    code, out, err = metalearn("speed", "--rule", "maml", "--tasks", 1, "--tasks", 2, *["--json"] * as_json)
+    assert code == 130
+    assert err == "stopped; what had been timed is shown\n"
+    if as_json:
+        assert [r["tasks"] for r in json.loads(out)] == [1]
+    else:
+        assert "maml, 1 task, " in out
+
+
+def test_ctrl_c_ends_the_command_within_an_outer_step(metalearn, monkeypatch):
+    def pressed(clock, loss):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(outer.Clock, "__call__", pressed)
+    code, out, err = metalearn("speed", *ONE, "--what", "outer step", "-p", "eager", "--json")
+    assert (code, json.loads(out)) == (130, [])
+    assert err == "stopped; what had been timed is shown\n"

@@ -1,148 +1,135 @@
-"""Timing: every peer in turn, round after round, so that a noisy moment meets all of them."""
+"""Timing the peers on one setting, each after its meta-gradient was compared with this engine's."""
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import attrs
 import numpy as np
 import torch
 
-from metalearn_benchmarks.speed.peers import PEERS, Step
-from metalearn_benchmarks.speed.work import Work
-from metalearn_core import Order
+from metalearn_benchmarks.speed import outer
+from metalearn_benchmarks.speed.cores import peak_rate, pinned
+from metalearn_benchmarks.speed.peers import PEERS
+from metalearn_benchmarks.speed.settings import GRADIENT, MEASURED, OUTER, Setting
+from metalearn_benchmarks.speed.timing import Sample, Timing, timings
+from metalearn_benchmarks.speed.work import Gradients, Work
 
 AGREE = 1e-3
-"""How far a peer's meta-gradient may be from this engine's, as a part of its largest element, in float32."""
+"""How far a peer may be from this engine, as a part of the largest element, in float32."""
+TURNS = 3
 
-
-@attrs.frozen
-class Timing:
-    """One peer on one setting: milliseconds a meta-gradient, or why there are none.
-
-    `first`: seconds of the first call, compiling included; `ratio`: its median as a multiple of this
-    engine's, compiled where that was timed; `share_of_peak`: useful operations a second, as a part of
-    those of a large matrix product in the same run.
-    """
-
-    rule: str
-    tasks: int
-    steps: int
-    order: str
-    threads: int
-    peer: str
-    median: float | None = None
-    quartiles: tuple[float, float] | None = None
-    first: float | None = None
-    rounds: int = 0
-    share_of_peak: float | None = None
-    ratio: float | None = None
-    note: str = ""
-
-
-def row(timing: Timing, plain: bool) -> dict[str, Any]:
-    """A line of the table; `plain` with the numbers as they are, for programs."""
-    if plain:
-        return attrs.asdict(timing)
-    setting = f"{timing.rule}, {timing.tasks} task(s), T = {timing.steps}, {timing.order} order"
-    shown: dict[str, Any] = {
-        "setting": setting,
-        "threads": timing.threads,
-        "peer": timing.peer,
-        "ms, median": timing.note,
-        "quartiles": "",
-        "times ours": "",
-        "first call, s": "",
-        "of peak": "",
-    }
-    if timing.median is not None and timing.quartiles is not None:
-        shown |= {
-            "ms, median": f"{timing.median:.3g}",
-            "quartiles": "{:.3g} to {:.3g}".format(*timing.quartiles),
-            "times ours": "" if timing.ratio is None else f"{timing.ratio:.2f}",
-            "first call, s": f"{timing.first:.1f}",
-            "of peak": f"{timing.share_of_peak:.1%}",
-        }
-    return shown
-
-
-def peak_rate(size: int = 1024, rounds: int = 5) -> float:
-    """Operations a second of a large matrix product, as fast as one was."""
-    a, b = torch.randn(size, size), torch.randn(size, size)
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        a @ b
-        times.append(time.perf_counter() - start)
-    return 2 * size**3 / min(times)
+Say = Callable[[str], None]
 
 
 def measure(
-    rule: str, tasks: int, steps: int, order: Order, threads: int, seconds: float, peers: Sequence[str]
-) -> Iterator[Timing]:
-    """Time every peer for about `seconds` each. The first call, compiling included, is told apart."""
-    torch.set_num_threads(threads)
-    work = Work.of(rule, tasks, steps, order)
-    told: dict[str, Any] = {
-        "rule": rule, "tasks": tasks, "steps": steps, "order": order, "threads": threads,
-    }  # fmt: skip
-    reference = [_plain(x) for x in PEERS["eager"](work)()]
-    ready: dict[str, Step] = {}
-    firsts: dict[str, float] = {}
+    setting: Setting, peers: Sequence[str], seconds: float,
+    whats: Sequence[str] = MEASURED, say: Say = lambda text: None,
+) -> list[Timing]:  # fmt: skip
+    """Time every peer for about `seconds`, on the setting's cores. `say` is told what is under way."""
+    found = []
+    with pinned(setting.threads):
+        work, rate = Work.of(setting), peak_rate()
+        for what in whats:
+            samples = {GRADIENT: _meta_gradients, OUTER: _outer_steps}[what](work, peers, seconds, say)
+            told = {name: samples[name] for name in peers}
+            rate = max(rate, peak_rate())
+            found += timings(setting, what, work.learner.layout.size, told, work.operations, rate)
+    return found
+
+
+def _meta_gradients(work: Work, peers: Sequence[str], seconds: float, say: Say) -> Mapping[str, Sample | str]:
+    reference = _aligned(work, PEERS["eager"](work).gradient(work.task))
+    found: dict[str, Sample | str] = {}
+    ready, firsts = dict[str, Callable[[], Any]](), dict[str, float]()
     for name in peers:
+        say(f"{name}: first meta-gradient")
         try:
             start = time.perf_counter()
-            step = PEERS[name](work)
-            found = [_plain(x) for x in step()]
+            step = call(name, work)
+            gradients = step()
             firsts[name] = time.perf_counter() - start
-        except ImportError as error:
-            yield Timing(**told, peer=name, note=f"not installed ({error.name})")
+            distance = _distance(_aligned(work, gradients), reference)
+        except Exception as error:  # what a peer cannot do, the others still can
+            found[name] = _why(error)
             continue
-        if (distance := _distance(found, reference)) > AGREE:
-            yield Timing(**told, peer=name, note=f"its gradient is {distance:.1e} off: not timed")
-            continue
-        ready[name] = step
-    times = _rounds(ready, seconds)
-    rate = peak_rate()
-    ours = next((times[name] for name in ("compiled", "eager") if name in times), None)
-    for name, values in times.items():
-        low, median, high = statistics.quantiles(values, n=4)
-        share = work.operations / (median * rate)
-        yield Timing(
-            **told, peer=name, median=1e3 * median, quartiles=(1e3 * low, 1e3 * high),
-            first=firsts[name], rounds=len(values), share_of_peak=share,
-            ratio=None if ours is None else median / statistics.median(ours),
-        )  # fmt: skip
+        if distance <= AGREE:
+            ready[name] = step
+        else:
+            found[name] = f"its gradient is {distance:.1e} off: not timed"
+    say("meta-gradients, in turn")
+    return found | {name: Sample(firsts[name], times) for name, times in _turns(ready, seconds).items()}
 
 
-def _rounds(ready: dict[str, Step], seconds: float) -> dict[str, list[float]]:
-    """Seconds of every call; each peer stops when its time is spent, at the earliest after five calls."""
+def call(name: str, work: Work) -> Callable[[], Gradients]:
+    """The peer's meta-gradient of the work, as a function without arguments."""
+    peer = PEERS[name](work)
+    task = peer.taken(work.task)
+    return lambda: peer.gradient(task)
+
+
+def _turns(ready: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, list[float]]:
+    """Seconds of every call. Each peer has `seconds` in three turns, so that a noisy moment meets all.
+
+    The first call of a turn is not timed: it finds the memory and the caches as another peer left them.
+    """
     times: dict[str, list[float]] = {name: [] for name in ready}
-    for step in ready.values():
-        step()
-    going = set(ready)
-    while going:
-        for name in sorted(going):
-            start = time.perf_counter()
-            ready[name]()
-            times[name].append(time.perf_counter() - start)
-            if len(times[name]) >= 5 and sum(times[name]) >= seconds:
-                going.discard(name)
+    for _ in range(TURNS):
+        for name, step in ready.items():
+            step()
+            begun = time.perf_counter()
+            while True:
+                start = time.perf_counter()
+                step()
+                times[name].append((end := time.perf_counter()) - start)
+                if end - begun >= seconds / TURNS:
+                    break
     return times
+
+
+def _outer_steps(work: Work, peers: Sequence[str], seconds: float, say: Say) -> Mapping[str, Sample | str]:
+    """One peer after another: this engine's outer loop is in charge of its own steps."""
+    reference = outer.clocked("eager", work, 0.0).losses[: outer.LEFT_OUT]
+    found: dict[str, Sample | str] = {}
+    for name in peers:
+        say(f"{name}: outer steps")
+        try:
+            clock = outer.clocked(name, work, seconds)
+        except Exception as error:  # as above
+            found[name] = _why(error)
+            continue
+        distance = _distance([np.array(clock.losses[: outer.LEFT_OUT])], [np.array(reference)])
+        off = f"its losses are {distance:.1e} off: not timed"
+        found[name] = Sample(clock.first, clock.times) if distance <= AGREE else off
+    return found
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ImportError):
+        return f"not installed ({error.name})"
+    line = next(iter(str(error).strip().splitlines()), "")
+    return f"failed ({type(error).__name__}: {line[:80]})"
+
+
+def _aligned(work: Work, gradients: Gradients) -> list[Any]:
+    """The loss, the gradient for θ⁰ and those for φ, whatever parts they came in."""
+    whole = np.concatenate([np.ravel(_plain(x)) for x in gradients])
+    sizes = [1, *(x.numel() for x in (work.theta, *work.phi))]
+    if whole.size != sum(sizes):
+        raise ValueError(f"{whole.size} numbers, expected {sum(sizes)}")
+    return np.split(whole, np.cumsum(sizes)[:-1])
 
 
 def _plain(x: Any) -> Any:
     return x.detach().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
 
 
-def _distance(ours: Sequence[Any], theirs: Sequence[Any]) -> float:
-    """The largest difference, as a part of the largest element of its tensor."""
+def _distance(theirs: Sequence[Any], ours: Sequence[Any]) -> float:
+    """The largest difference, as a part of the largest element of its array; NaN counts as infinite."""
     parts = [
         float(np.abs(a - b).max() / (1e-6 + np.abs(b).max()))
-        for a, b in zip(ours, theirs, strict=True)
+        for a, b in zip(theirs, ours, strict=True)
         if b.size
     ]
-    return max(parts)
+    return max(float("inf") if np.isnan(part) else part for part in parts)

@@ -1,4 +1,7 @@
-"""Who is timed: each peer makes a function without arguments that returns the meta-gradient of the work."""
+"""Who is timed: each peer computes the meta-gradient of the work as its own documentation would.
+
+A peer that stands on another package imports it when it is made, and raises ImportError where it is missing.
+"""
 
 from __future__ import annotations
 
@@ -9,33 +12,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalearn_benchmarks.speed.work import RULES, Gradients, Work, task_loss
-from metalearn_core import CompiledMetaGradient, meta_gradient
+from metalearn_benchmarks.speed.jax_peer import jax_jit
+from metalearn_benchmarks.speed.peer import Peer
+from metalearn_benchmarks.speed.work import INNER_LR, RULES, Gradients, Work, squared_error, task_loss
+from metalearn_core import CompiledMetaGradient, Task, meta_gradient
 
-Step = Callable[[], Gradients]
 
-
-def eager(work: Work) -> Step:
+def eager(work: Work) -> Peer:
     """Our engine, eager."""
+    steps, order = work.setting.steps, work.setting.order
 
-    def step() -> Gradients:
-        loss, grad, phi = meta_gradient(
-            work.rule, work.learner, work.theta, work.task, steps=work.steps, order=work.order
-        )
+    def gradient(task: Task) -> Gradients:
+        loss, grad, phi = meta_gradient(work.rule, work.learner, work.theta, task, steps=steps, order=order)
         return [loss, grad, *phi.values()]
 
-    return step
+    return Peer([work.theta, *work.rule.parameters()], gradient)
 
 
-def compiled(work: Work) -> Step:
+def compiled(work: Work) -> Peer:
     """Our engine, compiled."""
-    program = CompiledMetaGradient(work.rule, work.learner, steps=work.steps, order=work.order)
+    setting = work.setting
+    program = CompiledMetaGradient(work.rule, work.learner, steps=setting.steps, order=setting.order)
 
-    def step() -> Gradients:
-        loss, grad, phi = program(work.theta, work.task)
+    def gradient(task: Task) -> Gradients:
+        loss, grad, phi = program(work.theta, task)
         return [loss, grad, *phi.values()]
 
-    return step
+    return Peer([work.theta, *work.rule.parameters()], gradient)
 
 
 class _Torch:
@@ -65,47 +68,93 @@ class _Torch:
         return torch.zeros(shape)
 
 
-def torch_func(work: Work) -> Step:
-    """`torch.func`: grad of vmap of grad."""
-    one, phi, tensors = task_loss(_Torch, work), work.phi, work.task.tensors
-    every = torch.func.vmap(one, in_dims=(None, None, 0, 0, 0, 0))
-    both = torch.func.grad_and_value(lambda theta, phi: every(theta, phi, *tensors).mean(), argnums=(0, 1))
+def _own_copies(work: Work) -> list[Tensor]:
+    """θ⁰ and φ, as tensors that an optimiser may change in place."""
+    return [x.clone().requires_grad_() for x in (work.theta, *work.phi)]
 
-    def step() -> Gradients:
-        (grad, phi_grads), loss = both(work.theta, phi)
+
+def _over_tasks(work: Work, one: Callable[..., Tensor]) -> Peer:
+    """`torch.func`'s grad of vmap of the loss of one task."""
+    parameters = _own_copies(work)
+    every = torch.func.vmap(one, in_dims=(None, None, 0, 0, 0, 0))
+    both = torch.func.grad_and_value(lambda theta, phi, *t: every(theta, phi, *t).mean(), argnums=(0, 1))
+
+    def gradient(task: Task) -> Gradients:
+        theta, *phi = (x.detach() for x in parameters)
+        (grad, phi_grads), loss = both(theta, phi, *task.tensors)
         return [loss, grad, *phi_grads]
 
-    return step
+    return Peer(parameters, gradient)
 
 
-def higher_loop(work: Work) -> Step:
+def torch_func(work: Work) -> Peer:
+    """`torch.func`: grad of vmap of grad."""
+    return _over_tasks(work, task_loss(_Torch, work))
+
+
+def torchopt_functional(work: Work) -> Peer:
+    """TorchOpt's functional optimisers under vmap; a learned rule is a gradient transformation of our own."""
+    import torchopt
+
+    setting, form = work.setting, torchopt.base.GradientTransformation
+
+    def support_loss(theta: Tensor, inputs: Tensor, targets: Tensor) -> Any:
+        return squared_error(_Torch, setting.width, theta, inputs, targets)
+
+    def query_loss(theta: Tensor, phi: Any, si: Tensor, st: Tensor, qi: Tensor, qt: Tensor) -> Any:
+        optimizer = torchopt.sgd(INNER_LR) if setting.rule == "maml" else _transformation(form, work, phi)
+        state = optimizer.init(theta)
+        for _ in range(setting.steps):
+            grad, loss = torch.func.grad_and_value(support_loss)(theta, si, st)
+            if setting.order == "first":
+                grad, loss = grad.detach(), loss.detach()
+            if setting.rule != "maml":
+                state = (loss, state[1])
+            updates, state = optimizer.update(grad, state, params=theta, inplace=False)
+            theta = torchopt.apply_updates(theta, updates, inplace=False)
+        return support_loss(theta, qi, qt)
+
+    return _over_tasks(work, query_loss)
+
+
+def _transformation(form: Any, work: Work, phi: Any) -> Any:
+    """The work's rule in TorchOpt's form; its state is (the loss, the rule's own)."""
+    update, start = RULES[work.setting.rule]
+
+    def change(grad: Tensor, state: Any, *, params: Any = None, inplace: bool = False) -> Any:
+        theta, memory = update(_Torch, phi, params, grad, *state)
+        return theta - params, (state[0], memory)
+
+    return form(lambda theta: (None, start(_Torch, theta)), change)
+
+
+def higher_loop(work: Work) -> Peer:
     """`higher` as its documentation has it: a loop over tasks, the module patched for each."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import higher
-    module, memory = work.learner.module_at(work.theta), dict[str, Any]()
-    phi = [p.clone().requires_grad_() for p in work.phi]
+    setting, module, memory = work.setting, work.learner.module_at(work.theta), dict[str, Any]()
+    phi = _own_copies(work)[1:]
     optimizer = _flat_optimizer(higher, work, phi, memory)(module.parameters())
-    first = work.order == "first"
+    first = setting.order == "first"
 
-    def query_loss(i: int) -> Tensor:
-        support, query = work.task[i].support, work.task[i].query
+    def query_loss(task: Task) -> Tensor:
+        support, query = task.support, task.query
         with higher.innerloop_ctx(module, optimizer, copy_initial_weights=False) as (model, inner):
-            memory["state"] = RULES[work.name][1](_Torch, work.theta)
-            for _ in range(work.steps):
+            memory["state"] = RULES[setting.rule][1](_Torch, work.theta)
+            for _ in range(setting.steps):
                 loss = torch.nn.functional.mse_loss(model(support.inputs), support.targets)
                 memory["loss"] = loss.detach() if first else loss
                 inner.step(loss, grad_callback=_held if first else None)
             return torch.nn.functional.mse_loss(model(query.inputs), query.targets)
 
-    def step() -> Gradients:
-        loss = torch.stack([query_loss(i) for i in range(len(work.task))]).mean()
-        found = torch.autograd.grad(loss, [*module.parameters(), *phi])
-        count = len(found) - len(phi)
-        theta = torch.cat([g.reshape(-1) for g in found[:count]])
-        return [loss.detach(), theta, *found[count:]]
+    parameters = [*module.parameters(), *phi]
 
-    return step
+    def gradient(tasks: Task) -> Gradients:
+        loss = torch.stack([query_loss(tasks[i]) for i in range(len(tasks))]).mean()
+        return [loss.detach(), *torch.autograd.grad(loss, parameters, materialize_grads=True)]
+
+    return Peer(parameters, gradient)
 
 
 def _held(grads: list[Tensor]) -> list[Tensor]:
@@ -126,7 +175,7 @@ def _flat_optimizer(higher: Any, work: Work, phi: list[Tensor], memory: dict[str
             theta, grad = (
                 torch.cat([x.reshape(-1) for x in xs]) for xs in (group["params"], grouped_grads[0])
             )
-            update = RULES[work.name][0]
+            update = RULES[work.setting.rule][0]
             theta, memory["state"] = update(_Torch, phi, theta, grad, memory["loss"], memory["state"])
             parts = torch.split(theta, [shape.numel() for shape in shapes])
             group["params"] = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
@@ -135,41 +184,12 @@ def _flat_optimizer(higher: Any, work: Work, phi: list[Tensor], memory: dict[str
     return Flat
 
 
-def jax_jit(work: Work) -> Step:
-    """JAX: jit of value_and_grad of vmap."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    class Jax:
-        relu, sigmoid, tanh = jax.nn.relu, jax.nn.sigmoid, jnp.tanh
-        stack, concatenate, zeros = jnp.stack, jnp.concatenate, jnp.zeros
-        value_and_grad, stop_gradient = jax.value_and_grad, jax.lax.stop_gradient
-
-        @staticmethod
-        def split(x: Any, parts: int) -> Any:
-            return jnp.split(x, parts, -1)
-
-    def array(x: Tensor) -> Any:
-        return jnp.asarray(np.asarray(x))
-
-    theta, phi = array(work.theta), [array(p) for p in work.phi]
-    tensors = [array(x) for x in work.task.tensors]
-    every = jax.vmap(task_loss(Jax, work), in_axes=(None, None, 0, 0, 0, 0))
-    both = jax.jit(jax.value_and_grad(lambda theta, phi, *t: every(theta, phi, *t).mean(), argnums=(0, 1)))
-
-    def step() -> Gradients:
-        loss, (grad, phi_grads) = both(theta, phi, *tensors)
-        return [x.block_until_ready() for x in (loss, grad, *phi_grads)]
-
-    return step
-
-
-PEERS: dict[str, Callable[[Work], Step]] = {
+PEERS: dict[str, Callable[[Work], Peer]] = {
     "higher loop": higher_loop,
     "torch.func": torch_func,
+    "TorchOpt": torchopt_functional,
     "eager": eager,
     "compiled": compiled,
     "jax": jax_jit,
 }
-"""By the name they have in the table; one whose package is not installed is left out."""
+"""By the name they have in the table."""

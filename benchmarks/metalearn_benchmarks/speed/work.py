@@ -14,41 +14,49 @@ import attrs
 import torch
 from torch import Tensor
 
-from metalearn_core import BaseLearner, Order, Task, UpdateRule, base_learners, make_rule, task_families
+from metalearn_benchmarks.speed.settings import Setting
+from metalearn_core import (
+    BaseLearner,
+    Task,
+    TaskFamily,
+    TaskStream,
+    UpdateRule,
+    base_learners,
+    make_rule,
+    task_families,
+)
 
-INNER_LR = 0.01
+INNER_LR, OUTER_LR = 0.01, 0.001
+SUPPORT, QUERY = 5, 50
 OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "maml": ("gradient-descent", {"inner_lr": INNER_LR}),
     "turtle": ("feed-forward", {}),
     "lstm": ("lstm", {"hidden": 20}),
 }
-WIDTHS = (1, 40, 40, 1)
 
 
 @attrs.frozen(eq=False)
 class Work:
-    """One setting: a rule, tasks, T and the order, with everything drawn."""
+    """One setting, with everything drawn. `task`: the first meta-batch of the training tasks."""
 
-    name: str
+    setting: Setting
     rule: UpdateRule
     learner: BaseLearner
+    family: TaskFamily
     theta: Tensor
     task: Task
-    steps: int
-    order: Order
 
     @classmethod
-    def of(cls, name: str, tasks: int, steps: int, order: Order) -> Work:
-        """Sine regression, support 5, query 50, a network 1-40-40-1, in float32."""
-        generator = torch.Generator().manual_seed(0)
-        learner = base_learners()["mlp"](inputs=WIDTHS[0], hidden=list(WIDTHS[1:-1]), outputs=WIDTHS[-1])
-        family = task_families()["sine"](support=5, query=50)
-        rule, options = OPTIONS[name]
+    def of(cls, setting: Setting) -> Work:
+        """Sine regression, support 5, query 50, a network with two hidden layers, in float32."""
+        learner = base_learners()["mlp"](inputs=1, hidden=[setting.width] * 2, outputs=1)
+        family = task_families()["sine"](support=SUPPORT, query=QUERY)
+        rule, options = OPTIONS[setting.rule]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             made = make_rule(rule, learner.layout, **options)
-        theta = learner.initial(generator)
-        return cls(name, made, learner, theta, family.sample("train", tasks, generator), steps, order)
+        theta = learner.initial(weights())
+        return cls(setting, made, learner, family, theta, stream(family, learner).take(0, setting.tasks))
 
     @property
     def phi(self) -> list[Tensor]:
@@ -58,29 +66,39 @@ class Work:
     @property
     def operations(self) -> float:
         """Useful ones: networks forward and, for two gradients, backward; each once for each step."""
-        n, tasks = self.learner.layout.size, len(self.task)
-        passes = 2 if self.order == "second" else 1
-        learner = 6 * n * (5 * self.steps * passes + 50)
+        n, steps = self.learner.layout.size, self.setting.steps
+        passes = 2 if self.setting.order == "second" else 1
+        learner = 6 * n * (SUPPORT * steps * passes + QUERY)
         matrices = sum(p.numel() for p in self.phi if p.ndim == 2)
-        return float(tasks * (learner + 6 * matrices * n * self.steps))
+        return float(self.setting.tasks * (learner + 6 * matrices * n * steps))
+
+
+def weights() -> torch.Generator:
+    """What θ⁰ is drawn from."""
+    return torch.Generator().manual_seed(0)
+
+
+def stream(family: TaskFamily, learner: BaseLearner) -> TaskStream:
+    """The training tasks, those that `meta_train` has."""
+    return TaskStream(family, "train", 0, learner.device, learner.dtype)
 
 
 Gradients = Sequence[Any]
-"""The loss, its gradient for θ⁰, then for every φ."""
+"""The loss, its gradient for θ⁰, whole or in parts, then for every φ."""
 
 
 def task_loss(lib: Any, work: Work) -> Callable[..., Any]:
     """`f(theta, phi, support inputs, targets, query inputs, targets)`: the query loss of one task."""
-    update, start = RULES[work.name]
+    setting, (update, start) = work.setting, RULES[work.setting.rule]
 
     def support_loss(theta: Any, inputs: Any, targets: Any) -> Any:
-        return ((_network(lib, theta, inputs) - targets) ** 2).mean()
+        return squared_error(lib, setting.width, theta, inputs, targets)
 
     def loss(theta: Any, phi: Any, si: Any, st: Any, qi: Any, qt: Any) -> Any:
         state = start(lib, theta)
-        for _ in range(work.steps):
+        for _ in range(setting.steps):
             value, grad = lib.value_and_grad(support_loss)(theta, si, st)
-            if work.order == "first":
+            if setting.order == "first":
                 value, grad = lib.stop_gradient(value), lib.stop_gradient(grad)
             theta, state = update(lib, phi, theta, grad, value, state)
         return support_loss(theta, qi, qt)
@@ -88,15 +106,16 @@ def task_loss(lib: Any, work: Work) -> Callable[..., Any]:
     return loss
 
 
-def _network(lib: Any, theta: Any, x: Any) -> Any:
-    at = 0
-    for index, (before, after) in enumerate(pairwise(WIDTHS)):
+def squared_error(lib: Any, width: int, theta: Any, x: Any, targets: Any) -> Any:
+    """The base-learner's loss of θ, `[n]`: a ReLU network's mean squared error."""
+    at, widths = 0, (1, width, width, 1)
+    for index, (before, after) in enumerate(pairwise(widths)):
         weight = theta[at : at + before * after].reshape(after, before)
         bias = theta[at + before * after : at + before * after + after]
         at += before * after + after
         x = x @ weight.T + bias
-        x = lib.relu(x) if index < len(WIDTHS) - 2 else x
-    return x
+        x = lib.relu(x) if index < len(widths) - 2 else x
+    return ((x - targets) ** 2).mean()
 
 
 def _descend(lib: Any, phi: Any, theta: Any, grad: Any, loss: Any, state: Any) -> Any:

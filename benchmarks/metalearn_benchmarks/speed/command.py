@@ -1,0 +1,80 @@
+"""What `metalearn speed` was asked for, and its timings, one setting after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import attrs
+
+from metalearn_benchmarks.speed import fresh, settings
+from metalearn_benchmarks.speed.measure import Say, measure
+from metalearn_benchmarks.speed.peers import PEERS
+from metalearn_benchmarks.speed.settings import Grid, Setting
+from metalearn_benchmarks.speed.timing import EXTRAS, Timing
+from metalearn_core.errors import UsageError, unknown
+
+ENDINGS = ("png", "pdf", "svg")
+
+
+@attrs.frozen(kw_only=True)
+class Asked:
+    """Who is timed in which settings, and what else is measured."""
+
+    settings: Sequence[Setting]
+    peers: Sequence[str]
+    whats: Sequence[str]
+    seconds: float
+    memory: bool
+    compile_times: bool
+
+    def __attrs_post_init__(self) -> None:
+        for peer in self.peers:
+            if peer not in PEERS:
+                raise unknown("peer", peer, PEERS)
+
+    @property
+    def extras(self) -> list[str]:
+        """The further columns of the table."""
+        chosen = {
+            "call_memory": self.memory, "process_memory": self.memory,
+            "cold": self.compile_times, "warm": self.compile_times,
+        }  # fmt: skip
+        return [name for name in EXTRAS if chosen[name]]
+
+    def timings(self, setting: Setting, say: Say) -> Iterator[Timing]:
+        """Of one setting. `say` is told what is under way."""
+
+        def tell(text: str) -> None:
+            say(f"{setting}: {text}")
+
+        for timing in measure(setting, self.peers, self.seconds, self.whats, tell):
+            found = timing
+            if timing.what == settings.GRADIENT and timing.median is not None:
+                tell(f"{timing.peer}: fresh processes")
+                found = fresh.with_memory(found) if self.memory else found
+                found = fresh.with_starts(found) if self.compile_times else found
+            yield found
+
+
+def asked(
+    given: Grid, figure: Path | None,
+    *, peers: Sequence[str], whats: Sequence[str], whole: bool,
+    seconds: float, memory: bool, compile_times: bool,
+) -> Asked:  # fmt: skip
+    """From the options. `given`: axes of the grid. Raises UsageError for what does not fit together."""
+    if figure is None:
+        chosen = settings.grid(given, whole)
+        peers, whats = peers or tuple(PEERS), whats or settings.MEASURED
+    else:
+        if figure.suffix.removeprefix(".") not in ENDINGS:
+            raise UsageError(f"--figure {figure}: its name must end in one of {', '.join(ENDINGS)}")
+        if whole or settings.OUTER in whats:
+            raise UsageError(
+                "--figure shows meta-gradients, in settings of its own; leave --whole and --what out"
+            )
+        chosen = settings.lines(given)
+        peers, whats = peers or ("compiled",), (settings.GRADIENT,)
+    return Asked(
+        settings=chosen, peers=peers, whats=whats, seconds=seconds, memory=memory, compile_times=compile_times
+    )

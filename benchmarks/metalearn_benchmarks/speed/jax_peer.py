@@ -1,0 +1,96 @@
+"""JAX as a peer: jit of value_and_grad of vmap, and the outer step with Adam in the same program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from metalearn_benchmarks.speed.peer import Peer
+from metalearn_benchmarks.speed.work import OUTER_LR, Gradients, Work, task_loss
+from metalearn_core import Task
+
+BETAS, EPSILON = (0.9, 0.999), 1e-8
+
+
+def jax_jit(work: Work) -> Peer:
+    """JAX: jit of value_and_grad of vmap. Raises ImportError."""
+    import jax
+
+    parameters, both = _parameters(work), jax.jit(_value_and_grad(work))
+
+    def gradient(tensors: Any) -> Gradients:
+        loss, grads = both(parameters, tensors)
+        return [x.block_until_ready() for x in (loss, *grads)]
+
+    return Peer(parameters, gradient, _taken)
+
+
+def jax_outer_step(work: Work) -> Callable[[Task], float]:
+    """From a meta-batch to its loss: one program, whose state is donated to it. Raises ImportError."""
+    import jax
+
+    both, (first, second) = _value_and_grad(work), BETAS
+
+    def step(state: Any, tensors: Any) -> Any:
+        count, parameters, means, squares = state
+        loss, grads = both(parameters, tensors)
+        count = count + 1
+        means = [first * m + (1 - first) * g for m, g in zip(means, grads, strict=True)]
+        squares = [second * s + (1 - second) * g * g for s, g in zip(squares, grads, strict=True)]
+        parameters = [
+            p - OUTER_LR * m / (1 - first**count) / ((s / (1 - second**count)) ** 0.5 + EPSILON)
+            for p, m, s in zip(parameters, means, squares, strict=True)
+        ]
+        return loss, (count, parameters, means, squares)
+
+    program = jax.jit(step, donate_argnums=0)
+    parameters = _parameters(work)
+    state = (jax.numpy.zeros(()), parameters, *([0 * p for p in parameters] for _ in range(2)))
+
+    def outer(task: Task) -> float:
+        nonlocal state
+        loss, state = program(state, _taken(task))
+        return float(loss)
+
+    return outer
+
+
+def _parameters(work: Work) -> list[Any]:
+    return [_array(x) for x in (work.theta, *work.phi)]
+
+
+def _taken(task: Task) -> list[Any]:
+    return [_array(x) for x in task.tensors]
+
+
+def _array(x: Tensor) -> Any:
+    import jax.numpy as jnp
+
+    return jnp.asarray(np.asarray(x))
+
+
+def _value_and_grad(work: Work) -> Callable[..., Any]:
+    """From `[θ, *φ]` and a meta-batch's tensors to the mean query loss and its gradients."""
+    import jax
+    import jax.numpy as jnp
+
+    class Jax:
+        relu, sigmoid, tanh = jax.nn.relu, jax.nn.sigmoid, jnp.tanh
+        stack, concatenate, zeros = jnp.stack, jnp.concatenate, jnp.zeros
+        value_and_grad, stop_gradient = jax.value_and_grad, jax.lax.stop_gradient
+
+        @staticmethod
+        def split(x: Any, parts: int) -> Any:
+            return jnp.split(x, parts, -1)
+
+    every = jax.vmap(task_loss(Jax, work), in_axes=(None, None, 0, 0, 0, 0))
+
+    def mean_loss(parameters: Any, tensors: Any) -> Any:
+        theta, *phi = parameters
+        return every(theta, phi, *tensors).mean()
+
+    function: Callable[..., Any] = jax.value_and_grad(mean_loss)
+    return function

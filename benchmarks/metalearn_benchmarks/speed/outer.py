@@ -1,0 +1,124 @@
+"""Whole outer steps as a user runs them: sampling, the meta-gradient, and a step of Adam."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import count, pairwise
+
+import attrs
+import torch
+
+from metalearn_benchmarks.speed.jax_peer import jax_outer_step
+from metalearn_benchmarks.speed.peer import Peer
+from metalearn_benchmarks.speed.peers import PEERS
+from metalearn_benchmarks.speed.work import OUTER_LR, Work, stream, weights
+from metalearn_core import Event, Settings, meta_train
+
+LEFT_OUT = 3
+"""Outer steps at the start that are not timed: they compile, and their losses are compared."""
+ENDLESS = 10**9
+
+
+class Enough(KeyboardInterrupt):
+    """Stops `meta_train`, as an observer may."""
+
+
+@attrs.define
+class Clock:
+    """Told the loss after every outer step; raises Enough when `seconds` of them, at least 3, are timed."""
+
+    seconds: float
+    started: float = attrs.field(factory=time.perf_counter)
+    ends: list[float] = attrs.field(factory=list)
+    losses: list[float] = attrs.field(factory=list)
+
+    def __call__(self, loss: float) -> None:
+        """One more step is done."""
+        self.ends.append(time.perf_counter())
+        self.losses.append(loss)
+        if len(self.ends) >= LEFT_OUT + 3 and self.ends[-1] - self.ends[LEFT_OUT - 1] >= self.seconds:
+            raise Enough
+
+    @property
+    def first(self) -> float:
+        """Seconds until the first step was done."""
+        return self.ends[0] - self.started
+
+    @property
+    def times(self) -> list[float]:
+        """Seconds of every step that counts."""
+        kept = self.ends[LEFT_OUT - 1 :]
+        return [after - before for before, after in pairwise(kept)]
+
+
+Tell = Callable[[float], None]
+Run = Callable[[Work, Tell], None]
+"""Takes outer steps for ever, and tells the loss after each."""
+
+
+def _meta_train(engine: str) -> Run:
+    """Our engine, through its public loop, whatever that does."""
+
+    def run(work: Work, tell: Tell) -> None:
+        setting = work.setting
+        settings = Settings(
+            tasks=ENDLESS, meta_batch=setting.tasks, steps=setting.steps, order=setting.order,
+            outer_lr=OUTER_LR, validation_interval=ENDLESS, validation_tasks=1,
+            engine="compiled" if engine == "compiled" else "eager",
+        )  # fmt: skip
+
+        def observer(event: Event) -> None:
+            if event.kind == "step":
+                tell(float(event.values["loss"]))
+            elif event.kind == "engine" and event.values["engine"] != engine:
+                raise _Refused(str(event.values["note"]))
+
+        meta_train(work.rule, work.learner, work.family, settings, generator=weights(), observers=[observer])
+
+    return run
+
+
+class _Refused(Enough):
+    """Says why; a plain exception would be taken for an observer's own failure."""
+
+
+def _torch_adam(make: Callable[[Work], Peer]) -> Run:
+    def run(work: Work, tell: Tell) -> None:
+        peer, tasks = make(work), stream(work.family, work.learner)
+        adam = torch.optim.Adam(peer.parameters, lr=OUTER_LR)
+        for position in count(0, work.setting.tasks):
+            loss, *grads = peer.gradient(tasks.take(position, work.setting.tasks))
+            for parameter, grad in zip(peer.parameters, grads, strict=True):
+                parameter.grad = grad
+            adam.step()
+            tell(float(loss))
+
+    return run
+
+
+def _jax(work: Work, tell: Tell) -> None:
+    step, tasks = jax_outer_step(work), stream(work.family, work.learner)
+    for position in count(0, work.setting.tasks):
+        tell(step(tasks.take(position, work.setting.tasks)))
+
+
+RUNS: dict[str, Run] = {
+    **{name: _torch_adam(PEERS[name]) for name in ("higher loop", "torch.func", "TorchOpt")},
+    "eager": _meta_train("eager"),
+    "compiled": _meta_train("compiled"),
+    "jax": _jax,
+}
+"""By the peers' names."""
+
+
+def clocked(name: str, work: Work, seconds: float) -> Clock:
+    """A peer's outer steps. Raises whatever the peer does, and RuntimeError if it ran in another way."""
+    clock = Clock(seconds)
+    try:
+        RUNS[name](work, clock)
+    except _Refused as refusal:
+        raise RuntimeError(str(refusal)) from None
+    except Enough:
+        return clock
+    raise RuntimeError(f"it stopped after {len(clock.ends)} outer steps")

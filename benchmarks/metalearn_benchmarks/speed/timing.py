@@ -1,0 +1,113 @@
+"""What is known of one peer on one setting, as data and as a row of a table. Imports no torch."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from metalearn_benchmarks.speed.settings import GRADIENT, Setting
+
+
+@attrs.frozen
+class Sample:
+    """Seconds of the first call, compiling included, and of each later one: at least 2."""
+
+    first: float
+    times: Sequence[float]
+
+
+@attrs.frozen(kw_only=True)
+class Timing:
+    """One peer on one setting: milliseconds, or in `note` why there are none.
+
+    Args:
+        what: a meta-gradient, or a whole outer step.
+        n: parameters of the base-learner.
+        median, quartiles: milliseconds.
+        first: seconds of the first call, compiling included.
+        rounds: how often it was timed.
+        share_of_peak: useful operations a second, as a part of those of a large matrix product in the
+            same run.
+        ratio: its median as a multiple of this engine's, compiled where that was timed.
+        cold, warm: seconds from the start of a fresh process until its first meta-gradient, with empty
+            caches of compiled code, and with what that left in them.
+        call_memory, process_memory: MB of resident memory, both at their peak: what a call takes beyond
+            what is held between calls, and all that a fresh process has had, compiling included.
+    """
+
+    setting: Setting
+    what: str
+    n: int
+    peer: str
+    median: float | None = None
+    quartiles: tuple[float, float] | None = None
+    first: float | None = None
+    rounds: int = 0
+    share_of_peak: float | None = None
+    ratio: float | None = None
+    cold: float | None = None
+    warm: float | None = None
+    call_memory: float | None = None
+    process_memory: float | None = None
+    note: str = ""
+
+    def as_data(self) -> dict[str, Any]:
+        """Flat, with the numbers as they are."""
+        found = attrs.asdict(self)
+        return {**found.pop("setting"), **found}
+
+
+def timings(
+    setting: Setting, what: str, n: int, samples: Mapping[str, Sample | str], operations: float, rate: float
+) -> list[Timing]:
+    """One for each peer, whose sample is a text where there is none: why."""
+    medians = {name: statistics.median(s.times) for name, s in samples.items() if isinstance(s, Sample)}
+    ours = next((medians[name] for name in ("compiled", "eager") if name in medians), None)
+    found = []
+    for name, sample in samples.items():
+        timing = Timing(setting=setting, what=what, n=n, peer=name)
+        if isinstance(sample, str):
+            found.append(attrs.evolve(timing, note=sample))
+            continue
+        low, median, high = statistics.quantiles(sample.times, n=4, method="inclusive")
+        timing = attrs.evolve(timing, median=1e3 * median, quartiles=(1e3 * low, 1e3 * high))
+        share, ratio = operations / (median * rate), None if ours is None else median / ours
+        rounds = len(sample.times)
+        found.append(
+            attrs.evolve(timing, first=sample.first, rounds=rounds, share_of_peak=share, ratio=ratio)
+        )
+    return found
+
+
+def row(timing: Timing, extras: Sequence[str] = ()) -> dict[str, str]:
+    """A line of the table, and of EXTRAS those columns that are named."""
+    low, high = timing.quartiles or (None, None)
+    shown = {
+        "what": timing.what,
+        "peer": timing.peer,
+        "ms, median": f"{_shown(timing.median, '{:.3g}')} {timing.note}".strip(),
+        "quartiles": f"{_shown(low, '{:.3g}')} to {_shown(high, '{:.3g}')}" if timing.quartiles else "",
+        "times ours": _shown(timing.ratio, "{:.2f}"),
+        "first call, s": _shown(timing.first, "{:.1f}"),
+        "of peak": _shown(timing.share_of_peak, "{:.1%}"),
+    }
+    for name in extras:
+        label, form = EXTRAS[name]
+        shown[label] = _shown(getattr(timing, name) if timing.what == GRADIENT else None, form)
+    return shown
+
+
+EXTRAS = {
+    "call_memory": ("a call, MB", "{:.1f}"),
+    "process_memory": ("process, MB", "{:.0f}"),
+    "cold": ("cold start, s", "{:.1f}"),
+    "warm": ("warm start, s", "{:.1f}"),
+}
+"""Columns for what is measured only when asked for: field to label and form."""
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)
