@@ -157,10 +157,19 @@ def _unroll(
     steps: int, order: Order, clip: Clipping | None, track: bool, phi: Mapping[str, Tensor] | None = None,
 ) -> Iterator[tuple[Tensor, State]]:  # fmt: skip
     """The loop itself, on stacks: θ `[tasks, n]`, each task its own gradient; or `[seeds, tasks, n]`."""
-    constant = order == "first" or not track
-    inner = InnerOptimizer(track=track)
-    seeds = functools.partial(_over_seeds, rule, phi)
-    loss_of = seeds(functools.partial(per_task, learner.loss, batch=support))
+    state = start_state(rule, theta, track=track, phi=phi)
+    yield (theta if track else theta.detach()), state
+    for step in range(steps):
+        theta, state = inner_step(
+            rule, learner, theta, state, support, step, order=order, clip=clip, track=track, phi=phi
+        )
+        yield (theta if track else theta.detach()), state
+
+
+def start_state(
+    rule: UpdateRule, theta: Tensor, *, track: bool, phi: Mapping[str, Tensor] | None = None
+) -> State:
+    """The rule's state at t = 0 on a stack, as in `inner_step`."""
 
     def start(theta: Tensor) -> State:
         state = rule.init_state(theta)
@@ -168,20 +177,29 @@ def _unroll(
         return state
 
     with torch.set_grad_enabled(track):
-        state = seeds(start if rule.elementwise else vmap(start))(theta)
-    yield (theta if track else theta.detach()), state
-    for step in range(steps):
-        with torch.enable_grad():
-            theta = theta if theta.requires_grad else theta.detach().requires_grad_()
-            losses = loss_of(theta)
-            # no two tasks share a row of θ, so the gradient of the sum is each task's own
-            total = losses.sum() + 0 * theta.sum()
-        seen = losses.detach() if constant else losses
-        update = functools.partial(seeds(functools.partial(_update_every_task, rule, step)), seen)
-        transform = functools.partial(_seen_gradient, constant, clip)
-        with torch.set_grad_enabled(track):
-            theta, state = inner.step(total, theta, transform, update, state)
-        yield (theta if track else theta.detach()), state
+        return _over_seeds(rule, phi, start if rule.elementwise else vmap(start))(theta)
+
+
+def inner_step(
+    rule: UpdateRule, learner: BaseLearner, theta: Tensor, state: State, support: Batch, step: int,
+    *, order: Order, clip: Clipping | None, track: bool, phi: Mapping[str, Tensor] | None = None,
+) -> tuple[Tensor, State]:  # fmt: skip
+    """Step t of every task: θ `[tasks, n]`, or with φ of several seeds `[seeds, tasks, n]`.
+
+    `track`: keep the graph; without it this is evaluation.
+    """
+    constant = order == "first" or not track
+    seeds = functools.partial(_over_seeds, rule, phi)
+    with torch.enable_grad():
+        theta = theta if theta.requires_grad else theta.detach().requires_grad_()
+        losses = seeds(functools.partial(per_task, learner.loss, batch=support))(theta)
+        # no two tasks share a row of θ, so the gradient of the sum is each task's own
+        total = losses.sum() + 0 * theta.sum()
+    seen = losses.detach() if constant else losses
+    update = functools.partial(seeds(functools.partial(_update_every_task, rule, step)), seen)
+    transform = functools.partial(_seen_gradient, constant, clip)
+    with torch.set_grad_enabled(track):
+        return InnerOptimizer(track=track).step(total, theta, transform, update, state)
 
 
 def _seen_gradient(constant: bool, clip: Clipping | None, grad: Tensor) -> Tensor:

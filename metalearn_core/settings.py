@@ -38,7 +38,7 @@ class Clipping:
 
 _COUNTS = {
     "tasks": 0, "meta_batch": 1, "steps": 0, "test_steps": 0, "validation_interval": 1, "validation_tasks": 1,
-    "evaluation_batch": 1, "task_seed": 0,
+    "evaluation_batch": 1, "task_seed": 0, "checkpoint_every": 1,
 }  # fmt: skip
 _CHOICES = {
     "order": ORDERS, "outer_loss": ("mean", "sum"), "outer_clip_scope": ("all", "initialisation"),
@@ -66,6 +66,8 @@ class Settings:
         evaluation_batch: tasks that are evaluated together; for speed and memory, not for results.
         checkpoint_seconds: time between checkpoints, where a path for one is given.
         task_seed: which tasks the family gives; the same for every method and seed to be compared.
+        checkpoint_every: the inner loop's θ and state are kept at every so many steps, all else is computed
+            again in the backward pass; None keeps everything up to T = 16, and about 50 steps beyond.
         engine: `"eager"`; `"compiled"`, one program for the whole meta-step; or `"auto"`, which compiles
             long runs. Between engines numbers part as rounding does.
 
@@ -87,13 +89,15 @@ class Settings:
     evaluation_batch: int = 100
     checkpoint_seconds: float = 30.0
     task_seed: int = 0
+    checkpoint_every: int | None = None
     engine: Literal["auto", "eager", "compiled"] = "auto"
 
     def __attrs_post_init__(self) -> None:
         for name, least in _COUNTS.items():
             value = getattr(self, name)
             whole = type(value) is int and value >= least
-            self._require(name, whole or (value is None and name == "test_steps"), f"an integer >= {least}")
+            absent = value is None and name in ("test_steps", "checkpoint_every")
+            self._require(name, whole or absent, f"an integer >= {least}")
         for name, low in (("outer_lr", 1e-30), ("checkpoint_seconds", 0.0)):
             value = getattr(self, name)
             number = type(value) in (int, float) and low <= value < math.inf

@@ -19,7 +19,7 @@ PLUGINS = {path.stem for path in ROOT.glob("plugins/*/metalearn_*.py")}
 CORE_MAY = {"torch", "higher", "pluggy", "attrs", "attr", "metalearn_core", *sys.stdlib_module_names}
 RANKS = (
     {"errors", "kernels/operators", "kernels/products"}, {"kernels/coordinatewise", "task"},
-    {"stream", "learner"}, {"rule", "settings"}, {"_higher"}, {"inner_loop"},
+    {"stream", "learner"}, {"rule", "settings"}, {"_higher"}, {"inner_loop"}, {"kernels/by_steps"},
     {"kernels/programs", "checkpoint"}, {"kernels/outer_step", "trained"}, {"kernels/engine", "evaluation"},
     {"outer_loop"}, {"registry"},
 )  # fmt: skip

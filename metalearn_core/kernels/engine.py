@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from metalearn_core.inner_loop import meta_gradient
+from metalearn_core.kernels.by_steps import BySteps, taken_by_steps
 from metalearn_core.kernels.outer_step import Member, OuterStep, Packed
 from metalearn_core.kernels.programs import CompilationError
 from metalearn_core.learner import BaseLearner
@@ -82,10 +84,15 @@ class Engine:
 
 def eager_step(member: Member, learner: BaseLearner, settings: Settings, task: Task) -> tuple[float, bool]:
     """The loss, and whether everything was finite and the step taken."""
-    loss, grad, phi_grads = meta_gradient(
-        member.rule, learner, member.theta, task,
-        steps=settings.steps, order=settings.order, clip=settings.inner_clip,
-    )  # fmt: skip
+    rule, theta = member.rule, member.theta
+    how: dict[str, Any] = {"steps": settings.steps, "order": settings.order, "clip": settings.inner_clip}
+    if taken_by_steps(settings.steps, settings.checkpoint_every):
+        phi = dict(rule.named_parameters())
+        loss, grad, phi_grads = BySteps(rule, learner, **how, checkpoint_every=settings.checkpoint_every)(
+            theta, phi, task
+        )
+    else:
+        loss, grad, phi_grads = meta_gradient(rule, learner, theta, task, **how)
     grads = [grad, *phi_grads.values()]
     if not all(bool(torch.isfinite(x).all()) for x in (loss, *grads)):
         return float(loss), False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 from metalearn_core.inner_loop import meta_gradient, meta_gradients
-from metalearn_core.kernels.programs import Program, compiled
+from metalearn_core.kernels.by_steps import BySteps, taken_by_steps
+from metalearn_core.kernels.programs import Programs, require_one_step_for_all
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule, parameters_as
 from metalearn_core.settings import Settings
@@ -74,7 +76,8 @@ class OuterStep:
 
     def __init__(self, rule: UpdateRule, learner: BaseLearner, settings: Settings) -> None:
         self._rule, self._learner, self._settings = rule, learner, settings
-        self._programs: dict[object, Program] = {}
+        self._programs = Programs()
+        self._by_steps = taken_by_steps(settings.steps, settings.checkpoint_every)
         named = dict(rule.named_parameters())
         self._shapes = {name: p.shape for name, p in named.items() if p.requires_grad}
         self._constants = [name for name, p in named.items() if not p.requires_grad]
@@ -90,31 +93,43 @@ class OuterStep:
             torch.stack([dict(m.rule.named_parameters())[name].detach() for m in packed.members])
             for name in self._constants
         ]
-        arguments = [
+        state = [
             packed.values, packed.first, packed.second,
-            corrections.to(packed.values), alive.to(packed.values.device), *constants, *task.tensors,
+            corrections.to(packed.values), alive.to(packed.values.device),
         ]  # fmt: skip
-        shapes = tuple((x.shape, x.dtype, x.device) for x in arguments)
+        # where several seeds cannot go together, each by itself comes next, and its errors are told
+        told = len(packed.members) == 1
+        if self._by_steps:
+            require_one_step_for_all(self._rule)
+            found = self._meta_gradients(
+                packed.values, dict(zip(self._constants, constants, strict=True)), task
+            )
+            answers = self._programs("move", self._move, [*state, *found])
+        else:
+            arguments = [*state, *constants, *task.tensors]
+            answers = self._programs("whole", self._whole, arguments, eager_first=told)
+        losses, taken, *now = answers
         with torch.no_grad():
-            if shapes not in self._programs:
-                # where several seeds cannot go together, each by itself comes next, and is asked to
-                single = len(packed.members) == 1
-                self._programs[shapes] = compiled(self._traced, arguments, eager_first=single)
-            losses, taken, *now = self._programs[shapes](*arguments)
             for matrix, new in zip((packed.values, packed.first, packed.second), now, strict=True):
                 matrix.copy_(new)
         packed.steps += taken.to(packed.steps).unsqueeze(1)
         return losses, taken
 
-    def _traced(
+    def _whole(
         self, values: Tensor, first: Tensor, second: Tensor, corrections: Tensor, alive: Tensor, *rest: Tensor
     ) -> list[Tensor]:
+        """Meta-gradients, and the step that they lead to."""
+        constants = dict(zip(self._constants, rest, strict=False))
+        found = self._meta_gradients(values, constants, Task.of(rest[len(constants) :], stacked=True))
+        return self._move(values, first, second, corrections, alive, *found)
+
+    def _move(
+        self, values: Tensor, first: Tensor, second: Tensor, corrections: Tensor, alive: Tensor,
+        losses: Tensor, grad: Tensor,
+    ) -> list[Tensor]:  # fmt: skip
         """θ ← θ − λ m̂/(√v̂ + ε)   (Kingma and Ba, 2015), where everything is finite."""
-        count = len(self._constants)
-        task = Task.of(rest[count:], stacked=True)
-        losses, grad = self._meta_gradients(values, dict(zip(self._constants, rest, strict=False)), task)
         finite = losses.isfinite() & grad.isfinite().all(1) & alive
-        grad = self._clipped(grad * (len(task) if self._settings.outer_loss == "sum" else 1))
+        grad = self._clipped(grad)
         m = torch.lerp(first, grad, 0.1)
         v = 0.999 * second + 0.001 * grad.square()
         moved = values - self._settings.outer_lr / corrections[0] * m / (v.sqrt() / corrections[1] + 1e-8)
@@ -137,16 +152,27 @@ class OuterStep:
         settings: dict[str, Any] = {
             "steps": self._settings.steps, "order": self._settings.order, "clip": self._settings.inner_clip,
         }  # fmt: skip
-        if seeds > 1:
-            losses, grad, grads = meta_gradients(self._rule, self._learner, theta, phi, task, **settings)
+        if self._by_steps:
+            single = {name: value[0] for name, value in phi.items()}
+            every = self._settings.checkpoint_every
+            run = functools.partial(self._programs, eager_first=seeds == 1)
+            step = BySteps(
+                self._rule, self._learner, **settings, seeds=seeds > 1, checkpoint_every=every, run=run
+            )
+            found = step(theta, phi, task) if seeds > 1 else step(theta[0], single, task)
+        elif seeds > 1:
+            found = meta_gradients(self._rule, self._learner, theta, phi, task, **settings)
         else:
             own = {
                 name: value[0].detach().requires_grad_(name in self._shapes) for name, value in phi.items()
             }
             with parameters_as(self._rule, own):
-                losses, grad, grads = meta_gradient(self._rule, self._learner, theta[0], task, **settings)
-        flat = [grads[name].reshape(seeds, -1) for name in self._shapes]
-        return losses.reshape(seeds), torch.cat([grad.reshape(seeds, -1), *flat], 1)
+                found = meta_gradient(self._rule, self._learner, theta[0], task, **settings)
+        losses, of_theta, of_phi = found
+        flat = [of_phi[name].reshape(seeds, -1) for name in self._shapes]
+        grad = torch.cat([of_theta.reshape(seeds, -1), *flat], 1)
+        scale = len(task) if self._settings.outer_loss == "sum" else 1
+        return losses.reshape(seeds), grad * scale
 
     def _clipped(self, grad: Tensor) -> Tensor:
         """The meta-gradients as the settings bound them, each seed's by its own norm."""

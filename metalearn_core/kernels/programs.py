@@ -8,13 +8,14 @@ nothing when it runs. There is one program for each shape; kernels are cached on
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from metalearn_core.inner_loop import meta_gradient
+from metalearn_core.kernels.by_steps import BySteps, Function, taken_by_steps
 from metalearn_core.kernels.coordinatewise import fused_networks
 from metalearn_core.kernels.products import arrange
 from metalearn_core.learner import BaseLearner
@@ -29,31 +30,58 @@ class CompilationError(Exception):
     """A rule or a learner that cannot be traced or compiled; its text says why, in one line."""
 
 
+class Programs:
+    """Functions of tensors, each compiled once for each key and shape of its arguments."""
+
+    def __init__(self) -> None:
+        self._made: dict[object, Program] = {}
+
+    def __call__(
+        self, key: Hashable, function: Function, arguments: Sequence[Tensor], *, eager_first: bool = True
+    ) -> Sequence[Tensor]:
+        """What the function returns. Raises CompilationError, if so when a key or a shape is new."""
+        known = (key, tuple((x.shape, x.dtype, x.device) for x in arguments))
+        with torch.no_grad():
+            if known not in self._made:
+                self._made[known] = compiled(function, arguments, eager_first=eager_first)
+            return self._made[known](*arguments)
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+
 class CompiledMetaGradient:
     """`meta_gradient` of one rule and learner, compiled once for each shape of its arguments.
+
+    Up to 16 inner steps are one program; longer unrolls are one for a step and one for its way back.
 
     Args:
         rule, learner, steps, order, clip: as in `metalearn_core.meta_gradient`. The rule's φ is read at
             every call: a program is about its shape, not its values.
+        checkpoint_every: as in `metalearn_core.Settings`.
     """
 
     def __init__(
         self, rule: UpdateRule, learner: BaseLearner,
         *, steps: int, order: Order = "second", clip: Clipping | None = None,
+        checkpoint_every: int | None = None,
     ) -> None:  # fmt: skip
-        self._rule, self._learner = rule, learner
+        self._rule, self._learner, self._every = rule, learner, checkpoint_every
         self._settings: dict[str, Any] = {"steps": steps, "order": order, "clip": clip}
-        self._programs: dict[object, Program] = {}
+        self._programs = Programs()
 
     def __call__(self, theta: Tensor, task: Task) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Loss `[]`, its gradient for θ⁰ and every φ. Raises CompilationError, if so when a shape is new."""
         phi = {name: parameter.detach() for name, parameter in self._rule.named_parameters()}
+        if taken_by_steps(self._settings["steps"], self._every):
+            require_one_step_for_all(self._rule)
+            by_steps = BySteps(
+                self._rule, self._learner, **self._settings,
+                checkpoint_every=self._every, run=self._programs,
+            )  # fmt: skip
+            return by_steps(theta, phi, task)
         arguments = [theta.detach(), *phi.values(), *task.tensors]
-        shapes = tuple((x.shape, x.dtype, x.device) for x in arguments)
-        if shapes not in self._programs:
-            self._programs[shapes] = compiled(self._traced, arguments)
-        with torch.no_grad():
-            loss, grad, *grads = self._programs[shapes](*arguments)
+        loss, grad, *grads = self._programs("all", self._traced, arguments)
         return loss, grad, dict(zip(phi, grads, strict=True))
 
     def _traced(self, theta: Tensor, *rest: Tensor) -> list[Tensor]:
@@ -69,20 +97,24 @@ class CompiledMetaGradient:
         return [loss, grad, *grads.values()]
 
 
-def traced(function: Callable[..., list[Tensor]], arguments: Sequence[Tensor]) -> torch.fx.GraphModule:
+def require_one_step_for_all(rule: UpdateRule) -> None:
+    """CompilationError for a rule that reads the step, and so would need a program for each."""
+    if rule.uses_step:
+        raise CompilationError("it reads the step, and so many would be a program each")
+
+
+def traced(function: Function, arguments: Sequence[Tensor]) -> torch.fx.GraphModule:
     """What the function does with tensors of these shapes, whatever their values; small networks fused."""
     from torch.fx.experimental.proxy_tensor import make_fx  # it takes time to load
 
     with fused_networks():
-        graph: torch.fx.GraphModule = make_fx(function)(*arguments)
+        graph: torch.fx.GraphModule = make_fx(lambda *tensors: function(*tensors))(*arguments)
     arrange(graph.graph)
     graph.recompile()
     return graph
 
 
-def compiled(
-    function: Callable[..., list[Tensor]], arguments: Sequence[Tensor], *, eager_first: bool = True
-) -> Program:
+def compiled(function: Function, arguments: Sequence[Tensor], *, eager_first: bool = True) -> Program:
     """A program for arguments of these shapes. Raises CompilationError.
 
     `eager_first`: run the function once as it is, so that what is wrong with a rule is said in its own words.

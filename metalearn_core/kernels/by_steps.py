@@ -1,0 +1,203 @@
+"""Long unrolls one inner step at a time: the path is kept, and each step is taken again in the backward pass.
+
+What is alive is then θ and the state at every t, and the graph of one step, however large T is. And where
+programs are compiled, one step and its vector-Jacobian product are, not T of them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+from torch.func import vmap
+from torch.utils import _pytree as pytree
+
+from metalearn_core.inner_loop import inner_step, per_task, start_state
+from metalearn_core.learner import BaseLearner
+from metalearn_core.rule import State, UpdateRule, parameters_as
+from metalearn_core.settings import Clipping, Order
+from metalearn_core.task import Batch, Task
+
+Tensors = Sequence[Tensor]
+Function = Callable[..., list[Tensor]]
+Run = Callable[[Hashable, Function, Tensors], Tensors]
+"""Calls a function of tensors, or a program made of it that is known by its key."""
+
+UNROLLED = 16
+"""Inner steps up to which a meta-gradient is taken of the whole unroll at once."""
+
+
+KEPT = 50
+"""How many steps of a path are kept, about, where nobody says."""
+
+
+def taken_by_steps(steps: int, checkpoint_every: int | None) -> bool:
+    """Whether an unroll is too long to be taken at once, or is asked to be taken otherwise."""
+    return steps > UNROLLED or checkpoint_every is not None
+
+
+def as_it_is(key: Hashable, function: Function, arguments: Tensors) -> Tensors:
+    """Eager code."""
+    return function(*arguments)
+
+
+@attrs.frozen(eq=False)
+class BySteps:
+    """The meta-gradient of a long unroll (Algorithm 9, line 11), by recomputation.
+
+    Args:
+        rule, learner, steps, order, clip: as in `metalearn_core.meta_gradient`.
+        seeds: whether θ⁰ and every φ lead with `[seeds]`.
+        checkpoint_every: of the path, every so many steps are kept, and those between taken once more;
+            None: so that about 50 are kept.
+        run: how its parts are called.
+    """
+
+    rule: UpdateRule
+    learner: BaseLearner
+    steps: int
+    order: Order
+    clip: Clipping | None = None
+    seeds: bool = False
+    checkpoint_every: int | None = None
+    run: Run = as_it_is
+
+    @torch.no_grad()
+    def __call__(
+        self, theta: Tensor, phi: Mapping[str, Tensor], task: Task
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Losses `[]` or `[seeds]`, and the gradients, shaped as θ⁰ and φ."""
+        phi = {name: value.detach() for name, value in phi.items()}
+        values, data = list(phi.values()), task.tensors
+        support, query = data[:2], data[2:]
+        start = theta.detach().unsqueeze(-2).expand(*theta.shape[:-1], len(task), -1).contiguous()
+        every = self.checkpoint_every or max(1, self.steps // KEPT)
+
+        def step(t: int, now: Tensors) -> list[Tensor]:
+            return list(self.run(self._key("step", t), self._step(phi, t), [*now, *values, *support]))
+
+        now = [start, *self.run("start", self._start(phi), [start, *values])]
+        kept = {0: now}
+        for t in range(self.steps):
+            now = step(t, now)
+            if (t + 1) % every == 0:
+                kept[t + 1] = now
+        losses, reached = self.run("query", self._query, [now[0], *query])
+        back = [reached, *map(torch.zeros_like, now[1:]), *map(torch.zeros_like, values)]
+        kept.pop(self.steps, None)
+        for first in reversed(range(0, self.steps, every)):
+            path = [kept.pop(first)]
+            for t in range(first, min(first + every, self.steps) - 1):
+                path.append(step(t, path[-1]))
+            for t in reversed(range(first, first + len(path))):
+                arguments = [*path.pop(), *values, *support, *back]
+                back = list(self.run(self._key("back", t), self._back(phi, t), arguments))
+        grad, *grads = self.run("begin", self._back_to_start(phi), [start, *values, *back])
+        return losses, grad.sum(-2), dict(zip(phi, grads, strict=True))
+
+    def _key(self, what: str, step: int) -> Hashable:
+        return what, step if self.rule.uses_step else None
+
+    def _bound(self, phi: Mapping[str, Tensor]) -> tuple[Any, Mapping[str, Tensor] | None]:
+        """A context in which the rule has this φ, and φ where it has to be handed over."""
+        return (nullcontext(), phi) if self.seeds else (parameters_as(self.rule, phi), None)
+
+    def _start(self, phi: Mapping[str, Tensor]) -> Function:
+        def start(theta: Tensor, *values: Tensor) -> list[Tensor]:
+            context, handed = self._bound(dict(zip(phi, values, strict=True)))
+            with context:
+                return pytree.tree_leaves(start_state(self.rule, theta, track=False, phi=handed))
+
+        return start
+
+    def _state(self, theta: Tensor, values: Mapping[str, Tensor], leaves: Tensors) -> State:
+        """The leaves in the structure of the rule's state."""
+        context, handed = self._bound(values)
+        with context:
+            structure = pytree.tree_structure(start_state(self.rule, theta, track=False, phi=handed))
+        return pytree.tree_unflatten(list(leaves), structure)
+
+    def _step(self, phi: Mapping[str, Tensor], t: int, track: bool = False) -> Function:
+        def step(theta: Tensor, *rest: Tensor) -> list[Tensor]:
+            count = len(rest) - len(phi) - 2
+            values = dict(zip(phi, rest[count:], strict=False))
+            state = self._state(theta.detach(), values, rest[:count])
+            context, handed = self._bound(values)
+            with context:
+                theta, state = inner_step(
+                    self.rule, self.learner, theta, state, Batch(*rest[-2:], stacked=True), t,
+                    order=self.order, clip=self.clip, track=track, phi=handed,
+                )  # fmt: skip
+            return [theta, *pytree.tree_leaves(state)]
+
+        return step
+
+    def _query(self, theta: Tensor, inputs: Tensor, targets: Tensor) -> list[Tensor]:
+        """Mean query losses, and what the sum of them over seeds has for a gradient at θ⁽ᵀ⁾."""
+        losses_of = functools.partial(per_task, self.learner.loss, batch=Batch(inputs, targets, stacked=True))
+        with torch.enable_grad():
+            theta = theta.detach().requires_grad_()
+            losses = (vmap(losses_of) if self.seeds else losses_of)(theta).mean(-1)
+            (grad,) = torch.autograd.grad(losses.sum() + 0 * theta.sum(), theta)
+        return [losses.detach(), grad]
+
+    def _back(self, phi: Mapping[str, Tensor], t: int) -> Function:
+        """The vector-Jacobian product of step t, and φ's gradients so far with its own part added."""
+        step, names = self._step(phi, t, track=True), list(phi)
+
+        def back(*arguments: Tensor) -> list[Tensor]:
+            # θ and state, φ, support, cotangents of θ and state, φ's gradients so far
+            width = (len(arguments) - 2 * len(names) - 2) // 2
+            given, after = arguments[: width + len(names)], arguments[width + len(names) + 2 :]
+            support = arguments[width + len(names) : width + len(names) + 2]
+            with torch.enable_grad():
+                inputs = self._leaves(given, names)
+                found = _pull_back(step(*inputs, *support), inputs, after[:width])
+            sums = [total + own for total, own in zip(after[width:], found[width:], strict=True)]
+            return [*found[:width], *sums]
+
+        return back
+
+    def _back_to_start(self, phi: Mapping[str, Tensor]) -> Function:
+        """θ⁰ and φ through what the state started from."""
+        names = list(phi)
+
+        def back(theta: Tensor, *arguments: Tensor) -> list[Tensor]:
+            values, after = arguments[: len(names)], arguments[len(names) :]
+            width = len(after) - len(names)
+            with torch.enable_grad():
+                inputs = self._leaves((theta, *values), names)
+                context, handed = self._bound(dict(zip(names, inputs[1:], strict=True)))
+                with context:
+                    state = start_state(self.rule, inputs[0], track=True, phi=handed)
+                found = _pull_back(pytree.tree_leaves(state), inputs, after[1:width])
+            sums = [total + own for total, own in zip(after[width:], found[1:], strict=True)]
+            return [after[0] + found[0], *sums]
+
+        return back
+
+    def _leaves(self, given: Tensors, names: Sequence[str]) -> list[Tensor]:
+        """Copies that gradients are taken for, where one is wanted and there is one."""
+        learned = {name: p.requires_grad for name, p in self.rule.named_parameters()}
+        wanted = [True] * (len(given) - len(names)) + [learned[name] for name in names]
+        return [
+            x.detach().requires_grad_(want and x.is_floating_point())
+            for x, want in zip(given, wanted, strict=True)
+        ]
+
+
+def _pull_back(outputs: Tensors, inputs: Tensors, cotangents: Tensors) -> list[Tensor]:
+    """The vector-Jacobian product for every input; zeros where there is none."""
+    reached = [(y, c) for y, c in zip(outputs, cotangents, strict=True) if y.requires_grad]
+    wanted = [x for x in inputs if x.requires_grad]
+    if not reached or not wanted:
+        return [torch.zeros_like(x) for x in inputs]
+    ends, given = zip(*reached, strict=True)
+    found = iter(torch.autograd.grad(ends, wanted, given, allow_unused=True))
+    grads = [next(found) if x.requires_grad else None for x in inputs]
+    return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, grads, strict=True)]
