@@ -150,15 +150,21 @@ def test_the_grids():
 
 
 def drawn(setting):
-    sample = Sample(1.0, [setting.tasks * setting.steps * 1e-3] * 3)
-    return timings(setting, GRADIENT, setting.width**2, {"compiled": sample}, 1e6, 1e9)
+    sample = Sample(1.0, [setting.tasks * setting.steps * setting.seeds * 1e-3] * 3)
+    whats = {panel.what for panel in settings.PANELS if panel.has(setting)}
+    return [
+        t
+        for what in sorted(whats)
+        for t in timings(setting, what, setting.width**2, {"compiled": sample}, 1e6, 1e9)
+    ]
 
 
 def test_the_figure_has_a_line_for_each_rule_in_each_panel():
     found = [t for s in settings.lines({"rule": ("maml", "lstm")}) for t in drawn(s)]
     figure = drawing.draw(found)
     assert [axes.get_xlabel() for axes in figure.axes] == [panel.label for panel in settings.PANELS]
-    for axes, points in zip(figure.axes, ([1, 4, 25, 100], [1, 5, 10], [100, 400, 1600, 6400]), strict=True):
+    expected = ([1, 4, 25, 100], [1, 5, 10], [100, 400, 1600, 6400], [1, 3, 10, 30])
+    for axes, points in zip(figure.axes, expected, strict=True):
         *curves, linear = axes.get_lines()
         assert [line.get_label() for line in curves] == ["maml", "lstm"]
         assert [list(line.get_xdata()) for line in curves] == [points] * 2
@@ -167,15 +173,24 @@ def test_the_figure_has_a_line_for_each_rule_in_each_panel():
         assert axes.get_xscale() == axes.get_yscale() == "log"
 
 
+def test_several_seeds_are_timed_together_and_by_this_engine_alone():
+    setting = attrs.evolve(SMALL, seeds=3)
+    found = {t.peer: t for t in measure.measure(setting, ["eager", "torch.func"], 0.0, [settings.OUTER])}
+    assert found["eager"].median > 0
+    assert "one seed at a time" in found["torch.func"].note
+    one = Work.of(SMALL).operations
+    assert Work.of(setting).operations == 3 * one
+
+
 def test_nothing_to_draw_is_said():
     with pytest.raises(UsageError, match="nothing to draw: compiled failed"):
         drawing.draw(timings(SMALL, GRADIENT, 1, {"compiled": "failed"}, 1.0, 1.0))
 
 
 def test_a_further_panel_is_one_line():
-    panels = [*settings.PANELS, Panel("seeds", "threads", (1,), "threads")]
+    panels = [*settings.PANELS, Panel("cores", "threads", (1,), "threads")]
     found = [t for s in settings.lines({"rule": ("maml",)}, panels) for t in drawn(s)]
-    assert len(drawing.draw(found, panels).axes) == 4
+    assert len(drawing.draw(found, panels).axes) == 5
 
 
 def test_a_fresh_process_tells_memory():

@@ -27,6 +27,7 @@ class Asked:
     seconds: float
     memory: bool
     compile_times: bool
+    figure: bool = False
 
     def __attrs_post_init__(self) -> None:
         for peer in self.peers:
@@ -48,13 +49,19 @@ class Asked:
         def tell(text: str) -> None:
             say(f"{setting}: {text}")
 
-        for timing in measure(setting, self.peers, self.seconds, self.whats, tell):
+        for timing in measure(setting, self.peers, self.seconds, self._whats(setting), tell):
             found = timing
             if timing.what == settings.GRADIENT and timing.median is not None:
                 tell(f"{timing.peer}: fresh processes")
                 found = fresh.with_memory(found) if self.memory else found
                 found = fresh.with_starts(found) if self.compile_times else found
             yield found
+
+    def _whats(self, setting: Setting) -> Sequence[str]:
+        """What is timed of a setting: of one of the figure's, what its panels show."""
+        if self.figure:
+            return list(dict.fromkeys(p.what for p in settings.PANELS if p.has(setting)))
+        return (settings.OUTER,) if setting.seeds > 1 else self.whats
 
 
 def asked(
@@ -69,12 +76,16 @@ def asked(
     else:
         if figure.suffix.removeprefix(".") not in ENDINGS:
             raise UsageError(f"--figure {figure}: its name must end in one of {', '.join(ENDINGS)}")
-        if whole or settings.OUTER in whats:
-            raise UsageError(
-                "--figure shows meta-gradients, in settings of its own; leave --whole and --what out"
-            )
+        if whole or whats:
+            raise UsageError("--figure times in settings of its own; leave --whole and --what out")
         chosen = settings.lines(given)
-        peers, whats = peers or ("compiled",), (settings.GRADIENT,)
+        peers = peers or ("compiled",)
     return Asked(
-        settings=chosen, peers=peers, whats=whats, seconds=seconds, memory=memory, compile_times=compile_times
+        settings=chosen,
+        peers=peers,
+        whats=whats,
+        seconds=seconds,
+        memory=memory,
+        compile_times=compile_times,
+        figure=figure is not None,
     )

@@ -1,4 +1,4 @@
-"""The figure: what a meta-gradient costs against tasks, T and n. Imports no torch."""
+"""The figure: what a step costs against tasks, T, n and seeds. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from metalearn_benchmarks.figures import COLOURS, MARKERS, STYLE, TEXT
-from metalearn_benchmarks.speed.settings import GRADIENT, PANELS, Panel
+from metalearn_benchmarks.speed.settings import PANELS, Panel
 from metalearn_benchmarks.speed.timing import Timing
 from metalearn_core.errors import UsageError
 
 
 def draw(timings: Sequence[Timing], panels: Sequence[Panel] = PANELS) -> Figure:
     """One panel each, one line for each rule and peer, both axes logarithmic. Raises UsageError."""
-    shown = [t for t in timings if t.what == GRADIENT and t.median is not None]
+    shown = [t for t in timings if t.median is not None]
     names = list(dict.fromkeys(_name(t) for t in shown))
     if not names:
         raise UsageError(f"nothing to draw: {', '.join({f'{t.peer} {t.note}': 0 for t in timings})}")
@@ -27,7 +27,7 @@ def draw(timings: Sequence[Timing], panels: Sequence[Panel] = PANELS) -> Figure:
         row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axes, panel in zip(row, panels, strict=True):
             _panel(axes, panel, shown, names)
-        row[0].set_ylabel("one meta-gradient, ms")
+        row[0].set_ylabel("one step, ms")
         handles, labels = row[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4, labelcolor=TEXT)
     return figure
@@ -39,7 +39,7 @@ def _panel(axes: Axes, panel: Panel, shown: Sequence[Timing], names: Sequence[tu
         points = sorted(
             (t.as_data()[panel.x], t.median or 0.0)
             for t in shown
-            if _name(t) == name and panel.has(t.setting)
+            if _name(t) == name and t.what == panel.what and panel.has(t.setting)
         )
         if not points:
             continue
@@ -59,6 +59,7 @@ def _panel(axes: Axes, panel: Panel, shown: Sequence[Timing], names: Sequence[tu
     axes.set_xticks(ticks, [f"{x:,}" for x in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(panel.label)
+    axes.set_title(panel.what, fontsize="small", color=TEXT)
 
 
 def _name(timing: Timing) -> tuple[str, str]:

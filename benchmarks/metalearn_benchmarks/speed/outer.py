@@ -13,7 +13,7 @@ from metalearn_benchmarks.speed.jax_peer import jax_outer_step
 from metalearn_benchmarks.speed.peer import Peer
 from metalearn_benchmarks.speed.peers import PEERS
 from metalearn_benchmarks.speed.work import OUTER_LR, Work, stream, weights
-from metalearn_core import Event, Settings, meta_train
+from metalearn_core import Event, Settings, meta_train_seeds
 
 LEFT_OUT = 3
 """Outer steps at the start that are not timed: they compile, and their losses are compared."""
@@ -74,7 +74,12 @@ def _meta_train(engine: str) -> Run:
             elif event.kind == "engine" and event.values["engine"] != engine:
                 raise _Refused(str(event.values["note"]))
 
-        meta_train(work.rule, work.learner, work.family, settings, generator=weights(), observers=[observer])
+        seeds = range(setting.seeds)
+        meta_train_seeds(
+            [work.rule for _ in seeds], work.learner, work.family, settings,
+            generators=[weights(seed) for seed in seeds],
+            observers=[[] if seed else [observer] for seed in seeds],
+        )  # fmt: skip
 
     return run
 
@@ -115,6 +120,8 @@ RUNS: dict[str, Run] = {
 def clocked(name: str, work: Work, seconds: float) -> Clock:
     """A peer's outer steps. Raises whatever the peer does, and RuntimeError if it ran in another way."""
     clock = Clock(seconds)
+    if work.setting.seeds > 1 and name not in ("eager", "compiled"):
+        raise ValueError("one seed at a time")
     try:
         RUNS[name](work, clock)
     except _Refused as refusal:

@@ -18,16 +18,25 @@ MEASURED = (GRADIENT, OUTER)
 """One meta-gradient on tasks that are there; or the whole outer step: sampling, meta-gradient, Adam."""
 
 Grid: TypeAlias = Mapping[str, Sequence[Any]]
-DEFAULT: Grid = {"rule": RULES, "tasks": (1, 25), "steps": (5,), "order": ("second",), "threads": (1,)}
+DEFAULT: Grid = {
+    "rule": RULES, "tasks": (1, 25), "steps": (5,), "order": ("second",), "threads": (1,), "seeds": (1,),
+}  # fmt: skip
 WHOLE: Grid = {
     "rule": RULES, "tasks": (1, 4, 25, 100), "steps": (1, 5, 10), "order": ("first", "second"),
-    "threads": tuple(sorted({1, CORES})),
+    "threads": tuple(sorted({1, CORES})), "seeds": (1,),
 }  # fmt: skip
 
 
 @attrs.frozen(kw_only=True)
 class Setting:
-    """One piece of work. `steps`: T; `threads`: CPU cores; `width`: of the learner's two hidden layers."""
+    """One piece of work.
+
+    Args:
+        steps: T.
+        threads: CPU cores.
+        width: of the learner's two hidden layers.
+        seeds: how many are trained together; of an outer step.
+    """
 
     rule: str = "maml"
     tasks: int = 25
@@ -35,6 +44,7 @@ class Setting:
     order: Literal["first", "second"] = "second"
     threads: int = 1
     width: int = 40
+    seeds: int = 1
 
     def __attrs_post_init__(self) -> None:
         if self.threads > CORES:
@@ -44,6 +54,7 @@ class Setting:
         return (
             f"{self.rule}, {self.tasks} task{'s' * (self.tasks > 1)}, T = {self.steps}, {self.order} order,"
             f" hidden {self.width}, {self.threads} thread{'s' * (self.threads > 1)}"
+            f"{f', {self.seeds} seeds' * (self.seeds > 1)}"
         )
 
 
@@ -57,22 +68,30 @@ def grid(given: Grid, whole: bool) -> list[Setting]:
 class Panel:
     """A part of the figure: cost while one field of the setting varies, and the others stay as they are.
 
-    `x`: what is drawn along the axis, a field of the timing's data.
+    Args:
+        x: what is drawn along the axis, a field of the timing's data.
+        tasks: of a meta-batch, where they do not vary.
+        what: is timed.
     """
 
     label: str
     varied: str
     values: tuple[int, ...]
     x: str
+    tasks: int = 25
+    what: str = GRADIENT
+
+    def base(self, of: Setting) -> Setting:
+        """The setting that the panel's points are changed from."""
+        return Setting(rule=of.rule, order=of.order, threads=of.threads, tasks=self.tasks)
 
     def around(self, base: Setting) -> Iterator[Setting]:
         """The settings of one line."""
-        return (self.at(base, value) for value in self.values)
+        return (self.at(self.base(base), value) for value in self.values)
 
     def has(self, setting: Setting) -> bool:
         """Whether a setting is a point of this panel, whatever the values."""
-        base = Setting(rule=setting.rule, order=setting.order, threads=setting.threads)
-        return setting == self.at(base, getattr(setting, self.varied))
+        return setting == self.at(self.base(setting), getattr(setting, self.varied))
 
     def at(self, base: Setting, value: int) -> Setting:
         """One point."""
@@ -84,6 +103,7 @@ PANELS = (
     Panel("tasks of a meta-batch", "tasks", (1, 4, 25, 100), "tasks"),
     Panel("inner steps T", "steps", (1, 5, 10), "steps"),
     Panel("parameters n of the base-learner", "width", (10, 20, 40, 80), "n"),
+    Panel("seeds in one program, one task", "seeds", (1, 3, 10, 30), "seeds", tasks=1, what=OUTER),
 )
 
 

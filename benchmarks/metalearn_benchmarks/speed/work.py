@@ -70,12 +70,12 @@ class Work:
         passes = 2 if self.setting.order == "second" else 1
         learner = 6 * n * (SUPPORT * steps * passes + QUERY)
         matrices = sum(p.numel() for p in self.phi if p.ndim == 2)
-        return float(self.setting.tasks * (learner + 6 * matrices * n * steps))
+        return float(self.setting.seeds * self.setting.tasks * (learner + 6 * matrices * n * steps))
 
 
-def weights() -> torch.Generator:
+def weights(seed: int = 0) -> torch.Generator:
     """What θ⁰ is drawn from."""
-    return torch.Generator().manual_seed(0)
+    return torch.Generator().manual_seed(seed)
 
 
 def stream(family: TaskFamily, learner: BaseLearner) -> TaskStream:
