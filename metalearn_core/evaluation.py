@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 import torch
 from torch import Tensor
@@ -12,8 +14,10 @@ from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule
 from metalearn_core.settings import Settings
 from metalearn_core.stream import TaskStream
-from metalearn_core.task import TaskFamily
+from metalearn_core.task import Task, TaskFamily
 from metalearn_core.trained import Trained
+
+Scored = Callable[[UpdateRule, Tensor, Task], Tensor]
 
 
 def meta_test(
@@ -32,22 +36,33 @@ def meta_test(
 @torch.no_grad()
 def evaluate(
     rule: UpdateRule, learner: BaseLearner, theta: Tensor, family: TaskFamily, settings: Settings,
-    *, split: str, tasks: int,
+    *, split: str, tasks: int, scored: Scored | None = None,
 ) -> Tensor:  # fmt: skip
     """Query scores of θ⁰ and a rule, without graphs: `[tasks, T + 1]`, on the CPU.
 
     Of the settings it reads T at test, the inner clipping, the task seed and the evaluation batch.
-    Raises UsageError unless tasks >= 1.
+
+    Args:
+        scored: how a meta-batch is scored, as `scores` does it: `(rule, theta, task) -> [tasks, T + 1]`.
+
+    Raises:
+        UsageError: unless tasks >= 1.
     """
     if tasks < 1:
         raise UsageError(f"evaluate: tasks must be >= 1, got {tasks}")
     stream = TaskStream(family, split, settings.task_seed, learner.device, learner.dtype)
     parts = []
     for task in stream.batches(tasks, settings.evaluation_batch):
-        path = trajectory(
-            rule, learner, theta.detach(), task.support,
-            steps=settings.evaluation_steps, clip=settings.inner_clip,
-        )  # fmt: skip
-        scores = [per_task(learner.score, now, task.query) for now, _ in path]
-        parts.append(torch.stack(scores, 1).cpu())
+        found = scored(rule, theta, task) if scored else scores(rule, learner, theta, task, settings)
+        parts.append(found.cpu())
     return torch.cat(parts)
+
+
+@torch.no_grad()
+def scores(rule: UpdateRule, learner: BaseLearner, theta: Tensor, task: Task, settings: Settings) -> Tensor:
+    """Query scores of every task of a meta-batch after each inner step: `[tasks, T + 1]`."""
+    path = trajectory(
+        rule, learner, theta.detach(), task.support,
+        steps=settings.evaluation_steps, clip=settings.inner_clip,
+    )  # fmt: skip
+    return torch.stack([per_task(learner.score, now, task.query) for now, _ in path], 1)

@@ -7,7 +7,6 @@ import math
 import time
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import attrs
@@ -17,7 +16,6 @@ from metalearn_core.checkpoint import save_together, settle
 from metalearn_core.errors import UsageError
 from metalearn_core.evaluation import evaluate
 from metalearn_core.inner_loop import trajectory
-from metalearn_core.kernels.coordinatewise import fused_networks
 from metalearn_core.kernels.engine import Engine
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule
@@ -175,11 +173,10 @@ class _Training:
     def validate(self, due: Sequence[_Seed]) -> None:
         for seed in due:
             trained, tasks = seed.trained, seed.trained.settings.validation_tasks
-            with fused_networks() if self.engine.name == "compiled" else nullcontext():
-                scores = evaluate(
-                    trained.rule, trained.learner, trained.theta, self.family, trained.settings,
-                    split="validation", tasks=tasks,
-                )  # fmt: skip
+            scores = evaluate(
+                trained.rule, trained.learner, trained.theta, self.family, trained.settings,
+                split="validation", tasks=tasks, scored=self.engine.scores,
+            )  # fmt: skip
             score = float(scores[:, -1].double().mean())
             trained.validations.append((trained.position, score))
             if _is_better(score, trained.best.score, trained.learner.higher_is_better):

@@ -79,9 +79,9 @@ class BySteps:
         every = self.checkpoint_every or max(1, self.steps // KEPT)
 
         def step(t: int, now: Tensors) -> list[Tensor]:
-            return list(self.run(self._key("step", t), self._step(phi, t), [*now, *values, *support]))
+            return list(self.run(self._key("step", t), self.step(phi, t), [*now, *values, *support]))
 
-        now = [start, *self.run("start", self._start(phi), [start, *values])]
+        now = [start, *self.run("start", self.start(phi), [start, *values])]
         kept = {0: now}
         for t in range(self.steps):
             now = step(t, now)
@@ -107,7 +107,9 @@ class BySteps:
         """A context in which the rule has this φ, and φ where it has to be handed over."""
         return (nullcontext(), phi) if self.seeds else (parameters_as(self.rule, phi), None)
 
-    def _start(self, phi: Mapping[str, Tensor]) -> Function:
+    def start(self, phi: Mapping[str, Tensor]) -> Function:
+        """The state at t = 0, in leaves, from θ of every task and φ."""
+
         def start(theta: Tensor, *values: Tensor) -> list[Tensor]:
             context, handed = self._bound(dict(zip(phi, values, strict=True)))
             with context:
@@ -122,7 +124,9 @@ class BySteps:
             structure = pytree.tree_structure(start_state(self.rule, theta, track=False, phi=handed))
         return pytree.tree_unflatten(list(leaves), structure)
 
-    def _step(self, phi: Mapping[str, Tensor], t: int, track: bool = False) -> Function:
+    def step(self, phi: Mapping[str, Tensor], t: int, track: bool = False) -> Function:
+        """Step t: θ and the state's leaves, from themselves, φ and the support set."""
+
         def step(theta: Tensor, *rest: Tensor) -> list[Tensor]:
             count = len(rest) - len(phi) - 2
             values = dict(zip(phi, rest[count:], strict=False))
@@ -148,7 +152,7 @@ class BySteps:
 
     def _back(self, phi: Mapping[str, Tensor], t: int) -> Function:
         """The vector-Jacobian product of step t, and φ's gradients so far with its own part added."""
-        step, names = self._step(phi, t, track=True), list(phi)
+        step, names = self.step(phi, t, track=True), list(phi)
 
         def back(*arguments: Tensor) -> list[Tensor]:
             # θ and state, φ, support, cotangents of θ and state, φ's gradients so far

@@ -9,11 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metalearn_core.evaluation import scores
 from metalearn_core.inner_loop import meta_gradient
 from metalearn_core.kernels.by_steps import BySteps, taken_by_steps
+from metalearn_core.kernels.coordinatewise import fused_networks
 from metalearn_core.kernels.outer_step import Member, OuterStep, Packed
 from metalearn_core.kernels.programs import CompilationError
+from metalearn_core.kernels.scores import CompiledScores
 from metalearn_core.learner import BaseLearner
+from metalearn_core.rule import UpdateRule
 from metalearn_core.settings import Settings
 from metalearn_core.task import Task
 
@@ -45,6 +49,7 @@ class Engine:
             self.name, self.note = "eager", f"runs eager: {missing}"
         self._step = OuterStep(members[0].rule, learner, settings)
         self._packs = [Packed(members)] if self.name == "compiled" else []
+        self._scores = CompiledScores(learner, settings) if self.name == "compiled" else None
 
     def step(self, task: Task, alive: Sequence[bool]) -> tuple[list[float], list[bool]]:
         """One step of every seed that is alive: losses, and which took it, as what is finite tells.
@@ -61,6 +66,20 @@ class Engine:
             for member, goes in zip(self._members, alive, strict=True)
         ]
         return [loss for loss, _ in answers], [taken for _, taken in answers]
+
+    def scores(self, rule: UpdateRule, theta: Tensor, task: Task) -> Tensor:
+        """Query scores of a meta-batch of validation tasks after each inner step: `[tasks, T + 1]`."""
+        settings = self._settings
+        if self.name == "eager":
+            return scores(rule, self._learner, theta, task, settings)
+        whole = len(task) == min(settings.evaluation_batch, settings.validation_tasks)
+        try:
+            if self._scores is not None and whole:
+                return self._scores(rule, theta, task)
+        except CompilationError:
+            self._scores = None  # one that reads the step: each step would be a program
+        with fused_networks():
+            return scores(rule, self._learner, theta, task, settings)
 
     def _compiled(self, task: Task, alive: Tensor) -> tuple[list[float], list[bool]]:
         parts = torch.split(alive, [len(pack.members) for pack in self._packs])

@@ -20,9 +20,11 @@ from metalearn_core import (
     meta_train,
     task_families,
 )
+from metalearn_core.evaluation import scores
 from metalearn_core.kernels import engine as engine_module
 from metalearn_core.kernels.engine import LONG_RUN, Engine
 from metalearn_core.kernels.programs import CompilationError, CompiledMetaGradient, traced
+from metalearn_core.kernels.scores import CompiledScores
 from metalearn_core.testing import Architecture, Problem
 from metalearn_core.testing.strategies import inner_steps, problems
 
@@ -238,3 +240,47 @@ def test_an_error_says_what_and_why_in_one_line():
     assert "\n" not in str(error.value)
     # and the rule has its own parameters back
     assert isinstance(rule.inner_lr, torch.nn.Parameter)
+
+
+@pytest.mark.parametrize("name", ["gradient-descent-adam", "feed-forward-default", "lstm-program"])
+def test_compiled_scores_are_those_of_eager_code(name):
+    """After every step, for other parameters and tasks than they were compiled with; Adam reads the step."""
+    settings = Settings(steps=1, test_steps=3, inner_clip=Clipping("norm", 0.5))
+    rule = RULES[name](PROBLEM.learner.layout).double()
+    compiled = CompiledScores(PROBLEM.learner, settings)
+    if rule.uses_step:
+        with pytest.raises(CompilationError, match="reads the step"):
+            compiled(rule, PROBLEM.theta, PROBLEM.task)
+        return
+    for seed in (1, 2):
+        problem = attrs.evolve(PROBLEM, seed=seed)
+        ours = compiled(rule, problem.theta, problem.task)
+        theirs = scores(rule, problem.learner, problem.theta, problem.task, settings)
+        assert ours.shape == (3, 4)
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+        with torch.no_grad():
+            for parameter in rule.parameters():
+                parameter.mul_(0.9)
+    assert len(compiled._programs) == 3
+
+
+def test_validation_is_compiled_with_the_rest(monkeypatch):
+    """And what cannot be is left to eager code, with the same scores."""
+    calls = []
+    real = CompiledScores.__call__
+
+    def watched(self, *arguments):
+        calls.append(1)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(CompiledScores, "__call__", watched)
+    rules = [
+        make_rule("gradient-descent", small_learner().layout, optimizer=name) for name in ("sgd", "adam")
+    ]
+    for rule, times in zip(rules, (2, 1), strict=True):
+        calls.clear()
+        ours = trained_with(rule)
+        theirs = trained_with(rule, engine="eager")
+        assert len(calls) == times
+        found = [[score for _, score in trained.validations] for trained in (ours, theirs)]
+        assert found[0] == pytest.approx(found[1], rel=1e-9)

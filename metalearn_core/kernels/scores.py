@@ -1,0 +1,50 @@
+"""Evaluation as compiled programs: one inner step and the query scores after it, for every step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from metalearn_core.inner_loop import per_task
+from metalearn_core.kernels.by_steps import BySteps
+from metalearn_core.kernels.programs import Programs, require_one_step_for_all
+from metalearn_core.learner import BaseLearner
+from metalearn_core.rule import UpdateRule
+from metalearn_core.settings import Settings
+from metalearn_core.task import Batch, Task
+
+
+class CompiledScores:
+    """Query scores of a meta-batch after each inner step, compiled once for each shape.
+
+    Args:
+        learner, settings: as in `metalearn_core.evaluate`.
+    """
+
+    def __init__(self, learner: BaseLearner, settings: Settings) -> None:
+        self._learner, self._settings, self._programs = learner, settings, Programs()
+
+    def __call__(self, rule: UpdateRule, theta: Tensor, task: Task) -> Tensor:
+        """`[tasks, T + 1]` for θ `[n]`. Rules differ between calls in φ alone. Raises CompilationError."""
+        require_one_step_for_all(rule)
+        steps = self._settings.evaluation_steps
+        path = BySteps(rule, self._learner, steps, "second", self._settings.inner_clip)
+        phi = {name: parameter.detach() for name, parameter in rule.named_parameters()}
+        values, (support_inputs, support_targets, *query) = list(phi.values()), task.tensors
+        support = [support_inputs, support_targets]
+        start = theta.detach().expand(len(task), -1).contiguous()
+        now = [start, *self._programs("start", path.start(phi), [start, *values])]
+        scores = [*self._programs("scores", self._scores, [start, *query])]
+        step = path.step(phi, 0)
+
+        def step_and_scores(*tensors: Tensor) -> list[Tensor]:
+            after = step(*tensors[:-2])
+            return [*after, *self._scores(after[0], *tensors[-2:])]
+
+        for _ in range(steps):
+            *now, found = self._programs("step", step_and_scores, [*now, *values, *support, *query])
+            scores.append(found)
+        return torch.stack(scores, 1)
+
+    def _scores(self, theta: Tensor, inputs: Tensor, targets: Tensor) -> list[Tensor]:
+        return [per_task(self._learner.score, theta, Batch(inputs, targets, stacked=True))]
