@@ -11,6 +11,7 @@ import pytest
 
 from metalearn_benchmarks import cli
 from metalearn_core import Registry, registry
+from metalearn_core.testing import check_update_rule
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,7 +26,7 @@ COMMANDS = [line[2:] for block in blocks("console") for line in block.splitlines
 
 def test_all_code_runs_in_its_order(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    rule, check, placing, claim, library, reading = blocks("python")
+    rule, check, network, placing, claim, library, reading = blocks("python")
     (tmp_path / "metalearn_momentum.py").write_text(f"{rule}\n\n{placing}")
     assert len([line for line in rule.splitlines() if line.strip()]) < 25
     (tmp_path / "metalearn_momentum-0.1.0.dist-info").mkdir()
@@ -51,6 +52,10 @@ def test_all_code_runs_in_its_order(tmp_path, monkeypatch, capsys):
     assert "holds  polyak contains gradient-descent" in told
     for code in (check, claim, library, reading):
         exec(compile(code, "README.md", "exec"), {})
+    made = {}
+    exec(compile(network, "README.md", "exec"), made)
+    for result in check_update_rule(made["Proposal"]):
+        assert result.status != "failed", result.message
     assert "maml" in capsys.readouterr().out
 
 
