@@ -28,12 +28,12 @@ def metalearn(monkeypatch, capsys):
 def finished(tmp_path_factory):
     """A folder with five finished smoke runs of three methods, two of them with two seeds."""
     from metalearn_benchmarks.catalogue import Overrides, cells, find_experiment
-    from metalearn_benchmarks.cell import run_cell
+    from metalearn_benchmarks.cell import run_cells
 
     directory = tmp_path_factory.mktemp("records")
     name, experiment = find_experiment("sine")
     chosen = Overrides(methods=["maml", "turtle", "train-from-scratch"], seeds=2)
     for cell in cells(name, experiment, "smoke", chosen):
         if (cell.name, cell.seed) != ("train-from-scratch", 1):
-            run_cell(cell, directory, [])
+            run_cells([cell], directory, [])
     return directory
