@@ -147,14 +147,10 @@ class _Training:
         return [seed for seed in self.seeds if seed.trained.diverged is None]
 
     def run(self) -> None:
-        try:
-            self.tell_all("start", tasks=self.seeds[0].trained.settings.tasks)
-            self.train()
-            self.save()
-            self.tell_all("end")
-        except KeyboardInterrupt:
-            save_together(self.payloads())
-            raise
+        self.tell_all("start", tasks=self.seeds[0].trained.settings.tasks)
+        self.train()
+        self.save()
+        self.tell_all("end")
 
     def train(self) -> None:
         trained = self.seeds[0].trained
@@ -181,7 +177,7 @@ class _Training:
             trained.validations.append((trained.position, score))
             if _is_better(score, trained.best.score, trained.learner.higher_is_better):
                 trained.best = trained.snapshot(score)
-            seed.tell("validation", score=score, best=trained.best.score)
+            self.tell(seed, "validation", score=score, best=trained.best.score)
         if due:
             self.save()
 
@@ -199,11 +195,11 @@ class _Training:
         for seed, loss in zip(going, losses, strict=True):  # told when every seed is where it says it is
             if seed.trained.engine != self.engine.name:
                 seed.trained.engine = self.engine.name
-                seed.tell("engine", engine=self.engine.name, note=self.engine.note)
+                self.tell(seed, "engine", engine=self.engine.name, note=self.engine.note)
             if seed.trained.diverged is None:
-                seed.tell("step", loss=loss)
+                self.tell(seed, "step", loss=loss)
             else:
-                seed.tell("diverged", message=seed.trained.diverged)
+                self.tell(seed, "diverged", message=seed.trained.diverged)
 
     def payloads(self) -> dict[Path, dict[str, object]]:
         return {seed.path: seed.trained.contents() for seed in self.seeds if seed.path is not None}
@@ -213,12 +209,19 @@ class _Training:
         save_together(payloads)
         for seed in self.seeds:
             if seed.path is not None:
-                seed.tell("checkpoint")
+                self.tell(seed, "checkpoint")
         self.saved_at = time.monotonic()
 
     def tell_all(self, kind: str, **values: float | str) -> None:
         for seed in self.seeds:
+            self.tell(seed, kind, **values)
+
+    def tell(self, seed: _Seed, kind: str, **values: float | str) -> None:
+        try:
             seed.tell(kind, **values)
+        except KeyboardInterrupt:  # an observer's: every seed is where it says it is
+            save_together(self.payloads())
+            raise
 
 
 def _validation_is_due(trained: Trained) -> bool:

@@ -1,4 +1,4 @@
-"""One run: from a cell to its record."""
+"""One run, or several seeds of it together: from cells to their records."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from metalearn_core import (
     evaluate,
     forked_rng,
     make_rule,
-    meta_train,
+    meta_train_seeds,
     observers,
     rules,
     seeded_generator,
@@ -135,37 +135,75 @@ def _defaults(entry: Registered) -> dict[str, Any]:
     return {k: v for k, v in plain.items() if isinstance(v, bool | int | float | str | list)}
 
 
-def run_cell(cell: Cell, directory: Path, watchers: Sequence[Observer]) -> dict[str, Any]:
-    """Train, test and record one cell, or finish what was begun of it; returns its result."""
-    torch.set_num_threads(cell.threads)
-    folder = directory / cell.folder
-    plain = resolved(cell)
-    records.write_cell(folder, plain)
-    parts = Parts.of(cell)
-    clock = MetricsLog(folder / records.METRICS)
-    strangers = _installed_observers(plain)
-    trained = _train(cell, parts, folder, [clock, *strangers, *watchers])
-    rule, learner, theta = _start(cell, parts, trained)
-    steps, clip = parts.settings.evaluation_steps, parts.settings.inner_clip
-    distributions = {entry.distribution for entry in used(cell).values()}
-    scores = evaluate(rule, learner, theta, parts.family, parts.settings, split="test", tasks=cell.test_tasks)
-    shown = _telling(parts.tasks("test"))
-    result = {
-        "score": learner.score_name.replace("_", " "),
-        "higher_is_better": learner.higher_is_better,
-        "scores": {cell.family.name: [[_rounded(x) for x in row] for row in scores.tolist()]},
-        "summary": summary(scores[:, -1].double().numpy()),
-        "validations": trained.validations,
-        "best_position": trained.best.position,
-        "diverged": trained.diverged,
-        "curves": _curves(rule, learner, theta, shown, steps, clip),
-        "meta_parameters": sum(p.numel() for p in rule.parameters()),
-        "parameters": learner.layout.size,
-        "seconds": clock.seconds,
-        **provenance(cell, learner.device, trained.engine or "eager", distributions),
-    }
-    records.write_result(folder, result)
-    return result
+def run_cells(
+    cells: Sequence[Cell], directory: Path, watchers: Sequence[Observer], together: Sequence[int] = ()
+) -> None:
+    """Train cells that differ in their seed alone as one program, then test and record each of them.
+
+    What was begun is finished. Several cells are trained together by a method with `start = "meta"` only.
+
+    Args:
+        watchers: told of every event of every cell, and of its test.
+        together: the seeds of the program, for the records, where some of them are finished already.
+
+    Raises:
+        UsageError: for anything that is wrong with a cell, its folder or its checkpoint.
+    """
+    torch.set_num_threads(cells[0].threads)
+    seeds = list(together) or [cell.seed for cell in cells]
+    runs = [Run.prepare(cell, directory, seeds) for cell in cells]
+    trained = _train(runs, watchers)
+    times = [run.clock.seconds for run in runs]  # the others' tests are not a run's own time
+    for run, result, seconds in zip(runs, trained, times, strict=True):
+        for watch in watchers:
+            watch(Event("testing", result.position))
+        run.record(result, seconds)
+
+
+@attrs.frozen(eq=False)
+class Run:
+    """A cell under way: what it is made of, where it is kept, and who is told of it."""
+
+    cell: Cell
+    folder: Path
+    parts: Parts
+    clock: MetricsLog
+    strangers: list[Observer]
+    together: list[int]
+
+    @classmethod
+    def prepare(cls, cell: Cell, directory: Path, together: list[int]) -> Run:
+        """Write down what is asked for, the seeds that train together with it, and build its parts."""
+        folder = directory / cell.folder
+        plain = {**resolved(cell), "seeds_together": together}
+        records.write_cell(folder, plain)
+        clock = MetricsLog(folder / records.METRICS)
+        return cls(cell, folder, Parts.of(cell), clock, _installed_observers(plain), together)
+
+    def record(self, trained: Trained, seconds: float) -> None:
+        """Test the best state and write the result; `seconds`: what training took."""
+        cell, parts, since = self.cell, self.parts, time.monotonic()
+        rule, learner, theta = _start(cell, parts, trained)
+        settings, tasks = parts.settings, cell.test_tasks
+        steps, clip = settings.evaluation_steps, settings.inner_clip
+        distributions = {entry.distribution for entry in used(cell).values()}
+        scores = evaluate(rule, learner, theta, parts.family, settings, split="test", tasks=tasks)
+        shown, engine = _telling(parts.tasks("test")), trained.engine or "eager"
+        result = {
+            "score": learner.score_name.replace("_", " "),
+            "higher_is_better": learner.higher_is_better,
+            "scores": {cell.family.name: [[_rounded(x) for x in row] for row in scores.tolist()]},
+            "summary": summary(scores[:, -1].double().numpy()),
+            "validations": trained.validations,
+            "best_position": trained.best.position,
+            "diverged": trained.diverged,
+            "curves": _curves(rule, learner, theta, shown, steps, clip),
+            "meta_parameters": sum(p.numel() for p in rule.parameters()),
+            "parameters": learner.layout.size,
+            "seconds": seconds + time.monotonic() - since,
+            **provenance(cell, learner.device, engine, distributions, self.together),
+        }
+        records.write_result(self.folder, result)
 
 
 def _installed_observers(run: dict[str, Any]) -> list[Observer]:
@@ -180,17 +218,20 @@ def _installed_observers(run: dict[str, Any]) -> list[Observer]:
     return made
 
 
-def _train(cell: Cell, parts: Parts, folder: Path, watchers: Sequence[Observer]) -> Trained:
-    """Obtain θ⁰ (and φ): by meta-training, by pretraining, or at random."""
+def _train(runs: Sequence[Run], watchers: Sequence[Observer]) -> list[Trained]:
+    """Obtain θ⁰ (and φ) of each: by meta-training, by pretraining, or at random."""
+    method, parts = runs[0].cell.method, runs[0].parts
     family, settings = parts.family, parts.settings
-    if cell.method.start == "random":
+    if method.start == "random":
         settings = attrs.evolve(settings, tasks=0)
-    if cell.method.start == "pretrained":
-        family = FlatFamily(family, cell.method.minibatch)
+    if method.start == "pretrained":
+        family = FlatFamily(family, method.minibatch)
         settings = attrs.evolve(settings, steps=0, test_steps=None, outer_clip=None)
-    return meta_train(
-        parts.rule, parts.learner, family, settings,
-        generator=parts.generator, checkpoint=folder / records.CHECKPOINT, observers=watchers,
+    return meta_train_seeds(
+        [run.parts.rule for run in runs], parts.learner, family, settings,
+        generators=[run.parts.generator for run in runs],
+        checkpoints=[run.folder / records.CHECKPOINT for run in runs],
+        observers=[[run.clock, *run.strangers, *watchers] for run in runs],
     )  # fmt: skip
 
 

@@ -61,6 +61,18 @@ def _option(text: str) -> tuple[str, Any]:
         ) from error
 
 
+class Together(click.IntRange):
+    """How many seeds train as one program: a number, or None for `auto`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """`auto`, or an integer >= 1."""
+        if value == "auto":
+            return None
+        if isinstance(value, str) and not value.lstrip("+-").isdigit():
+            self.fail(f"{value!r} is neither a number nor auto", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 SCALE = click.Choice(["smoke", "small", "paper"])
 
 
@@ -78,6 +90,10 @@ SCALE = click.Choice(["smoke", "small", "paper"])
 @click.option("--device", default="cpu", show_default=True, help="Where to compute, as torch names it.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads.")
 @click.option("--workers", type=click.IntRange(min=1), help="Runs at a time. [default: the cores, or 1 GPU]")
+@click.option(
+    "--together", type=Together(min=1), default="auto", show_default=True, metavar="N|auto",
+    help="Seeds of a method that train as one program; auto: all that fit in memory, in compiled runs.",
+)  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Where records go. [default: results/SCALE]")
 @click.pass_context
 def run(
@@ -86,6 +102,7 @@ def run(
     experiment: str,
     scale: str,
     workers: int | None,
+    together: int | None,
     out: Path | None,
     _rule: None,
     _option: None,
@@ -105,7 +122,7 @@ def run(
         workers = len(os.sched_getaffinity(0)) // overrides.threads if overrides.device == "cpu" else 1
     try:
         with Display(console, len(cells)) as display:
-            outcome = run_experiment(cells, directory, display, workers)
+            outcome = run_experiment(cells, directory, display, workers, together)
     except KeyboardInterrupt:
         click.echo(f"stopped; everything is saved in {directory}, the same command goes on", err=True)
         sys.exit(EXIT_INTERRUPTED)
@@ -228,6 +245,7 @@ def _axis(flag: str, kind: Any, text: str, default: str) -> Callable[[Any], Any]
 @_axis("--steps", click.IntRange(min=0), "T", "5")
 @_axis("--order", click.Choice(["first", "second"]), "Of the meta-gradient", "second")
 @_axis("--threads", Threads(min=1), "CPU threads, a number or `all`", "1")
+@_axis("--seeds", click.IntRange(min=1), "Seeds trained together", "1")
 @_axis("--what", click.Choice(["meta-gradient", "outer step"]), "What is timed", "both")
 @click.option(
     "--peer", "-p", "peers", multiple=True, help="This peer alone; may be repeated. [default: each]"

@@ -19,7 +19,7 @@ QUIET_SECONDS = 10.0
 
 @attrs.define
 class Line:
-    """One run under way."""
+    """One run under way, or several that train together."""
 
     bar: TaskID
     total: int = 0
@@ -67,7 +67,7 @@ class Display:
             self.bars.update(line.bar, total=line.total or None)
         elif event.kind == "validation":
             line.note = f"validation {event.values['score']:.4g} (best {event.values['best']:.4g})"
-        elif event.kind == "end":
+        elif event.kind in ("end", "testing"):
             line.note = "testing"
         elif event.kind == "engine" and event.values["note"]:
             self.console.print(f"{label}: {event.values['note']}", markup=False)
@@ -91,7 +91,6 @@ class Display:
 
     def finished(self, label: str, result: dict[str, Any]) -> None:
         """A run has its result."""
-        self._end(label)
         self.bars.advance(self.overall)
         summary = result["summary"]
         numbers = (summary["mean"], *summary["ci95"], summary["median"])
@@ -104,9 +103,9 @@ class Display:
 
     def failed(self, line: str) -> None:
         """A run that did not end well; the others go on."""
-        self._end(line.partition(":")[0])
         self.console.print(line, style="red", markup=False, highlight=False)
 
-    def _end(self, label: str) -> None:
+    def end(self, label: str) -> None:
+        """Nothing more is told under this name."""
         if label in self.lines:
             self.bars.remove_task(self.lines.pop(label).bar)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import resource
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,13 @@ import torch
 from metalearn_benchmarks.catalogue import Cell
 
 
-def provenance(cell: Cell, device: torch.device, engine: str, distributions: Iterable[str]) -> dict[str, Any]:
+def provenance(
+    cell: Cell, device: torch.device, engine: str, distributions: Iterable[str], seeds_together: Sequence[int]
+) -> dict[str, Any]:
     """Versions, git commit, device and peak memory of this process, as a record keeps them.
 
-    `engine`: the one that was chosen; `distributions`: where the rule, the family and the learner came from.
+    `engine`: the one that was chosen; `distributions`: where the rule, the family and the learner came from;
+    `seeds_together`: those that trained as one program.
     """
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     name = platform.processor() or platform.machine()
@@ -32,7 +35,7 @@ def provenance(cell: Cell, device: torch.device, engine: str, distributions: Ite
         "device": f"{device.type}: {name}",
         "engine": engine,
         "threads": cell.threads,
-        "seeds_together": [cell.seed],
+        "seeds_together": list(seeds_together),
         "protocol": "paper",
     }
 

@@ -113,6 +113,18 @@ def write_cell(folder: Path, cell: dict[str, Any]) -> None:
     write_atomically(folder / EXPERIMENT, tomli_w.dumps(cell))
 
 
+def seeds_together(folder: Path) -> tuple[int, ...]:
+    """The seeds that a run was begun with as one program, its own among them; its own where none are told."""
+    own = int(folder.name)
+    seeds = (read_cell(folder) or {}).get("seeds_together", [own])
+    if not isinstance(seeds, list) or own not in seeds or any(type(seed) is not int for seed in seeds):
+        raise UsageError(
+            f"{folder / EXPERIMENT}: seeds_together must be a list of seeds with {own} in it, got {seeds!r};"
+            " move its folder away"
+        )
+    return tuple(seeds)
+
+
 def write_result(folder: Path, result: dict[str, Any]) -> None:
     """Write what came out; from then on the run is finished."""
     plain = _null_for_not_finite({"format": FORMAT, **result})
@@ -189,7 +201,7 @@ def require_same_experiment(directory: Path, wanted: dict[str, Any]) -> None:
         theirs, ours = _shared(found), _shared(wanted)
         if found.get("name") == wanted["name"]:
             theirs, ours = _flat(found), _flat(wanted)
-        for key in sorted({*theirs, *ours} - {"seed"}):
+        for key in sorted({*theirs, *ours} - {"seed", "seeds_together"}):
             if theirs.get(key) != ours.get(key):
                 raise UsageError(
                     f"{directory}: it holds another experiment: {key} is {theirs.get(key)!r} in"
@@ -199,7 +211,7 @@ def require_same_experiment(directory: Path, wanted: dict[str, Any]) -> None:
 
 def _shared(cell: dict[str, Any]) -> dict[str, Any]:
     """What all methods of a setting have in common, by dotted key."""
-    own = {"name", "seed", "method", "device", "threads"}
+    own = {"name", "seed", "seeds_together", "method", "device", "threads"}
     flat = _flat({key: value for key, value in cell.items() if key not in own})
     for key in ("tasks", "validation_tasks", "task_seed"):
         flat[f"settings.{key}"] = cell.get("method", {}).get("settings", {}).get(key)

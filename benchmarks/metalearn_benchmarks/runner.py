@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import fcntl
 import multiprocessing
 import os
 import queue
 import signal
 import tempfile
 import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.synchronize import Event as Flag
 from pathlib import Path
-from typing import Any
 
 import attrs
 
-from metalearn_benchmarks import records
+from metalearn_benchmarks import groups, records
 from metalearn_benchmarks.catalogue import Cell
-from metalearn_benchmarks.cell import Parts, resolved, run_cell
+from metalearn_benchmarks.cell import Parts, resolved
+from metalearn_benchmarks.job import Finished, Job, finished_of, run_job
 from metalearn_benchmarks.progress import Display
 from metalearn_core import Event, UsageError
 
-Tell = Callable[[str, Event], None]
 TOLD_SECONDS = 0.2
 """A worker tells of its steps at most once in this time; of all else, always."""
 
@@ -43,24 +40,44 @@ class Outcome:
     mendable: int = 0
 
 
-@attrs.frozen
-class Finished:
-    """What one cell came to: its result, or why there is none. Neither: it was told to stop."""
+def run_experiment(
+    cells: Sequence[Cell], directory: Path, display: Display, workers: int, together: int | None = None
+) -> Outcome:
+    """Run what is missing in `directory`, `workers` programs at a time; one that fails stops no other.
 
-    label: str
-    result: dict[str, Any] | None = None
-    error: str | None = None
-    mendable: bool = False
-
-
-def run_experiment(cells: Sequence[Cell], directory: Path, display: Display, workers: int) -> Outcome:
-    """Run what is missing in `directory`, `workers` cells at a time; one that fails stops no other.
+    Args:
+        cells: of each method by seed.
+        together: seeds of a method that are begun as one program; None: as many as are worth it and fit.
 
     Raises:
         UsageError: for anything that is wrong with a cell or the folder, before any cell is run.
         KeyboardInterrupt: after Ctrl-C, with everything saved.
     """
+    sizes = _looked_at(cells, directory, workers, together)
+    missing = []
+    for cell in cells:
+        if records.is_finished(directory / cell.folder):
+            records.read_record(directory / cell.folder)  # a damaged one is refused here
+            display.skipped(cell.label)
+        else:
+            missing.append(cell)
+    jobs = [group.cells for group in groups.form(missing, directory, sizes)]
+    outcome, stop = Outcome(), multiprocessing.get_context("spawn").Event()
+    run = _one_by_one if min(workers, len(jobs)) <= 1 else _in_processes
+    with _interrupt_sets(stop):
+        for job, finished in run(jobs, directory, display, stop, workers):
+            display.end(groups.label(job))
+            for one in finished:
+                _account(one, display, outcome)
+    if stop.is_set():
+        raise KeyboardInterrupt
+    return outcome
+
+
+def _looked_at(cells: Sequence[Cell], directory: Path, workers: int, together: int | None) -> dict[str, int]:
+    """How many seeds of each method to begin together; UsageError for what could not be run."""
     _require_writable(directory)
+    sizes: dict[str, int] = {}
     looked_at: set[int] = set()  # the family is one for all cells; its tasks depend on the task seed alone
     for cell in {cell.name: cell for cell in cells}.values():
         parts = Parts.of(cell)
@@ -69,21 +86,8 @@ def run_experiment(cells: Sequence[Cell], directory: Path, display: Display, wor
             for split in ("train", "validation", "test"):
                 parts.tasks(split).take(0, 1)
         records.require_same_experiment(directory, resolved(cell))
-    missing = []
-    for cell in cells:
-        if records.is_finished(directory / cell.folder):
-            records.read_record(directory / cell.folder)  # a damaged one is refused here
-            display.skipped(cell.label)
-        else:
-            missing.append(cell)
-    outcome, stop = Outcome(), multiprocessing.get_context("spawn").Event()
-    run = _one_by_one if min(workers, len(missing)) <= 1 else _in_processes
-    with _interrupt_sets(stop):
-        for finished in run(missing, directory, display, stop, workers):
-            _account(finished, display, outcome)
-    if stop.is_set():
-        raise KeyboardInterrupt
-    return outcome
+        sizes[cell.name] = groups.size_of(cell, parts, together, min(workers, len(cells)))
+    return sizes
 
 
 def _account(finished: Finished, display: Display, outcome: Outcome) -> None:
@@ -100,27 +104,28 @@ def _account(finished: Finished, display: Display, outcome: Outcome) -> None:
 
 
 def _one_by_one(
-    cells: Sequence[Cell], directory: Path, display: Display, stop: Flag, workers: int
-) -> Iterator[Finished]:
-    for cell in cells:
+    jobs: Sequence[Job], directory: Path, display: Display, stop: Flag, workers: int
+) -> Iterator[tuple[Job, list[Finished]]]:
+    for job in jobs:
         if not stop.is_set():
-            yield _run_one(cell, directory, display.event, stop)
+            yield job, run_job(job, directory, display.event, stop)
 
 
 def _in_processes(
-    cells: Sequence[Cell], directory: Path, display: Display, stop: Flag, workers: int
-) -> Iterator[Finished]:
+    jobs: Sequence[Job], directory: Path, display: Display, stop: Flag, workers: int
+) -> Iterator[tuple[Job, list[Finished]]]:
     context = multiprocessing.get_context("spawn")
     events: multiprocessing.Queue[tuple[str, Event]] = context.Queue()
     pool = ProcessPoolExecutor(workers, context, _enter_worker, (events, stop, os.getpid()))
     with pool:
-        open_cells = {pool.submit(_run_in_worker, cell, directory): cell.label for cell in cells}
-        while open_cells:
+        open_jobs = {pool.submit(_run_in_worker, job, directory): job for job in jobs}
+        while open_jobs:
             _pass_on(events, display)
             if stop.is_set():
-                open_cells = {f: label for f, label in open_cells.items() if not f.cancel()}
-            for future in [future for future in open_cells if future.done()]:
-                yield _result_of(future, open_cells.pop(future))
+                open_jobs = {f: job for f, job in open_jobs.items() if not f.cancel()}
+            for future in [future for future in open_jobs if future.done()]:
+                job = open_jobs.pop(future)
+                yield job, _result_of(future, job, directory)
 
 
 def _pass_on(events: multiprocessing.Queue[tuple[str, Event]], display: Display) -> None:
@@ -131,11 +136,12 @@ def _pass_on(events: multiprocessing.Queue[tuple[str, Event]], display: Display)
         return
 
 
-def _result_of(future: Future[Finished], label: str) -> Finished:
+def _result_of(future: Future[list[Finished]], job: Job, directory: Path) -> list[Finished]:
     try:
         return future.result()
     except BrokenProcessPool:
-        return Finished(label, error="its worker process died; the same command goes on from the checkpoint")
+        told = "its worker process died; the same command goes on from the checkpoint"
+        return [finished_of(cell, directory, told) for cell in job]
 
 
 _worker: tuple[multiprocessing.Queue[tuple[str, Event]], Flag, int]
@@ -147,7 +153,7 @@ def _enter_worker(events: multiprocessing.Queue[tuple[str, Event]], stop: Flag, 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _run_in_worker(cell: Cell, directory: Path) -> Finished:
+def _run_in_worker(job: Job, directory: Path) -> list[Finished]:
     events, stop, parent = _worker
     told_at = 0.0
 
@@ -159,47 +165,7 @@ def _run_in_worker(cell: Cell, directory: Path) -> Finished:
             told_at = time.monotonic()
             events.put((label, event))
 
-    return _run_one(cell, directory, tell, stop)
-
-
-def _run_one(cell: Cell, directory: Path, tell: Tell, stop: Flag) -> Finished:
-    """One cell, alone in its folder; stops between two outer steps once it is told to."""
-
-    def watch(event: Event) -> None:
-        tell(cell.label, event)
-        if stop.is_set():
-            raise KeyboardInterrupt
-
-    folder = directory / cell.folder
-    try:
-        with _alone_in(folder, lambda: watch(Event("waiting", 0))):
-            if records.is_finished(folder):  # another command did it while this one waited
-                return Finished(cell.label, records.read_record(folder).result)
-            return Finished(cell.label, run_cell(cell, directory, [watch]))
-    except KeyboardInterrupt:
-        return Finished(cell.label)
-    except Exception as error:
-        mendable = isinstance(error, UsageError)
-        text = f"{'' if mendable else f'{type(error).__name__}: '}{' '.join(str(error).split())}"
-        if not mendable:
-            records.write_atomically(folder / "error.txt", traceback.format_exc())
-            text += f" (the traceback is in {folder / 'error.txt'})"
-        return Finished(cell.label, error=text, mendable=mendable)
-
-
-@contextmanager
-def _alone_in(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold a run's folder: a second command on the same folder waits until the first lets go."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                waiting()
-                time.sleep(0.2)
-        yield
+    return run_job(job, directory, tell, stop)
 
 
 def _require_writable(directory: Path) -> None:

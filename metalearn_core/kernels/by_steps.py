@@ -7,7 +7,7 @@ programs are compiled, one step and its vector-Jacobian product are, not T of th
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -25,8 +25,8 @@ from metalearn_core.task import Batch, Task
 
 Tensors = Sequence[Tensor]
 Function = Callable[..., list[Tensor]]
-Run = Callable[[Hashable, Function, Tensors], Tensors]
-"""Calls a function of tensors, or a program made of it that is known by its key."""
+Run = Callable[[str, Function, Tensors], Tensors]
+"""Calls a function of tensors, or a program made of it that is known by its name."""
 
 UNROLLED = 16
 """Inner steps up to which a meta-gradient is taken of the whole unroll at once."""
@@ -41,7 +41,7 @@ def taken_by_steps(steps: int, checkpoint_every: int | None) -> bool:
     return steps > UNROLLED or checkpoint_every is not None
 
 
-def as_it_is(key: Hashable, function: Function, arguments: Tensors) -> Tensors:
+def as_it_is(name: str, function: Function, arguments: Tensors) -> Tensors:
     """Eager code."""
     return function(*arguments)
 
@@ -79,7 +79,7 @@ class BySteps:
         every = self.checkpoint_every or max(1, self.steps // KEPT)
 
         def step(t: int, now: Tensors) -> list[Tensor]:
-            return list(self.run(self._key("step", t), self.step(phi, t), [*now, *values, *support]))
+            return list(self.run("step", self.step(phi, t), [*now, *values, *support]))
 
         now = [start, *self.run("start", self.start(phi), [start, *values])]
         kept = {0: now}
@@ -96,12 +96,9 @@ class BySteps:
                 path.append(step(t, path[-1]))
             for t in reversed(range(first, first + len(path))):
                 arguments = [*path.pop(), *values, *support, *back]
-                back = list(self.run(self._key("back", t), self._back(phi, t), arguments))
+                back = list(self.run("back", self._back(phi, t), arguments))
         grad, *grads = self.run("begin", self._back_to_start(phi), [start, *values, *back])
         return losses, grad.sum(-2), dict(zip(phi, grads, strict=True))
-
-    def _key(self, what: str, step: int) -> Hashable:
-        return what, step if self.rule.uses_step else None
 
     def _bound(self, phi: Mapping[str, Tensor]) -> tuple[Any, Mapping[str, Tensor] | None]:
         """A context in which the rule has this φ, and φ where it has to be handed over."""

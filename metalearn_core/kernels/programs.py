@@ -8,7 +8,7 @@ nothing when it runs. There is one program for each shape; kernels are cached on
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -31,16 +31,16 @@ class CompilationError(Exception):
 
 
 class Programs:
-    """Functions of tensors, each compiled once for each key and shape of its arguments."""
+    """Functions of tensors, each compiled once for each name and shape of its arguments."""
 
     def __init__(self) -> None:
         self._made: dict[object, Program] = {}
 
     def __call__(
-        self, key: Hashable, function: Function, arguments: Sequence[Tensor], *, eager_first: bool = True
+        self, name: str, function: Function, arguments: Sequence[Tensor], *, eager_first: bool = True
     ) -> Sequence[Tensor]:
-        """What the function returns. Raises CompilationError, if so when a key or a shape is new."""
-        known = (key, tuple((x.shape, x.dtype, x.device) for x in arguments))
+        """What the function returns. Raises CompilationError, if so when a name or a shape is new."""
+        known = (name, tuple((x.shape, x.dtype, x.device) for x in arguments))
         with torch.no_grad():
             if known not in self._made:
                 self._made[known] = compiled(function, arguments, eager_first=eager_first)

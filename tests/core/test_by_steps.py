@@ -112,7 +112,7 @@ def test_as_much_of_the_path_is_kept_as_was_said(every, most):
 
     def run(key, function, arguments):
         answers = as_it_is(key, function, arguments)
-        if key[0] == "step":
+        if key == "step":
             alive[:] = [r for r in alive if r() is not None] + [__import__("weakref").ref(answers[0])]
             peak.append(len(alive))
         return answers

@@ -1,0 +1,145 @@
+"""Which seeds of a method train together, as one program; what was begun together goes on together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import attrs
+import torch
+
+from metalearn_benchmarks import records
+from metalearn_benchmarks.catalogue import Cell
+from metalearn_benchmarks.cell import Parts
+from metalearn_core import Settings
+
+MOST = 64
+"""Seeds of one program, at most, unless a number is asked for: beyond, hardly any time is saved."""
+LONG_RUN = 10_000
+"""Outer steps from which `engine = "auto"` compiles, as `metalearn_core.kernels.engine` has it."""
+SHARE = 0.25
+"""Of the free memory, for all programs that run at the same time: the estimate of one is rough."""
+VALUES_PER_COORDINATE = 128
+"""What a rule keeps of one coordinate and inner step for the backward pass, about: its hidden layers."""
+
+
+@attrs.frozen
+class Group:
+    """Cells of one method that run as one program, by seed.
+
+    Args:
+        seeds: those of the program: of the cells, and of those recorded already that trained with them.
+    """
+
+    cells: tuple[Cell, ...]
+    seeds: tuple[int, ...]
+
+
+def label(cells: Sequence[Cell]) -> str:
+    """The name for people of cells that train together: `maml, seeds 0-29`, or one cell's own."""
+    if len(cells) == 1:
+        return cells[0].label
+    seeds = [cell.seed for cell in cells]
+    unbroken = seeds == list(range(seeds[0], seeds[-1] + 1))
+    return f"{cells[0].name}, seeds {f'{seeds[0]}-{seeds[-1]}' if unbroken else ', '.join(map(str, seeds))}"
+
+
+def is_compiled(settings: Settings) -> bool:
+    """Whether a training will be one program: what is asked for, or of `auto` its length, tells."""
+    # the rule of metalearn_core.kernels.engine.Engine, short of what can only be known by trying
+    long = settings.tasks // settings.meta_batch >= LONG_RUN
+    return settings.engine == "compiled" or (settings.engine == "auto" and long)
+
+
+def size_of(cell: Cell, parts: Parts, together: int | None, programs: int) -> int:
+    """How many seeds of the cell's method to train together.
+
+    Args:
+        together: what is asked for; None leaves it to what is compiled and fits in memory.
+        programs: how many run at the same time and share the memory.
+    """
+    if cell.method.start != "meta":
+        return 1
+    if together is not None:
+        return together
+    if not is_compiled(parts.settings):
+        return 1
+    fitting = SHARE * free_memory(parts.learner.device) / programs / bytes_per_seed(parts)
+    return min(max(int(fitting), 1), MOST)
+
+
+def bytes_per_seed(parts: Parts) -> int:
+    """About what one seed of a program needs.
+
+    Its state is θ⁰ and φ, with a gradient and Adam's two moments of each. Of every task of the
+    meta-batch and every inner step it keeps, for the backward pass, n values for each example and
+    `VALUES_PER_COORDINATE` for the rule: more than a small network needs, less than a deep one may.
+    """
+    settings, n = parts.settings, parts.learner.layout.size
+    task = parts.tasks("train").take(0, 1)
+    phi = sum(parameter.numel() for parameter in parts.rule.parameters())
+    examples = len(task.support) + len(task.query)
+    kept = settings.meta_batch * (settings.steps + 1) * n * (examples + VALUES_PER_COORDINATE)
+    return (4 * (n + phi) + kept) * parts.learner.dtype.itemsize
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free where the training runs; of a CPU whose system does not tell, all there are."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        available = next(line for line in lines if line.startswith("MemAvailable:"))
+        return int(available.split()[1]) * 1024
+    except (OSError, StopIteration, ValueError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def form(cells: Iterable[Cell], directory: Path, sizes: dict[str, int]) -> list[Group]:
+    """Every cell in one group, by its first cell: those begun together again, new ones by `sizes`.
+
+    Args:
+        cells: unfinished, of each method by seed.
+        sizes: seeds of each method to begin together.
+
+    Raises:
+        UsageError: for an `experiment.toml` that cannot be read.
+    """
+    groups: dict[tuple[str, tuple[int, ...] | int], list[Cell]] = {}
+    new: dict[str, int] = {}
+    for cell in cells:
+        seeds = _begun_with(directory / cell.folder)
+        if seeds is not None:
+            groups.setdefault((cell.name, seeds), []).append(cell)
+        else:
+            count = new.get(cell.name, 0)
+            groups.setdefault((cell.name, count // sizes[cell.name]), []).append(cell)
+            new[cell.name] = count + 1
+    return [
+        Group(tuple(members), _seeds_of(members, begun, directory)) for (_, begun), members in groups.items()
+    ]
+
+
+def _begun_with(folder: Path) -> tuple[int, ...] | None:
+    """The seeds that the training in `folder` was begun with; None where there is nothing to go on from."""
+    if (folder / records.CHECKPOINT).exists():
+        return records.seeds_together(folder)
+    if not (folder / f"{records.CHECKPOINT}.next").exists():
+        return None
+    # checkpoints of a group are written beside their places and then moved there, one after the other:
+    # this one counts where another is in its place already, and is put there when training goes on
+    seeds = records.seeds_together(folder)
+    others = (folder.with_name(str(seed)) / records.CHECKPOINT for seed in seeds)
+    return seeds if any(path.exists() for path in others) else None
+
+
+def _seeds_of(members: list[Cell], begun: tuple[int, ...] | int, directory: Path) -> tuple[int, ...]:
+    """The seeds of a program: those that it was begun with where it is at its end, else its members."""
+    folder = (directory / members[0].folder).parent
+    if isinstance(begun, tuple):
+        for other in (folder / str(seed) for seed in begun):
+            # all end training together, so with one recorded the others only have to be tested
+            if records.is_finished(other) and records.seeds_together(other) == begun:
+                return begun
+    return tuple(cell.seed for cell in members)
