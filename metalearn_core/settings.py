@@ -39,6 +39,7 @@ class Clipping:
 _COUNTS = {
     "tasks": 0, "meta_batch": 1, "steps": 0, "test_steps": 0, "validation_interval": 1, "validation_tasks": 1,
     "evaluation_batch": 1, "task_seed": 0, "checkpoint_every": 1,
+    "tasks_at_once": 1,
 }  # fmt: skip
 _CHOICES = {
     "order": ORDERS, "outer_loss": ("mean", "sum"), "outer_clip_scope": ("all", "initialisation"),
@@ -68,6 +69,7 @@ class Settings:
         task_seed: which tasks the family gives; the same for every method and seed to be compared.
         checkpoint_every: the inner loop's θ and state are kept at every so many steps, all else is computed
             again in the backward pass; None keeps everything up to T = 16, and about 50 steps beyond.
+        tasks_at_once: a larger meta-batch is taken piece after piece, for want of memory; None: whole.
         engine: `"eager"`; `"compiled"`, one program for the whole meta-step; or `"auto"`, which compiles
             long runs. Between engines numbers part as rounding does.
 
@@ -90,13 +92,14 @@ class Settings:
     checkpoint_seconds: float = 30.0
     task_seed: int = 0
     checkpoint_every: int | None = None
+    tasks_at_once: int | None = None
     engine: Literal["auto", "eager", "compiled"] = "auto"
 
     def __attrs_post_init__(self) -> None:
         for name, least in _COUNTS.items():
             value = getattr(self, name)
             whole = type(value) is int and value >= least
-            absent = value is None and name in ("test_steps", "checkpoint_every")
+            absent = value is None and name in ("test_steps", "checkpoint_every", "tasks_at_once")
             self._require(name, whole or absent, f"an integer >= {least}")
         for name, low in (("outer_lr", 1e-30), ("checkpoint_seconds", 0.0)):
             value = getattr(self, name)

@@ -20,8 +20,9 @@ CORE_MAY = {"torch", "higher", "pluggy", "attrs", "attr", "metalearn_core", *sys
 RANKS = (
     {"errors", "kernels/operators", "kernels/products"}, {"kernels/coordinatewise", "task"},
     {"stream", "learner"}, {"rule", "settings"}, {"_higher"}, {"inner_loop"}, {"kernels/by_steps"},
-    {"kernels/programs", "checkpoint"}, {"kernels/outer_step", "kernels/scores", "trained"}, {"evaluation"},
-    {"kernels/engine"},    {"outer_loop"}, {"registry"},
+    {"kernels/programs", "kernels/pieces", "checkpoint"},
+    {"kernels/outer_step", "kernels/scores", "trained"}, {"evaluation"}, {"kernels/engine"}, {"outer_loop"},
+    {"registry"},
 )  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 TOOLBOX = "metalearn_core.testing."

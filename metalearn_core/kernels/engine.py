@@ -14,6 +14,7 @@ from metalearn_core.inner_loop import meta_gradient
 from metalearn_core.kernels.by_steps import BySteps, taken_by_steps
 from metalearn_core.kernels.coordinatewise import fused_networks
 from metalearn_core.kernels.outer_step import Member, OuterStep, Packed
+from metalearn_core.kernels.pieces import over_pieces
 from metalearn_core.kernels.programs import CompilationError
 from metalearn_core.kernels.scores import CompiledScores
 from metalearn_core.learner import BaseLearner
@@ -103,16 +104,18 @@ class Engine:
 
 def eager_step(member: Member, learner: BaseLearner, settings: Settings, task: Task) -> tuple[float, bool]:
     """The loss, and whether everything was finite and the step taken."""
-    rule, theta = member.rule, member.theta
+    rule, theta, every = member.rule, member.theta, settings.checkpoint_every
     how: dict[str, Any] = {"steps": settings.steps, "order": settings.order, "clip": settings.inner_clip}
-    if taken_by_steps(settings.steps, settings.checkpoint_every):
-        phi = dict(rule.named_parameters())
-        loss, grad, phi_grads = BySteps(rule, learner, **how, checkpoint_every=settings.checkpoint_every)(
-            theta, phi, task
-        )
-    else:
-        loss, grad, phi_grads = meta_gradient(rule, learner, theta, task, **how)
-    grads = [grad, *phi_grads.values()]
+
+    def gradients(task: Task) -> list[Tensor]:
+        if taken_by_steps(settings.steps, every):
+            by_steps = BySteps(rule, learner, **how, checkpoint_every=every)
+            loss, grad, of_phi = by_steps(theta, dict(rule.named_parameters()), task)
+        else:
+            loss, grad, of_phi = meta_gradient(rule, learner, theta, task, **how)
+        return [loss, grad, *of_phi.values()]
+
+    loss, *grads = over_pieces(gradients, task, settings.tasks_at_once)
     if not all(bool(torch.isfinite(x).all()) for x in (loss, *grads)):
         return float(loss), False
     scale = len(task) if settings.outer_loss == "sum" else 1

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from metalearn_core.inner_loop import meta_gradient, meta_gradients
 from metalearn_core.kernels.by_steps import BySteps, taken_by_steps
+from metalearn_core.kernels.pieces import over_pieces
 from metalearn_core.kernels.programs import Programs, require_one_step_for_all
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule, parameters_as
@@ -77,6 +78,7 @@ class OuterStep:
     def __init__(self, rule: UpdateRule, learner: BaseLearner, settings: Settings) -> None:
         self._rule, self._learner, self._settings = rule, learner, settings
         self._programs = Programs()
+        self._scale = settings.meta_batch if settings.outer_loss == "sum" else 1
         self._by_steps = taken_by_steps(settings.steps, settings.checkpoint_every)
         named = dict(rule.named_parameters())
         self._shapes = {name: p.shape for name, p in named.items() if p.requires_grad}
@@ -99,12 +101,8 @@ class OuterStep:
         ]  # fmt: skip
         # where several seeds cannot go together, each by itself comes next, and its errors are told
         told = len(packed.members) == 1
-        if self._by_steps:
-            require_one_step_for_all(self._rule)
-            found = self._meta_gradients(
-                packed.values, dict(zip(self._constants, constants, strict=True)), task
-            )
-            answers = self._programs("move", self._move, [*state, *found])
+        if self._by_steps or len(task) > (self._settings.tasks_at_once or len(task)):
+            answers = self._by_parts(state, constants, task, told)
         else:
             arguments = [*state, *constants, *task.tensors]
             answers = self._programs("whole", self._whole, arguments, eager_first=told)
@@ -115,13 +113,33 @@ class OuterStep:
         packed.steps += taken.to(packed.steps).unsqueeze(1)
         return losses, taken
 
+    def _by_parts(
+        self, state: Sequence[Tensor], constants: Sequence[Tensor], task: Task, told: bool
+    ) -> Sequence[Tensor]:
+        """The same by several programs: of one inner step, or of a piece of the meta-batch."""
+
+        def whole(values: Tensor, *rest: Tensor) -> list[Tensor]:
+            given = dict(zip(self._constants, rest, strict=False))
+            return list(self._meta_gradients(values, given, Task.of(rest[len(given) :], stacked=True)))
+
+        def gradients(task: Task) -> Sequence[Tensor]:
+            arguments = [state[0], *constants, *task.tensors]
+            if self._by_steps:
+                require_one_step_for_all(self._rule)
+                return whole(*arguments)
+            return self._programs("gradients", whole, arguments, eager_first=told)
+
+        losses, grad = over_pieces(gradients, task, self._settings.tasks_at_once)
+        return self._programs("move", self._move, [*state, losses, grad * self._scale])
+
     def _whole(
         self, values: Tensor, first: Tensor, second: Tensor, corrections: Tensor, alive: Tensor, *rest: Tensor
     ) -> list[Tensor]:
         """Meta-gradients, and the step that they lead to."""
         constants = dict(zip(self._constants, rest, strict=False))
-        found = self._meta_gradients(values, constants, Task.of(rest[len(constants) :], stacked=True))
-        return self._move(values, first, second, corrections, alive, *found)
+        task = Task.of(rest[len(constants) :], stacked=True)
+        losses, grad = self._meta_gradients(values, constants, task)
+        return self._move(values, first, second, corrections, alive, losses, grad * self._scale)
 
     def _move(
         self, values: Tensor, first: Tensor, second: Tensor, corrections: Tensor, alive: Tensor,
@@ -171,8 +189,7 @@ class OuterStep:
         losses, of_theta, of_phi = found
         flat = [of_phi[name].reshape(seeds, -1) for name in self._shapes]
         grad = torch.cat([of_theta.reshape(seeds, -1), *flat], 1)
-        scale = len(task) if self._settings.outer_loss == "sum" else 1
-        return losses.reshape(seeds), grad * scale
+        return losses.reshape(seeds), grad
 
     def _clipped(self, grad: Tensor) -> Tensor:
         """The meta-gradients as the settings bound them, each seed's by its own norm."""

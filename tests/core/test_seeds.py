@@ -23,6 +23,7 @@ from metalearn_core.inner_loop import meta_gradients
 from metalearn_core.kernels import engine
 from metalearn_core.kernels.by_steps import UNROLLED
 from metalearn_core.kernels.outer_step import OuterStep, Packed
+from metalearn_core.kernels.pieces import over_pieces
 from metalearn_core.outer_loop import _begin
 from metalearn_core.testing import Architecture
 
@@ -113,7 +114,11 @@ SETTINGS = [
         (Clipping("value", 0.05), "initialisation", "mean", None),
     ]
 ]
-SETTINGS.append(attrs.evolve(SETTINGS[1], steps=UNROLLED + 2))
+SETTINGS += [
+    attrs.evolve(SETTINGS[1], steps=UNROLLED + 2),
+    attrs.evolve(SETTINGS[1], tasks_at_once=1),
+    attrs.evolve(SETTINGS[3], steps=UNROLLED + 2, tasks_at_once=1),
+]
 
 
 @pytest.mark.parametrize("frozen", [False, True], ids=["all learned", "one frozen"])
@@ -148,6 +153,26 @@ def test_a_step_of_the_pack_is_adams_step_of_each(settings, frozen):
 def as_it_is(key, function, arguments, *, eager_first=True):
     """What is compiled, without the compiler."""
     return function(*arguments)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 9])
+def test_a_meta_batch_in_pieces_is_the_whole(size):
+    """Also where the last piece is smaller than the others."""
+    task = FAMILY.sample("train", 5, torch.Generator().manual_seed(6)).to("cpu", torch.float64)
+    (rule,) = rules_of("feed-forward", 1, hidden=[3])
+    theta, sizes = LEARNER.initial(torch.Generator().manual_seed(1)), []
+
+    def gradients(task):
+        sizes.append(len(task))
+        loss, grad, phi = meta_gradient(rule, LEARNER, theta, task, steps=2)
+        return [loss, grad, *phi.values()]
+
+    whole = gradients(task)
+    sizes.clear()
+    for ours, theirs in zip(over_pieces(gradients, task, size), whole, strict=True):
+        torch.testing.assert_close(ours, theirs, **CLOSE)
+    assert max(sizes) == min(size, 5)
+    assert sum(sizes) == 5
 
 
 def test_a_seed_that_is_not_alive_or_not_finite_stays_where_it_is():

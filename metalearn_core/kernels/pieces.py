@@ -1,0 +1,23 @@
+"""Meta-batches that do not fit in memory: their gradients piece after piece, averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from metalearn_core.task import Task
+
+
+def over_pieces(
+    gradients: Callable[[Task], Sequence[Tensor]], task: Task, size: int | None
+) -> Sequence[Tensor]:
+    """What `gradients`, means over tasks, are for the whole meta-batch, taken `size` tasks at a time."""
+    if size is None or len(task) <= size:
+        return gradients(task)
+    total: list[Tensor] = []
+    for first in range(0, len(task), size):
+        piece = task[first : first + size]
+        found = [len(piece) / len(task) * x for x in gradients(piece)]
+        total = [a + b for a, b in zip(total, found, strict=True)] if total else found
+    return total
