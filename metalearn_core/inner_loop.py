@@ -192,7 +192,7 @@ def inner_step(
     seeds = functools.partial(_over_seeds, rule, phi)
     with torch.enable_grad():
         theta = theta if theta.requires_grad else theta.detach().requires_grad_()
-        losses = seeds(functools.partial(per_task, learner.loss, batch=support))(theta)
+        losses = seeds(lambda theta: per_task(learner.loss, theta, support))(theta)
         # no two tasks share a row of θ, so the gradient of the sum is each task's own
         total = losses.sum() + 0 * theta.sum()
     seen = losses.detach() if constant else losses

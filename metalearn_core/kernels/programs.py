@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -130,10 +131,21 @@ def compiled(function: Function, arguments: Sequence[Tensor], *, eager_first: bo
                 node.meta.clear()
             # between its kernels a step is C++ too; on a GPU it is one graph, launched at once
             options = {"triton.cudagraphs": True} if arguments[0].is_cuda else {"cpp_wrapper": True}
-            with torch.no_grad():
+            with torch.no_grad(), _findable_again():
                 program: Program = torch._inductor.compile(graph, list(arguments), options=options)
                 program(*arguments)
     except Exception as error:  # tracers and compilers raise what they like
         line = next(iter(str(error).strip().splitlines()), "")
         raise CompilationError(f"{type(error).__name__}: {line}") from error
     return program
+
+
+def _findable_again() -> AbstractContextManager[Any]:
+    """A context in which Inductor looks for programs on disk; without an environment of shapes it does not."""
+    from torch._guards import TracingContext, tracing
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv  # these take time to load
+
+    mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+    context: AbstractContextManager[Any] = tracing(TracingContext(mode))
+    return context

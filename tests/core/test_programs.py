@@ -284,3 +284,13 @@ def test_validation_is_compiled_with_the_rest(monkeypatch):
         assert len(calls) == times
         found = [[score for _, score in trained.validations] for trained in (ours, theirs)]
         assert found[0] == pytest.approx(found[1], rel=1e-9)
+
+
+def test_a_program_is_found_again_on_disk():
+    from torch._dynamo.utils import counters
+
+    rule = RULES["gradient-descent-fixed"](PROBLEM.learner.layout).double()
+    for _ in range(2):
+        counters.clear()
+        CompiledMetaGradient(rule, PROBLEM.learner, steps=1)(PROBLEM.theta, PROBLEM.task)
+    assert counters["aot_autograd"]["autograd_cache_hit"] + counters["inductor"]["fxgraph_cache_hit"] >= 1
