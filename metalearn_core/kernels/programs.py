@@ -141,7 +141,7 @@ def compiled(function: Function, arguments: Sequence[Tensor], *, eager_first: bo
 
 
 def _findable_again() -> AbstractContextManager[Any]:
-    """A context in which Inductor looks for programs on disk; without an environment of shapes it does not."""
+    """A context in which Inductor looks for programs on disk; without shapes it does not."""
     from torch._guards import TracingContext, tracing
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import ShapeEnv  # these take time to load
