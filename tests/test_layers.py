@@ -18,9 +18,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = {path.stem for path in ROOT.glob("plugins/*/metalearn_*.py")}
 CORE_MAY = {"torch", "higher", "pluggy", "attrs", "attr", "metalearn_core", *sys.stdlib_module_names}
 RANKS = (
-    {"errors", "kernels/operators", "kernels/products"}, {"kernels/coordinatewise", "task"},
-    {"stream", "learner"}, {"rule", "settings"}, {"_higher"}, {"inner_loop"}, {"kernels/by_steps"},
-    {"kernels/programs", "kernels/pieces", "checkpoint"},
+    {"errors", "kernels/sources"}, {"kernels/operators", "kernels/products", "task"},
+    {"kernels/coordinatewise"}, {"stream", "learner"}, {"rule", "settings"}, {"_higher"}, {"inner_loop"},
+    {"kernels/by_steps"}, {"kernels/programs", "kernels/pieces", "checkpoint"},
     {"kernels/outer_step", "kernels/scores", "trained"}, {"evaluation"}, {"kernels/engine"}, {"outer_loop"},
     {"registry"},
 )  # fmt: skip

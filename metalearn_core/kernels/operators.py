@@ -13,11 +13,12 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Callable, Sequence
-from importlib import resources
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from metalearn_core.kernels.sources import loaded
 
 ACTIVATIONS: tuple[type[nn.Module], ...] = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.ELU)
 """What the fused network can do between its layers, in the order of the source's enumeration."""
@@ -37,19 +38,9 @@ ROW = 256
 """Rows of fewer coordinates than this are laid end to end, or most of a block would be padding."""
 
 
-@functools.cache
-def library() -> ctypes.CDLL:
-    """The compiled source. Raises what the compiler raises."""
-    from torch._inductor.codecache import CppCodeCache  # it takes time to load
-
-    source = resources.files(__package__).joinpath("coordinatewise.cpp").read_text()
-    loaded: ctypes.CDLL = CppCodeCache.load(source)
-    return loaded
-
-
 def _call(name: str, shape: Sequence[int], *tensors: Tensor) -> None:
     kind = {torch.float32: "float", torch.float64: "double"}[tensors[0].dtype]
-    function = getattr(library(), f"{name}_{kind}")
+    function = getattr(loaded("coordinatewise.cpp"), f"{name}_{kind}")
     function((ctypes.c_int64 * len(shape))(*shape), *(ctypes.c_void_p(t.data_ptr()) for t in tensors))
 
 

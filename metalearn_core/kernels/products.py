@@ -6,13 +6,13 @@ turned where their result is wanted turned, as the gradient of a weight is.
 
 from __future__ import annotations
 
-import functools
 import math
-from importlib import resources
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from metalearn_core.kernels.sources import loaded
 
 aten = torch.ops.aten
 
@@ -30,12 +30,9 @@ FEW = 4
 """Batches of fewer products are left to torch: a call is then all that they cost."""
 
 
-@functools.cache
 def load() -> None:
     """Compile the source, or find it compiled; loading it registers the operator."""
-    from torch._inductor.codecache import CppCodeCache  # it takes time to load
-
-    CppCodeCache.load(resources.files(__package__).joinpath("products.cpp").read_text())
+    loaded("products.cpp")
 
 
 def arrange(graph: torch.fx.Graph) -> None:

@@ -4,6 +4,7 @@ Gradients of the support loss come from `torch.func.grad_and_value` of `function
 `metalearn_core.inner_loop` and no `higher` is in the loop (a twin optimiser's step is its rule's).
 """
 
+import functools
 import tomllib
 from pathlib import Path
 
@@ -20,6 +21,9 @@ RULES = {
     ).items()
     for name, options in rows.items()
 }
+
+
+FACTORIES = {name: functools.partial(make_rule, rule, **options) for name, (rule, options) in RULES.items()}
 
 
 def seeded(*shape, seed):

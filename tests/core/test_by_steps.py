@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import tomllib
-from pathlib import Path
+import weakref
 
 import attrs
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import FACTORIES
 
 from metalearn_core import (
     Clipping,
@@ -28,12 +27,6 @@ from metalearn_core.kernels.by_steps import UNROLLED, BySteps, as_it_is
 from metalearn_core.testing import Architecture, Problem
 from metalearn_core.testing.strategies import inner_steps, problems
 
-ROWS = tomllib.loads((Path(__file__).parents[1] / "conformance" / "rules.toml").read_text())
-RULES = {
-    f"{rule}-{name}": functools.partial(make_rule, rule, **options)
-    for rule, rows in ROWS.items()
-    for name, options in rows.items()
-}
 CLOSE = {"rtol": 1e-10, "atol": 1e-12}
 
 
@@ -52,7 +45,7 @@ class Remembers(UpdateRule):
         return moved, {"anchor": state["anchor"], "count": state["count"] + 1}
 
 
-RULES["remembers"] = Remembers
+RULES = {**FACTORIES, "remembers": Remembers}
 
 
 def same(ours, theirs):
@@ -113,7 +106,7 @@ def test_as_much_of_the_path_is_kept_as_was_said(every, most):
     def run(key, function, arguments):
         answers = as_it_is(key, function, arguments)
         if key == "step":
-            alive[:] = [r for r in alive if r() is not None] + [__import__("weakref").ref(answers[0])]
+            alive[:] = [r for r in alive if r() is not None] + [weakref.ref(answers[0])]
             peak.append(len(alive))
         return answers
 

@@ -1,6 +1,7 @@
 """Fused networks: the plain ones to rounding, value and vector-Jacobian product, batched in every way."""
 
 import itertools
+import shutil
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from metalearn_core.kernels import operators
 from metalearn_core.kernels.coordinatewise import fused_networks
 from metalearn_core.testing import Architecture, Problem
 
-if not __import__("shutil").which("g++"):
+if not shutil.which("g++"):
     pytest.skip("needs g++, a C++ compiler", allow_module_level=True)
 
 SHAPES = [(1,), (70,), (2, 3, 17), (3, 1_100), (2, 260)]

@@ -1,5 +1,7 @@
 """Batches of small products: torch's own to rounding, in every layout, and laid out where they are wanted."""
 
+import shutil
+
 import attrs
 import pytest
 import torch
@@ -11,7 +13,7 @@ from metalearn_core.kernels import products
 from metalearn_core.kernels.programs import CompiledMetaGradient, traced
 from metalearn_core.testing import Architecture, Problem
 
-if not __import__("shutil").which("g++"):
+if not shutil.which("g++"):
     pytest.skip("needs g++, a C++ compiler", allow_module_level=True)
 
 aten = torch.ops.aten

@@ -1,14 +1,11 @@
 """Compiled meta-steps: equal to eager ones for every rule, chosen as the settings say, never a surprise."""
 
-import functools
-import tomllib
-from pathlib import Path
-
 import attrs
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import FACTORIES
 
 from metalearn_core import (
     Clipping,
@@ -27,13 +24,6 @@ from metalearn_core.kernels.programs import CompilationError, CompiledMetaGradie
 from metalearn_core.kernels.scores import CompiledScores
 from metalearn_core.testing import Architecture, Problem
 from metalearn_core.testing.strategies import inner_steps, problems
-
-ROWS = tomllib.loads((Path(__file__).parents[1] / "conformance" / "rules.toml").read_text())
-RULES = {
-    f"{rule}-{name}": functools.partial(make_rule, rule, **options)
-    for rule, rows in ROWS.items()
-    for name, options in rows.items()
-}
 
 
 def flat(answer):
@@ -56,14 +46,14 @@ def arguments_of(rule, problem):
 
 @settings(max_examples=30)
 @given(
-    name=st.sampled_from(sorted(RULES)),
+    name=st.sampled_from(sorted(FACTORIES)),
     order=st.sampled_from(["first", "second"]),
     problem=problems(steps=inner_steps(2)),
     clip=st.sampled_from([None, Clipping("value", 0.1), Clipping("norm", 0.1)]),
 )
 def test_the_traced_program_is_the_eager_step(name, order, problem, clip):
     """For other values than it was traced with: nothing of them is in it."""
-    rule = RULES[name](problem.learner.layout).double()
+    rule = FACTORIES[name](problem.learner.layout).double()
     step = CompiledMetaGradient(rule, problem.learner, steps=problem.steps, order=order, clip=clip)
     arguments = arguments_of(rule, problem)
     program = traced(step._traced, arguments)
@@ -97,7 +87,7 @@ def test_the_compiled_program_is_the_eager_step(row):
     """In float64 to 1e-10; `feed-forward-program` reads the step, and every t is right."""
     name, order = FIXED[row]
     torch.manual_seed(0)
-    rule = RULES[name](PROBLEM.learner.layout).double()
+    rule = FACTORIES[name](PROBLEM.learner.layout).double()
     step = CompiledMetaGradient(rule, PROBLEM.learner, steps=2, order=order)
     for seed in (1, 2):
         problem = attrs.evolve(PROBLEM, seed=seed)
@@ -114,7 +104,7 @@ def test_the_compiled_program_is_the_eager_step(row):
 @pytest.mark.parametrize("name", ["gradient-descent-fixed", "feed-forward-default"])
 def test_in_float32_it_errs_as_eager_code_does(name):
     torch.manual_seed(0)
-    exact_rule = RULES[name](PROBLEM.learner.layout).double()
+    exact_rule = FACTORIES[name](PROBLEM.learner.layout).double()
     exact = flat(meta_gradient(exact_rule, PROBLEM.learner, PROBLEM.theta, PROBLEM.task, steps=2))
     learner = PROBLEM.learner.to("cpu", torch.float32)
     rule, theta, task = exact_rule.float(), PROBLEM.theta.float(), PROBLEM.task.to("cpu", torch.float32)
@@ -246,7 +236,7 @@ def test_an_error_says_what_and_why_in_one_line():
 def test_compiled_scores_are_those_of_eager_code(name):
     """After every step, for other parameters and tasks than they were compiled with; Adam reads the step."""
     settings = Settings(steps=1, test_steps=3, inner_clip=Clipping("norm", 0.5))
-    rule = RULES[name](PROBLEM.learner.layout).double()
+    rule = FACTORIES[name](PROBLEM.learner.layout).double()
     compiled = CompiledScores(PROBLEM.learner, settings)
     if rule.uses_step:
         with pytest.raises(CompilationError, match="reads the step"):
@@ -289,7 +279,7 @@ def test_validation_is_compiled_with_the_rest(monkeypatch):
 def test_a_program_is_found_again_on_disk():
     from torch._dynamo.utils import counters
 
-    rule = RULES["gradient-descent-fixed"](PROBLEM.learner.layout).double()
+    rule = FACTORIES["gradient-descent-fixed"](PROBLEM.learner.layout).double()
     for _ in range(2):
         counters.clear()
         CompiledMetaGradient(rule, PROBLEM.learner, steps=1)(PROBLEM.theta, PROBLEM.task)
