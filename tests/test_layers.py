@@ -16,9 +16,15 @@ import metalearn_core
 
 ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = {path.stem for path in ROOT.glob("plugins/*/metalearn_*.py")}
-CORE_MAY = {"torch", "higher", "pluggy", "attrs", "attr", "metalearn_core", *sys.stdlib_module_names}
+CORE_MAY = {
+    *("torch", "higher", "pluggy", "attrs", "attr", "triton", "metalearn_core"),
+    *sys.stdlib_module_names,
+}
+OWNERS = {"higher": "_higher", "pluggy": "registry", "triton": "kernels/coordinatewise_triton"}
+"""What one file of the core alone imports."""
 RANKS = (
-    {"errors", "kernels/sources"}, {"kernels/operators", "kernels/products", "task"},
+    {"errors", "kernels/sources", "kernels/coordinatewise_triton"},
+    {"kernels/operators", "kernels/products", "task"},
     {"kernels/coordinatewise"}, {"stream", "learner"}, {"rule", "settings"}, {"_higher"}, {"inner_loop"},
     {"kernels/by_steps"}, {"kernels/programs", "kernels/pieces", "checkpoint"},
     {"kernels/outer_step", "kernels/scores", "trained"}, {"evaluation"}, {"kernels/engine"}, {"outer_loop"},
@@ -26,7 +32,7 @@ RANKS = (
 )  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 TOOLBOX = "metalearn_core.testing."
-LONGEST_FUNCTION, LARGEST_CORE = 45, 1_320
+LONGEST_FUNCTION, LARGEST_CORE = 45, 1_560
 
 Sources = dict[str, str]
 """Path in the checkout to source."""
@@ -68,7 +74,7 @@ def violations(sources: Sources) -> list[str]:
     """Every import that goes against the layers, one line each."""
     core = {p: s for p, s in sources.items() if p.startswith("metalearn_core/")}
     found = []
-    for name, owner in (("higher", "_higher"), ("pluggy", "registry")):
+    for name, owner in OWNERS.items():
         users = sorted(part_of_core(path) for path, source in core.items() if name in tops(path, source))
         if users != [owner]:
             found.append(f"{name} is imported by {users}, not by {owner} alone")

@@ -7,6 +7,8 @@ rounding, the first derivative too; a rule that asks for a second one of its net
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,8 +20,9 @@ from torch import Tensor, nn
 import metalearn_core.kernels.operators as operators
 
 _FUSING: ContextVar[bool] = ContextVar("_FUSING", default=False)
-WIDEST = 128
-"""Layers wider than this are left to matrix products, which are good at them."""
+WIDEST = {"cpu": 128, "cuda": 32}
+"""Layers wider than this are left to matrix products: on a CPU these are good at them, and the registers of a
+GPU hold no more."""
 
 
 @contextmanager
@@ -33,8 +36,15 @@ def fused_networks() -> Iterator[None]:
 
 
 def _can_be_fused(x: Tensor, *widths: int) -> bool:
-    known = x.dtype in (torch.float32, torch.float64) and x.device.type == "cpu"
-    return _FUSING.get() and known and max(widths) <= WIDEST
+    device = x.device.type
+    if not _FUSING.get() or max(widths) > WIDEST.get(device, 0):
+        return False
+    return x.dtype in (torch.float32, torch.float64) and (device == "cpu" or _has_triton())
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 class Coordinatewise(nn.Sequential):

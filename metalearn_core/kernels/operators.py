@@ -1,9 +1,10 @@
-"""Tiny networks on very many scalars as operators of torch: fused in C++, vector-Jacobian product included.
+"""Tiny networks on very many scalars as operators of torch: fused, vector-Jacobian product included.
 
 An update rule's network is evaluated for every coordinate of θ, of every task, and of every seed: through
 matrix products that is bound by memory. These operators keep a block of coordinates in cache through all
-layers, and compute activations again for the backward pass instead of storing them. The source is
-`coordinatewise.cpp`, compiled once on each machine, where it is first used, and kept on disk.
+layers, and compute activations again for the backward pass instead of storing them. For CPUs the source is
+`coordinatewise.cpp`, compiled once on each machine, where it is first used, and kept on disk; for GPUs it is
+`coordinatewise_triton.py`, which has run in Triton's interpreter only.
 
 Shapes: inputs `[groups, rows, d, n]`, parameters `[groups, P]`; a group is a seed, a row is a task.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -124,6 +126,21 @@ for _name, _kernel in (
     ("network", _network), ("network_vjp", _network_vjp), ("cell", _cell), ("cell_vjp", _cell_vjp),
 ):  # fmt: skip
     _library.impl(_name, _kernel, "CPU")
+
+
+def _on_gpu(name: str) -> Callable[..., Any]:
+    """The kernel of this name in `coordinatewise_triton`, imported when it is first called."""
+
+    def on_gpu(*arguments: Any) -> Any:
+        kernels = importlib.import_module("metalearn_core.kernels.coordinatewise_triton")
+        given = (x.contiguous() if isinstance(x, Tensor) else x for x in arguments)
+        return getattr(kernels, name)(*given)
+
+    return on_gpu
+
+
+for _name in ("network", "network_vjp", "cell", "cell_vjp"):
+    _library.impl(_name, _on_gpu(_name), "CUDA")
 
 
 def _like(*tensors: Tensor) -> tuple[Tensor, ...]:

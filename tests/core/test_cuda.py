@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from metalearn_core import BaseLearner, Batch, Settings, Task, make_rule, meta_gradient, meta_test, meta_train
+from metalearn_core import (
+    BaseLearner, Batch, Coordinatewise, Settings, Task, make_rule, meta_gradient, meta_test, meta_train,
+)  # fmt: skip
+from metalearn_core.kernels.coordinatewise import fused_networks
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, none is here")
 RULES = [("gradient-descent", {"learn_lr": "parameter"}), ("lstm", {"hidden": 20}), ("feed-forward", {})]
@@ -56,3 +59,19 @@ def test_a_run_on_a_gpu_is_trained_saved_resumed_and_tested_there(tmp_path):
         assert trained.at_best()[1].device.type == "cuda"
         scores.append(meta_test(trained, Lines(), tasks=7))
     torch.testing.assert_close(*scores, rtol=0, atol=0)
+
+
+def test_fused_networks_are_the_plain_ones():
+    torch.manual_seed(0)
+    network = Coordinatewise(2, [20, 20], activation=nn.Tanh).cuda()
+    columns = [torch.randn(3, 700, device="cuda", requires_grad=True) for _ in range(2)]
+    wanted = [*columns, *network.parameters()]
+
+    def answers():
+        (y,) = network(columns)
+        return y, *torch.autograd.grad(y.square().sum(), wanted)
+
+    plain = answers()
+    with fused_networks():
+        fused = answers()
+    torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-5)
