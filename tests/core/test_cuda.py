@@ -7,7 +7,15 @@ import torch
 from torch import nn
 
 from metalearn_core import (
-    BaseLearner, Batch, Coordinatewise, Settings, Task, make_rule, meta_gradient, meta_test, meta_train,
+    BaseLearner,
+    Batch,
+    Coordinatewise,
+    Settings,
+    Task,
+    make_rule,
+    meta_gradient,
+    meta_test,
+    meta_train,
 )  # fmt: skip
 from metalearn_core.kernels.coordinatewise import fused_networks
 
