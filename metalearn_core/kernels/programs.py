@@ -41,6 +41,7 @@ class Programs:
         self, name: str, function: Function, arguments: Sequence[Tensor], *, eager_first: bool = True
     ) -> Sequence[Tensor]:
         """What the function returns. Raises CompilationError, if so when a name or a shape is new."""
+        arguments = [x.contiguous() for x in arguments]  # a program is about strides too
         known = (name, tuple((x.shape, x.dtype, x.device) for x in arguments))
         with torch.no_grad():
             if known not in self._made:
