@@ -120,7 +120,8 @@ IN_CI = ("feed-forward-default", "lstm-equation")
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in IN_CI else pytest.param(name, marks=pytest.mark.nightly) for name in sorted(RULES)]
+    "name",
+    [name if name in IN_CI else pytest.param(name, marks=pytest.mark.nightly) for name in sorted(RULES)],
 )
 def test_compiled_it_is_one_step_for_all(name):
     """More steps need no more programs, and the gradient is that of the unroll."""
