@@ -13,6 +13,8 @@ from metalearn_core.errors import UsageError
 
 Order: TypeAlias = Literal["first", "second"]
 ORDERS: tuple[Order, ...] = ("first", "second")
+LONG_RUN = 10_000
+"""Outer steps from which a run is worth compiling: what that takes, half a minute, is then saved."""
 
 
 @attrs.frozen
@@ -118,3 +120,10 @@ class Settings:
     def evaluation_steps(self) -> int:
         """T at validation and test."""
         return self.steps if self.test_steps is None else self.test_steps
+
+    @property
+    def wanted_engine(self) -> Literal["eager", "compiled"]:
+        """What is asked for; `auto` compiles long runs. Whether it can be done shows when it is tried."""
+        if self.engine != "auto":
+            return self.engine
+        return "compiled" if self.tasks // self.meta_batch >= LONG_RUN else "eager"

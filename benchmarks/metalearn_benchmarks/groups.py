@@ -12,12 +12,9 @@ import torch
 from metalearn_benchmarks import records
 from metalearn_benchmarks.catalogue import Cell
 from metalearn_benchmarks.cell import Parts
-from metalearn_core import Settings
 
 MOST = 64
 """Seeds of one program, at most, unless a number is asked for: beyond, hardly any time is saved."""
-LONG_RUN = 10_000
-"""Outer steps from which `engine = "auto"` compiles, as `metalearn_core.kernels.engine` has it."""
 SHARE = 0.25
 """Of the free memory, for all programs that run at the same time: the estimate of one is rough."""
 VALUES_PER_COORDINATE = 128
@@ -45,13 +42,6 @@ def label(cells: Sequence[Cell]) -> str:
     return f"{cells[0].name}, seeds {f'{seeds[0]}-{seeds[-1]}' if unbroken else ', '.join(map(str, seeds))}"
 
 
-def is_compiled(settings: Settings) -> bool:
-    """Whether a training will be one program: what is asked for, or of `auto` its length, tells."""
-    # the rule of metalearn_core.kernels.engine.Engine, short of what can only be known by trying
-    long = settings.tasks // settings.meta_batch >= LONG_RUN
-    return settings.engine == "compiled" or (settings.engine == "auto" and long)
-
-
 def size_of(cell: Cell, parts: Parts, together: int | None, programs: int) -> int:
     """How many seeds of the cell's method to train together.
 
@@ -63,7 +53,7 @@ def size_of(cell: Cell, parts: Parts, together: int | None, programs: int) -> in
         return 1
     if together is not None:
         return together
-    if not is_compiled(parts.settings):
+    if parts.settings.wanted_engine != "compiled":
         return 1
     fitting = SHARE * free_memory(parts.learner.device) / programs / bytes_per_seed(parts)
     return min(max(int(fitting), 1), MOST)

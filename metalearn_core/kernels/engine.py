@@ -22,9 +22,6 @@ from metalearn_core.rule import UpdateRule
 from metalearn_core.settings import Settings
 from metalearn_core.task import Task
 
-LONG_RUN = 10_000
-"""Outer steps from which a run is worth compiling: what that takes, half a minute, is then saved."""
-
 
 class Engine:
     """Outer steps of all seeds, compiled where the settings ask for it and it can be done.
@@ -43,9 +40,7 @@ class Engine:
         self.note = ""
         self._members, self._meta_batch = members, settings.meta_batch
         self._learner, self._settings = learner, settings
-        long = settings.tasks // settings.meta_batch >= LONG_RUN
-        automatic = "compiled" if long else "eager"
-        self.name = chosen or (automatic if settings.engine == "auto" else settings.engine)
+        self.name = chosen or settings.wanted_engine
         if self.name == "compiled" and (missing := _missing(learner.device)):
             self.name, self.note = "eager", f"runs eager: {missing}"
         self._step = OuterStep(members[0].rule, learner, settings)

@@ -213,20 +213,17 @@ def test_a_number_that_is_none_is_refused(metalearn, tmp_path, value):
 
 
 @pytest.mark.parametrize(
-    ("given", "compiled"),
+    ("given", "wanted"),
     [
-        ({"engine": "compiled", "tasks": 1}, True),
-        ({"engine": "eager", "tasks": 10**6}, False),
-        ({"tasks": 9_999}, False),
-        ({"tasks": 10_000}, True),
-        ({"tasks": 10_000, "meta_batch": 2}, False),
+        ({"engine": "compiled", "tasks": 1}, "compiled"),
+        ({"engine": "eager", "tasks": 10**6}, "eager"),
+        ({"tasks": 9_999}, "eager"),
+        ({"tasks": 10_000}, "compiled"),
+        ({"tasks": 10_000, "meta_batch": 2}, "eager"),
     ],
 )
-def test_what_is_compiled_is_said_as_the_engine_says_it(given, compiled):
-    from metalearn_core.kernels import engine
-
-    assert groups.is_compiled(Settings(**given)) == compiled
-    assert groups.LONG_RUN == engine.LONG_RUN
+def test_the_settings_say_which_engine_they_want(given, wanted):
+    assert Settings(**given).wanted_engine == wanted
 
 
 def test_left_to_itself_it_takes_together_what_is_compiled_and_fits(monkeypatch):

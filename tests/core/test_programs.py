@@ -19,9 +19,10 @@ from metalearn_core import (
 )
 from metalearn_core.evaluation import scores
 from metalearn_core.kernels import engine as engine_module
-from metalearn_core.kernels.engine import LONG_RUN, Engine
+from metalearn_core.kernels.engine import Engine
 from metalearn_core.kernels.programs import CompilationError, CompiledMetaGradient, traced
 from metalearn_core.kernels.scores import CompiledScores
+from metalearn_core.settings import LONG_RUN
 from metalearn_core.testing import Architecture, Problem
 from metalearn_core.testing.strategies import inner_steps, problems
 
