@@ -1,291 +1,137 @@
 """Methods and experiments: what TOML says, checked, and resolved into the cells to run.
 
-Imports no torch: what a setting means is for `metalearn_core.Settings` to say.
+Imports no torch: what a setting means is for `metalearn_core.Settings` to say. docs/experiments.md has the
+format.
 """
 
 from __future__ import annotations
 
-import re
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
 
-import attrs
-import cattrs
-from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
-
+from metalearn_benchmarks.axes import require_folder_name
+from metalearn_benchmarks.experiment import Cell, Component, Experiment, Method, Overrides, Scale
+from metalearn_benchmarks.inheritance import Source, inherited
+from metalearn_benchmarks.places import places
+from metalearn_benchmarks.rows import rows
+from metalearn_benchmarks.toml_tables import read_toml, require_valid, structured
 from metalearn_core.errors import UsageError, unknown
+
+__all__ = [
+    "SCALES", "Cell", "Component", "Experiment", "Method", "Overrides", "Scale",
+    "cells", "experiments", "find_experiment", "methods",
+]  # fmt: skip
 
 SCALES = ("smoke", "small", "paper")
 PACKAGE = resources.files("metalearn_benchmarks")
 
 
-@attrs.frozen
-class Component:
-    """Something installed, by name, with its options."""
-
-    name: str
-    options: dict[str, Any] = attrs.field(factory=dict)
-
-
-@attrs.frozen(kw_only=True)
-class Method:
-    """A row of a results table: how θ⁰ is obtained, and which rule adapts what of it.
-
-    Args:
-        start: θ⁰ is meta-trained, pretrained on the flat training data, or random.
-        adapts: all parameters, or the head (the last layer) alone.
-        settings: fields of `metalearn_core.Settings`, over those of the experiment. Of a method that
-            is not meta-trained, `steps` is T at test.
-        minibatch: examples in a step of pretraining.
-    """
-
-    title: str
-    source: str = ""
-    start: Literal["meta", "pretrained", "random"]
-    adapts: Literal["all", "head"] = "all"
-    rule: str
-    options: dict[str, Any] = attrs.field(factory=dict)
-    settings: dict[str, Any] = attrs.field(factory=dict)
-    minibatch: int = 16
-
-
-@attrs.frozen(kw_only=True)
-class Scale:
-    """How large an experiment is run."""
-
-    seeds: int
-    test_tasks: int
-    settings: dict[str, Any] = attrs.field(factory=dict)
-
-
-@attrs.frozen(kw_only=True)
-class Experiment:
-    """Methods on a family of tasks."""
-
-    title: str
-    reproduces: str = ""
-    setting: str
-    family: Component
-    learner: Component
-    methods: list[str] = attrs.field(factory=list)
-    method: dict[str, Method] = attrs.field(factory=dict)
-    settings: dict[str, Any] = attrs.field(factory=dict)
-    scale: dict[str, Scale]
-
-
-@attrs.frozen(kw_only=True)
-class Cell:
-    """One run: a method, a seed, and everything that its numbers depend on."""
-
-    experiment: str
-    setting: str
-    name: str
-    seed: int
-    scale: str
-    family: Component
-    learner: Component
-    method: Method
-    test_tasks: int
-    device: str = "cpu"
-    threads: int = 1
-
-    @property
-    def folder(self) -> Path:
-        """Where its record lies, below DIR."""
-        return Path(self.experiment, self.setting, self.name, str(self.seed))
-
-    @property
-    def label(self) -> str:
-        """The run's name for people."""
-        return f"{self.name}, seed {self.seed}"
-
-    def as_toml(self) -> dict[str, Any]:
-        """The cell as plain data, nothing left to a default."""
-        plain: dict[str, Any] = cattrs.Converter().unstructure(self)
-        return plain
-
-
 def methods() -> dict[str, Method]:
     """The shipped methods, by name."""
-    return dict(_shipped("methods", Method))
+    return dict(_shipped_methods())
+
+
+@functools.cache
+def _shipped_methods() -> dict[str, Method]:
+    return {s.name: structured(s.data, Method, s.where) for s in _shipped("methods")}
 
 
 def experiments() -> dict[str, Experiment]:
     """The shipped experiments, by name."""
-    return dict(_shipped("experiments", Experiment))
+    return dict(find_experiment(source.name) for source in _shipped("experiments"))
 
 
 def find_experiment(name: str) -> tuple[str, Experiment]:
-    """A shipped experiment by name, or one in a TOML file: its name and itself."""
+    """A shipped experiment by name, or one in a TOML file: its name and itself, with all that it inherits.
+
+    Raises:
+        UsageError: for what it or what it extends says wrongly, by file and key.
+    """
+    source = _source(name, Path())
+    data = inherited(source, _source, {s.name: s.data for s in _shipped("methods")})
+    experiment: Experiment = structured(data, Experiment, source.where)
+    _require_known(experiment, source.where)
+    return source.name, experiment
+
+
+def _shipped(folder: str) -> Iterator[Source]:
+    for entry in sorted((PACKAGE / folder).iterdir(), key=lambda entry: entry.name):
+        if entry.name.endswith(".toml"):
+            data = read_toml(entry.read_text("utf-8"), entry.name)
+            yield Source(entry.name.removesuffix(".toml"), entry.name, data)
+
+
+def _source(name: str, folder: Path) -> Source:
+    """An experiment as it is written: a file, seen from `folder`, or a shipped one."""
     if name.endswith(".toml"):
-        path = Path(name)
+        path = folder / name
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"experiment file {name}: cannot be read ({error})") from error
-        return path.stem, _parse(text, name, Experiment)
-    shipped = experiments()
-    if name not in shipped:
-        raise unknown("experiment", name, shipped)
-    return name, shipped[name]
+            raise UsageError(f"experiment file {path}: cannot be read ({error})") from error
+        found = Source(path.stem, str(path), read_toml(text, str(path)), path.parent)
+    else:
+        shipped = {source.name: source for source in _shipped("experiments")}
+        if name not in shipped:
+            raise unknown("experiment", name, shipped)
+        found = shipped[name]
+    require_valid(found.checkable, Experiment, found.where)
+    return found
 
 
-def find_method(name: str, experiment: Experiment) -> Method:
-    """A method that the experiment defines, or a shipped one."""
-    shipped = methods()
+def _require_known(experiment: Experiment, where: str) -> None:
+    """UsageError for names that are not there, there twice, or somebody else's."""
+    shipped = _shipped_methods()
+    known = {**shipped, **experiment.method}
     for own in experiment.method:
         if own in shipped:
-            raise UsageError(f"method {own!r} is a shipped one; give the experiment's own another name")
-    known = {**shipped, **experiment.method}
-    if name not in known:
-        raise unknown("method", name, known)
-    return known[name]
-
-
-def _shipped(folder: str, kind: type[Any]) -> Iterator[tuple[str, Any]]:
-    for entry in sorted((PACKAGE / folder).iterdir(), key=lambda entry: entry.name):
-        if entry.name.endswith(".toml"):
-            yield (
-                entry.name.removesuffix(".toml"),
-                _parse(entry.read_text("utf-8"), entry.name, kind),
+            raise UsageError(
+                f"{where}: method {own!r} is a shipped one; give the experiment's own another name"
             )
-
-
-def _parse(text: str, where: str, kind: type[Any]) -> Any:
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{where}: not TOML: {error}") from error
-    try:
-        return _CONVERTER.structure(data, kind)
-    except ClassValidationError as error:
-        raise UsageError(f"{where}: {_first_cause(error)}") from error
-
-
-def _first_cause(error: Exception, path: str = "") -> str:
-    """The first thing that is wrong, with the key that it stands under."""
-    if isinstance(error, ClassValidationError) or hasattr(error, "exceptions"):
-        # a key that is misspelt is also missing: say the first
-        inner = min(error.exceptions, key=lambda e: not isinstance(e, ForbiddenExtraKeysError))
-        note = next((n for n in getattr(inner, "__notes__", []) if hasattr(n, "name")), None)
-        return _first_cause(inner, f"{path}.{note.name}".lstrip(".") if note else path)
-    if isinstance(error, ForbiddenExtraKeysError):
-        key = sorted(error.extra_fields)[0]
-        return str(unknown("key", f"{path}.{key}".lstrip("."), _keys(error.cl, path)))
-    if isinstance(error, KeyError):
-        return f"key {path!r} is missing"
-    return f"key {path!r}: {error}"
-
-
-def _keys(kind: type[Any], path: str) -> list[str]:
-    return [f"{path}.{field.name}".lstrip(".") for field in attrs.fields(kind)]
-
-
-def _strictly(kind: type[Any]) -> Any:
-    def structure(value: Any, _: Any) -> Any:
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise TypeError(f"expected {kind.__name__}, got {value!r}")
-        return value
-
-    return structure
-
-
-_CONVERTER = cattrs.Converter(forbid_extra_keys=True)
-for _kind in (int, str):  # cattrs would turn 3 into "3" and "3" into 3
-    _CONVERTER.register_structure_hook(_kind, _strictly(_kind))
-
-
-@attrs.frozen(kw_only=True)
-class Overrides:
-    """What the command line says over an experiment."""
-
-    methods: Sequence[str] = ()
-    rules: Sequence[tuple[str, Mapping[str, Any]]] = ()
-    seeds: int | None = None
-    tasks: int | None = None
-    steps: int | None = None
-    order: str | None = None
-    engine: str | None = None
-    device: str = "cpu"
-    threads: int = 1
+    for key, names in (("methods", experiment.methods), ("axes", experiment.axes.of_one)):
+        for name in names:
+            if name not in known:
+                raise UsageError(f"{where}: key {key!r}: {unknown('method', name, known)}")
+            if list(names).count(name) > 1:
+                raise UsageError(f"{where}: key {key!r}: method {name!r} is in it twice")
+    for scale in experiment.scale:
+        if scale not in SCALES:
+            raise UsageError(f"{where}: {unknown('scale', scale, SCALES)}")
 
 
 def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -> list[Cell]:
-    """Every run of an experiment, all methods of a seed before the next seed."""
+    """Every run of an experiment: all settings and methods of a seed before the next seed.
+
+    Raises:
+        UsageError: for what cannot be varied, or would have another's name.
+    """
     if scale not in experiment.scale:
         raise UsageError(f"experiment {name!r}: {unknown('scale', scale, experiment.scale)}")
     size = experiment.scale[scale]
-    seeds = size.seeds if overrides.seeds is None else overrides.seeds
-    rows: dict[str, Method] = {}
-    for label, method in _rows(experiment, overrides):
-        if label in rows:
-            raise UsageError(f"two rows would be called {label!r}; leave one out")
-        rows[label] = method
-    for kind, plain in (
-        ("experiment", name),
-        ("setting", experiment.setting),
-        *(("method", r) for r in rows),
-    ):
-        if not re.fullmatch(r"[\w+=.,\[\]-]+", plain) or plain.strip(".") == "" or plain == "report":
-            raise UsageError(
-                f"{kind} {plain!r} names a folder: letters, digits and + = , . - _ [ ] only, and not 'report'"
-            )
+    require_folder_name("experiment", name)
+    try:
+        known = {**_shipped_methods(), **experiment.method}
+        settings, methods = places(experiment), rows(experiment, known, size, overrides)
+    except UsageError as error:
+        raise UsageError(f"experiment {name!r}: {error}") from error
     return [
         Cell(
             experiment=name,
-            setting=experiment.setting,
+            setting=setting,
             name=label,
             seed=seed,
             scale=scale,
-            family=experiment.family,
-            learner=experiment.learner,
-            method=_resolved(method, experiment, size, overrides),
+            family=family,
+            learner=learner,
+            method=method,
             test_tasks=size.test_tasks,
             device=overrides.device,
             threads=overrides.threads,
+            prefix=f"{setting}: " if len(settings) > 1 else "",
         )
-        for seed in range(seeds)
-        for label, method in rows.items()
+        for seed in range(size.seeds if overrides.seeds is None else overrides.seeds)
+        for setting, (family, learner) in settings.items()
+        for label, method in methods.items()
     ]
-
-
-def _rows(experiment: Experiment, overrides: Overrides) -> Iterator[tuple[str, Method]]:
-    """The methods to run, each under its name with whatever was overridden in it."""
-    names = overrides.methods or experiment.methods
-    for name in names:
-        method = find_method(name, experiment)
-        changed: dict[str, Any] = {"steps": overrides.steps}
-        if method.start == "meta":
-            changed["order"] = overrides.order
-        label = {
-            key: value
-            for key, value in changed.items()
-            if value is not None and value != method.settings.get(key, experiment.settings.get(key))
-        }
-        yield _label(name, label), method
-    for rule, options in overrides.rules:
-        row = Method(title=rule, start="meta", rule=rule, options=dict(options))
-        changed = {"steps": overrides.steps, "order": overrides.order}
-        shown = {key: value for key, value in changed.items() if value is not None}
-        yield _label(rule, {**options, **shown}), row
-
-
-def _label(name: str, changed: Mapping[str, Any]) -> str:
-    """`name,key=value,...`, fit for a folder's name."""
-    parts = [name] + [f"{key}={value}" for key, value in changed.items()]
-    return re.sub(r"[^\w+=.,\[\]-]", "", ",".join(parts))
-
-
-def _resolved(method: Method, experiment: Experiment, size: Scale, overrides: Overrides) -> Method:
-    """The method with every setting that the experiment, its scale and the command line give it."""
-    settings = {**experiment.settings, **size.settings, **method.settings}
-    for key in ("tasks", "steps", "order", "engine"):
-        value = getattr(overrides, key)
-        if value is not None:
-            settings[key] = value
-    if overrides.steps is not None:
-        settings.pop("test_steps", None)
-    return attrs.evolve(method, settings=settings)

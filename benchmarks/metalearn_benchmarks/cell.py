@@ -91,8 +91,6 @@ class Parts:
                 "expected a TaskFamily and a BaseLearner, got "
                 + " and ".join(f"a {type(thing).__name__} from {name!r}" for name, thing in made.items())
             )
-        if cell.test_tasks < 1 or cell.method.minibatch < 1:
-            raise UsageError(f"{cell.name}: test_tasks and minibatch must be >= 1")
         learner = learner.to(device_of(cell.device))
         generator = seeded_generator("weights", cell.seed)
         tested = learner

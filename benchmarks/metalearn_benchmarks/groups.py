@@ -39,7 +39,8 @@ def label(cells: Sequence[Cell]) -> str:
         return cells[0].label
     seeds = [cell.seed for cell in cells]
     unbroken = seeds == list(range(seeds[0], seeds[-1] + 1))
-    return f"{cells[0].name}, seeds {f'{seeds[0]}-{seeds[-1]}' if unbroken else ', '.join(map(str, seeds))}"
+    shown = f"{seeds[0]}-{seeds[-1]}" if unbroken else ", ".join(map(str, seeds))
+    return f"{cells[0].prefix}{cells[0].name}, seeds {shown}"
 
 
 def size_of(cell: Cell, parts: Parts, together: int | None, programs: int) -> int:
@@ -86,26 +87,26 @@ def free_memory(device: torch.device) -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def form(cells: Iterable[Cell], directory: Path, sizes: dict[str, int]) -> list[Group]:
+def form(cells: Iterable[Cell], directory: Path, sizes: dict[tuple[str, str], int]) -> list[Group]:
     """Every cell in one group, by its first cell: those begun together again, new ones by `sizes`.
 
     Args:
-        cells: unfinished, of each method by seed.
-        sizes: seeds of each method to begin together.
+        cells: unfinished, of each row by seed.
+        sizes: seeds of each row to begin together.
 
     Raises:
         UsageError: for an `experiment.toml` that cannot be read.
     """
-    groups: dict[tuple[str, tuple[int, ...] | int], list[Cell]] = {}
-    new: dict[str, int] = {}
+    groups: dict[tuple[tuple[str, str], tuple[int, ...] | int], list[Cell]] = {}
+    new: dict[tuple[str, str], int] = {}
     for cell in cells:
         seeds = _begun_with(directory / cell.folder)
         if seeds is not None:
-            groups.setdefault((cell.name, seeds), []).append(cell)
+            groups.setdefault((cell.row, seeds), []).append(cell)
         else:
-            count = new.get(cell.name, 0)
-            groups.setdefault((cell.name, count // sizes[cell.name]), []).append(cell)
-            new[cell.name] = count + 1
+            count = new.get(cell.row, 0)
+            groups.setdefault((cell.row, count // sizes[cell.row]), []).append(cell)
+            new[cell.row] = count + 1
     return [
         Group(tuple(members), _seeds_of(members, begun, directory)) for (_, begun), members in groups.items()
     ]

@@ -75,7 +75,7 @@ def run_job(job: Job, directory: Path, tell: Tell, stop: Flag) -> list[Finished]
         with _alone_in(folders, lambda: Voice(label, tell, stop)(Event("waiting", 0))):
             # another command may have begun some of them, or finished them, while this one waited
             missing = [cell for cell in job if not records.is_finished(directory / cell.folder)]
-            for group in groups.form(missing, directory, {job[0].name: len(job)}):
+            for group in groups.form(missing, directory, {job[0].row: len(job)}):
                 run_cells(group.cells, directory, [Voice(label, tell, stop)], group.seeds)
     except KeyboardInterrupt:
         pass

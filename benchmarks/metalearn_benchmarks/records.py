@@ -6,7 +6,7 @@ import json
 import math
 import os
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -187,25 +187,39 @@ def unfinished(directory: Path) -> Iterator[Path]:
             yield path.parent
 
 
-def require_same_experiment(directory: Path, wanted: dict[str, Any]) -> None:
-    """Refuse a DIR whose runs of this experiment were asked for with other numbers.
+def require_same_experiment(directory: Path, wanted: Iterable[dict[str, Any]]) -> None:
+    """Refuse a DIR whose runs of these experiments were asked for with other numbers.
 
     A table over runs of unlike size or tasks would compare what cannot be compared, so all that the
-    runs of one setting share must be the same in `directory` and in `wanted`.
+    runs of one setting share must be the same in `directory` and in `wanted`, and all there is of the
+    runs of one method.
     """
-    place = directory / wanted["experiment"] / wanted["setting"]
-    for path in sorted(place.rglob(EXPERIMENT)):
-        if not any((path.parent / begun).exists() for begun in (CHECKPOINT, RESULT)):
-            continue  # it failed before there was anything to keep
-        found = read_cell(path.parent) or {}
-        theirs, ours = _shared(found), _shared(wanted)
-        if found.get("name") == wanted["name"]:
-            theirs, ours = _flat(found), _flat(wanted)
+    places: dict[Path, list[dict[str, Any]]] = {}
+    for cell in wanted:
+        places.setdefault(Path(cell["experiment"], cell["setting"]), []).append(cell)
+    for place, cells in places.items():
+        shared = [_shared(cell) for cell in cells]
+        whole = {cell["name"]: _flat(cell) for cell in cells}
+        for path in sorted((directory / place).rglob(EXPERIMENT)):
+            if not any((path.parent / begun).exists() for begun in (CHECKPOINT, RESULT)):
+                continue  # it failed before there was anything to keep
+            found = read_cell(path.parent) or {}
+            here = path.parent.relative_to(directory)
+            _require_alike(_shared(found), shared, here, directory)
+            if found.get("name") in whole:
+                _require_alike(_flat(found), [whole[found["name"]]], here, directory)
+
+
+def _require_alike(
+    theirs: dict[str, Any], wanted: Iterable[dict[str, Any]], here: Path, directory: Path
+) -> None:
+    """UsageError for the first key by which a run in `directory` is another than one of `wanted`."""
+    for ours in wanted:
         for key in sorted({*theirs, *ours} - {"seed", "seeds_together"}):
             if theirs.get(key) != ours.get(key):
                 raise UsageError(
                     f"{directory}: it holds another experiment: {key} is {theirs.get(key)!r} in"
-                    f" {path.parent.relative_to(directory)} and {ours.get(key)!r} here; use another --out"
+                    f" {here} and {ours.get(key)!r} here; use another --out"
                 )
 
 

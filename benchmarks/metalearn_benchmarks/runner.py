@@ -46,7 +46,7 @@ def run_experiment(
     """Run what is missing in `directory`, `workers` programs at a time; one that fails stops no other.
 
     Args:
-        cells: of each method by seed.
+        cells: of each row by seed.
         together: seeds of a method that are begun as one program; None: as many as are worth it and fit.
 
     Raises:
@@ -74,19 +74,23 @@ def run_experiment(
     return outcome
 
 
-def _looked_at(cells: Sequence[Cell], directory: Path, workers: int, together: int | None) -> dict[str, int]:
-    """How many seeds of each method to begin together; UsageError for what could not be run."""
+def _looked_at(
+    cells: Sequence[Cell], directory: Path, workers: int, together: int | None
+) -> dict[tuple[str, str], int]:
+    """How many seeds of each row to begin together; UsageError for what could not be run."""
     _require_writable(directory)
-    sizes: dict[str, int] = {}
-    looked_at: set[int] = set()  # the family is one for all cells; its tasks depend on the task seed alone
-    for cell in {cell.name: cell for cell in cells}.values():
+    sizes: dict[tuple[str, str], int] = {}
+    looked_at: set[tuple[str, int]] = set()  # tasks depend on the family and the task seed alone
+    rows = {cell.row: cell for cell in cells}
+    for row, cell in rows.items():
         parts = Parts.of(cell)
-        if parts.settings.task_seed not in looked_at:
-            looked_at.add(parts.settings.task_seed)
+        tasks = cell.setting, parts.settings.task_seed
+        if tasks not in looked_at:
+            looked_at.add(tasks)
             for split in ("train", "validation", "test"):
                 parts.tasks(split).take(0, 1)
-        records.require_same_experiment(directory, resolved(cell))
-        sizes[cell.name] = groups.size_of(cell, parts, together, min(workers, len(cells)))
+        sizes[row] = groups.size_of(cell, parts, together, min(workers, len(cells)))
+    records.require_same_experiment(directory, [resolved(cell) for cell in rows.values()])
     return sizes
 
 

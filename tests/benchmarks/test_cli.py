@@ -291,8 +291,8 @@ def test_two_rows_of_one_name_are_refused(metalearn, tmp_path):
         ('setting = "sine-3-shot"', 'setting = "../out"', "setting '../out' names a folder"),
         ('setting = "sine-3-shot"', 'setting = ".."', "setting '..' names a folder"),
         ("two-layer", "maml", "method 'maml' is a shipped one"),
-        ("test_tasks = 30", "test_tasks = 0", "test_tasks and minibatch must be >= 1"),
-        ("[scale.smoke]", "[scale.tiny]", "unknown scale 'smoke'"),
+        ("test_tasks = 30", "test_tasks = 0", "key 'scale.smoke': test_tasks must be an integer >= 1, got 0"),
+        ("[scale.smoke]", "[scale.tiny]", "unknown scale 'tiny': there are paper, small, smoke"),
     ],
 )
 def test_what_would_lose_or_misplace_a_record_is_refused(metalearn, tmp_path, old, new, told):

@@ -260,7 +260,7 @@ def begun(directory, seed, named, *files):
 def formed(directory, seeds, size):
     return [
         ([cell.seed for cell in group.cells], list(group.seeds))
-        for group in groups.form(smoke(seeds), directory, {"maml": size})
+        for group in groups.form(smoke(seeds), directory, {("sine-5-shot", "maml"): size})
     ]
 
 
@@ -268,7 +268,7 @@ def test_new_seeds_are_taken_together_by_method(tmp_path):
     assert formed(tmp_path, 5, 2) == [([0, 1], [0, 1]), ([2, 3], [2, 3]), ([4], [4])]
     name, experiment = find_experiment("sine")
     both = cells(name, experiment, "smoke", Overrides(methods=["maml", "turtle"], seeds=2))
-    found = groups.form(both, tmp_path, {"maml": 9, "turtle": 1})
+    found = groups.form(both, tmp_path, {("sine-5-shot", "maml"): 9, ("sine-5-shot", "turtle"): 1})
     labels = ["maml, seeds 0-1", "turtle, seed 0", "turtle, seed 1"]
     assert [groups.label(group.cells) for group in found] == labels
 
@@ -283,7 +283,7 @@ def test_a_seed_that_lost_its_checkpoint_begins_anew_by_itself(tmp_path):
 def test_what_trained_with_a_recorded_seed_is_recorded_with_it(tmp_path):
     begun(tmp_path, 0, [0, 1, 2], "checkpoint.pt", "result.json")
     begun(tmp_path, 1, [0, 1, 2], "checkpoint.pt")
-    found = groups.form(smoke(3)[1:], tmp_path, {"maml": 3})
+    found = groups.form(smoke(3)[1:], tmp_path, {("sine-5-shot", "maml"): 3})
     assert [group.seeds for group in found] == [(0, 1, 2), (2,)]
 
 

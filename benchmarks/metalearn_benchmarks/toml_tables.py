@@ -1,0 +1,113 @@
+"""TOML into attrs classes: unknown keys, wrong types and missing keys are refused by their key."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterator
+from typing import Any, get_args, get_origin
+
+import attrs
+import cattrs
+from cattrs.errors import AttributeValidationNote, ForbiddenExtraKeysError, IterableValidationNote
+from cattrs.gen import make_dict_structure_fn, mapping_structure_factory
+
+from metalearn_core.errors import UsageError, unknown
+
+Hook = Callable[[Any, Any], Any]
+
+
+def read_toml(text: str, where: str) -> dict[str, Any]:
+    """A file's tables; UsageError names the file, the line and the column of what is not TOML."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{where}: not TOML: {error}") from error
+
+
+def structured(data: dict[str, Any], kind: type[Any], where: str) -> Any:
+    """The tables as an instance of `kind`; UsageError names `where` and the first key that is wrong."""
+    try:
+        return CONVERTER.structure(data, kind)
+    except Exception as error:
+        raise UsageError(f"{where}: {next(_complaints(error))[1]}") from error
+
+
+def require_valid(data: dict[str, Any], kind: type[Any], where: str) -> None:
+    """As `structured`, but keys may be missing: what a file inherits is not in it."""
+    try:
+        CONVERTER.structure(data, kind)
+    except Exception as error:
+        wrong = [told for missing, told in _complaints(error) if not missing]
+        if wrong:
+            raise UsageError(f"{where}: {wrong[0]}") from error
+
+
+def _complaints(error: BaseException, path: str = "") -> Iterator[tuple[bool, str]]:
+    """Everything that is wrong, with the key that it stands under; and whether it is only missing."""
+    if isinstance(error, BaseExceptionGroup):
+        # a key that is misspelt is also missing: say the first
+        for inner in sorted(error.exceptions, key=lambda e: not isinstance(e, ForbiddenExtraKeysError)):
+            keys = (_key_of(note) for note in getattr(inner, "__notes__", []))
+            key = next((key for key in keys if key is not None), None)
+            yield from _complaints(inner, path if key is None else f"{path}.{key}".lstrip("."))
+    elif isinstance(error, ForbiddenExtraKeysError):
+        key = sorted(error.extra_fields)[0]
+        known = [f"{path}.{field.name}".lstrip(".") for field in attrs.fields(error.cl)]
+        yield False, str(unknown("key", f"{path}.{key}".lstrip("."), known))
+    elif isinstance(error, KeyError):
+        yield True, f"key {path!r} is missing"
+    else:
+        yield False, f"key {path!r}: {error}" if path else str(error)
+
+
+def _key_of(note: object) -> str | None:
+    """The key of a table that cattrs' note of an error is about."""
+    if isinstance(note, IterableValidationNote):
+        return str(note.index)
+    return note.name if isinstance(note, AttributeValidationNote) else None
+
+
+def _strictly(kind: type[Any]) -> Hook:
+    def structure(value: Any, _: Any) -> Any:
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise TypeError(f"expected {kind.__name__}, got {value!r}")
+        return value
+
+    return structure
+
+
+def _table(inner: Hook) -> Hook:
+    def structure(value: Any, kind: Any) -> Any:
+        if not isinstance(value, dict):
+            raise TypeError(f"expected a table, got {value!r}")
+        return inner(value, kind)
+
+    return structure
+
+
+def _list_of(kind: type[Any]) -> Hook:
+    (element,) = get_args(kind)
+
+    def structure(value: Any, _: Any) -> Any:
+        if not isinstance(value, list):
+            raise TypeError(f"expected a list, got {value!r}")
+        return [CONVERTER.structure(one, element) for one in value]
+
+    return structure
+
+
+def _made_of(origin: Any) -> Callable[[Any], bool]:
+    return lambda kind: get_origin(kind) is origin
+
+
+CONVERTER = cattrs.Converter(forbid_extra_keys=True)
+for _kind in (int, str):  # cattrs would turn 3 into "3" and "3" into 3
+    CONVERTER.register_structure_hook(_kind, _strictly(_kind))
+CONVERTER.register_structure_hook_factory(
+    attrs.has, lambda kind: _table(make_dict_structure_fn(kind, CONVERTER, _cattrs_forbid_extra_keys=True))
+)
+CONVERTER.register_structure_hook_factory(
+    _made_of(dict),
+    lambda kind: _table(mapping_structure_factory(kind, CONVERTER)),
+)
+CONVERTER.register_structure_hook_factory(_made_of(list), _list_of)
