@@ -134,7 +134,11 @@ def _defaults(entry: Registered) -> dict[str, Any]:
 
 
 def run_cells(
-    cells: Sequence[Cell], directory: Path, watchers: Sequence[Observer], together: Sequence[int] = ()
+    cells: Sequence[Cell],
+    directory: Path,
+    watchers: Sequence[Observer],
+    together: Sequence[int] = (),
+    installed: bool = True,
 ) -> None:
     """Train cells that differ in their seed alone as one program, then test and record each of them.
 
@@ -143,13 +147,14 @@ def run_cells(
     Args:
         watchers: told of every event of every cell, and of its test.
         together: the seeds of the program, for the records, where some of them are finished already.
+        installed: whether the installed observers are told, too.
 
     Raises:
         UsageError: for anything that is wrong with a cell, its folder or its checkpoint.
     """
     torch.set_num_threads(cells[0].threads)
     seeds = list(together) or [cell.seed for cell in cells]
-    runs = [Run.prepare(cell, directory, seeds) for cell in cells]
+    runs = [Run.prepare(cell, directory, seeds, installed) for cell in cells]
     trained = _train(runs, watchers)
     times = [run.clock.seconds for run in runs]  # the others' tests are not a run's own time
     for run, result, seconds in zip(runs, trained, times, strict=True):
@@ -170,13 +175,14 @@ class Run:
     together: list[int]
 
     @classmethod
-    def prepare(cls, cell: Cell, directory: Path, together: list[int]) -> Run:
+    def prepare(cls, cell: Cell, directory: Path, together: list[int], installed: bool = True) -> Run:
         """Write down what is asked for, the seeds that train together with it, and build its parts."""
         folder = directory / cell.folder
         plain = {**resolved(cell), "seeds_together": together}
         records.write_cell(folder, plain)
         clock = MetricsLog(folder / records.METRICS)
-        return cls(cell, folder, Parts.of(cell), clock, _installed_observers(plain), together)
+        strangers = _installed_observers(plain) if installed else []
+        return cls(cell, folder, Parts.of(cell), clock, strangers, together)
 
     def record(self, trained: Trained, seconds: float) -> None:
         """Test the best state and write the result; `seconds`: what training took."""

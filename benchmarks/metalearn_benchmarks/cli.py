@@ -200,16 +200,36 @@ def methods(as_json: bool) -> None:
 
 
 @metalearn.command()
+@click.argument("names", metavar="[EXPERIMENT]...", nargs=-1)
+@click.option("--scale", type=SCALE, default="small", show_default=True, help="How large they would be run.")
+@click.option("--measure", is_flag=True, help="First time what was not timed on this machine: minutes.")
 @JSON
-def experiments(as_json: bool) -> None:
-    """The shipped experiments, one line each."""
-    from metalearn_benchmarks import catalogue
+def experiments(names: tuple[str, ...], scale: str, measure: bool, as_json: bool) -> None:
+    """The shipped experiments, or EXPERIMENTs: what they reproduce, how many runs, about how long here."""
+    from metalearn_benchmarks import experiment_list
 
-    rows = [
-        {"experiment": name, "title": e.title, "methods": len(e.methods), "reproduces": e.reproduces}
-        for name, e in catalogue.experiments().items()
-    ]
-    _print_table(rows, as_json)
+    found = experiment_list.found(names, scale)
+    if measure:
+        _measure(found, as_json)
+    lines = experiment_list.lines(found)
+    if as_json:
+        _print_table([line.as_data() for line in lines], as_json)
+        return
+    _print_table([line.as_row() for line in lines], as_json)
+    click.echo(experiment_list.about(lines, scale))
+
+
+def _measure(found: list[Any], quiet: bool) -> None:
+    from metalearn_benchmarks.estimates import Times, cores
+    from metalearn_benchmarks.measuring import measure
+
+    times = Times.here()
+    try:
+        for one in found:
+            measure(one.cells, times, cores(), lambda text: click.echo(f"timing {text}", err=quiet))
+    except KeyboardInterrupt:
+        click.echo("stopped; what had been timed is kept, the same command goes on", err=True)
+        sys.exit(EXIT_INTERRUPTED)
 
 
 @metalearn.command()
