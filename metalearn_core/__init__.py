@@ -15,6 +15,7 @@ _PUBLIC = {
     "kernels.coordinatewise": "Coordinatewise coordinatewise_cell",
     "kernels.programs": "CompiledMetaGradient",
     "learner": "BaseLearner ParameterLayout forked_rng",
+    "optimizer": "LearnedOptimizer",
     "outer_loop": "meta_train meta_train_seeds",
     "registry": "Registered Registry base_learners default_registry hookimpl make_rule observers"
     " placements rules task_families",

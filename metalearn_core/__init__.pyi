@@ -15,6 +15,7 @@ from metalearn_core.kernels.programs import CompiledMetaGradient as CompiledMeta
 from metalearn_core.learner import BaseLearner as BaseLearner
 from metalearn_core.learner import ParameterLayout as ParameterLayout
 from metalearn_core.learner import forked_rng as forked_rng
+from metalearn_core.optimizer import LearnedOptimizer as LearnedOptimizer
 from metalearn_core.outer_loop import meta_train as meta_train
 from metalearn_core.outer_loop import meta_train_seeds as meta_train_seeds
 from metalearn_core.registry import Registered as Registered

@@ -6,8 +6,8 @@ import inspect
 import math
 import threading
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -202,3 +202,49 @@ def _averaging_schedule(
     eta = lr if step == 0 else lr / (1 + group["lambd"] * lr * step) ** group["alpha"]
     mu = 1 if step == 0 else 1 / max(1, step - group["t0"])
     return {"eta": eta, "mu": mu, "ax": torch.zeros_like(theta)}
+
+
+class Advance(Protocol):
+    """`(params, grads, loss) -> params`: one step of an optimiser, as a function; it keeps its own memory."""
+
+    def __call__(
+        self, params: Sequence[Tensor], grads: Sequence[Tensor | None], loss: Tensor, *, track: bool
+    ) -> Sequence[Tensor]:
+        """`track`: keep the graph."""
+
+
+class DifferentiableSteps(higher.optim.DifferentiableOptimizer):  # type: ignore[misc]
+    """`higher`'s differentiable twin of an optimiser that has a method `unrolled(device) -> Advance`.
+
+    What that function works with is never copied: a network in `param_groups` would be, and get no gradient.
+    """
+
+    def __init__(
+        self, other: torch.optim.Optimizer, reference_params: Iterable[Tensor], *args: Any,
+        device: torch.device | None = None, override: object = None, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        if override:
+            raise UsageError(
+                f"{type(other).__name__}: there is nothing to override in it, got {override!r:.60}; its"
+                " meta-parameters are those of its rule"
+            )
+        super().__init__(other, reference_params, *args, device=device, **kwargs)
+        self._advance: Advance = other.unrolled(device)  # type: ignore[attr-defined]
+
+    def step(self, loss: Tensor, *args: Any, **kwargs: Any) -> Iterable[Tensor]:
+        """As `higher` has it; a rule may want to see the loss."""
+        self._loss = loss
+        if kwargs.get("override"):
+            raise UsageError("step: there is nothing to override in a learned optimiser")
+        params: Iterable[Tensor] = super().step(loss, *args, **kwargs)
+        del self._loss  # the optimiser outlives the step, the graph need not
+        return params
+
+    def _update(self, grouped_grads: list[list[Tensor | None]], **kwargs: Any) -> None:
+        params = self.param_groups[0]["params"]
+        params[:] = self._advance(params, grouped_grads[0], self._loss, track=self._track_higher_grads)
+
+
+def register(optimizer: type[torch.optim.Optimizer]) -> None:
+    """Let `higher` unroll an optimiser that has `unrolled`."""
+    higher.register_optim(optimizer, DifferentiableSteps)

@@ -196,19 +196,19 @@ def inner_step(
         # no two tasks share a row of θ, so the gradient of the sum is each task's own
         total = losses.sum() + 0 * theta.sum()
     seen = losses.detach() if constant else losses
-    update = functools.partial(seeds(functools.partial(_update_every_task, rule, step)), seen)
-    transform = functools.partial(_seen_gradient, constant, clip)
+    update = functools.partial(seeds(functools.partial(update_every_task, rule, step)), seen)
+    transform = functools.partial(seen_gradient, constant, clip)
     with torch.set_grad_enabled(track):
         return InnerOptimizer(track=track).step(total, theta, transform, update, state)
 
 
-def _seen_gradient(constant: bool, clip: Clipping | None, grad: Tensor) -> Tensor:
+def seen_gradient(constant: bool, clip: Clipping | None, grad: Tensor) -> Tensor:
     """What a rule is shown of the support gradient: the order is decided here, never in a rule."""
     grad = grad.detach() if constant else grad
     return grad if clip is None else clip(grad)
 
 
-def _update_every_task(
+def update_every_task(
     rule: UpdateRule, step: int, losses: Tensor, theta: Tensor, grad: Tensor, state: State
 ) -> tuple[Tensor, State]:
     """One step of the rule for every task: `[tasks, n]`."""

@@ -26,7 +26,7 @@ RANKS = (
     {"errors", "kernels/sources", "kernels/coordinatewise_triton"},
     {"kernels/operators", "kernels/products", "task"},
     {"kernels/coordinatewise"}, {"stream", "learner"}, {"rule", "settings"}, {"_higher"}, {"inner_loop"},
-    {"kernels/by_steps"}, {"kernels/programs", "kernels/pieces", "checkpoint"},
+    {"kernels/by_steps", "optimizer"}, {"kernels/programs", "kernels/pieces", "checkpoint"},
     {"kernels/outer_step", "kernels/scores", "trained"}, {"evaluation"}, {"kernels/engine"}, {"outer_loop"},
     {"registry"},
 )  # fmt: skip

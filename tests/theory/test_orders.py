@@ -759,17 +759,17 @@ def engine(**parts):
 
 def shows_the_gradient(seen):
     """An engine that shows rules `seen(constant, gradient)`."""
-    return lambda: engine(_seen_gradient=lambda constant, clip, gradient: seen(constant, gradient))
+    return lambda: engine(seen_gradient=lambda constant, clip, gradient: seen(constant, gradient))
 
 
 def with_other_arguments(change):
     """An engine that calls rules with `change(losses, theta)` in the place of these."""
-    honest = inner_loop._update_every_task
+    honest = inner_loop.update_every_task
 
     def update(rule, step, losses, theta, *rest):
         return honest(rule, step, *change(losses, theta), *rest)
 
-    return lambda: engine(_update_every_task=update)
+    return lambda: engine(update_every_task=update)
 
 
 @contextmanager
