@@ -40,7 +40,10 @@ class Hooks:
 
     @hookspec
     def metalearn_observers(self) -> Factories:  # type: ignore[empty-body]
-        """Observers of runs: `factory(run) -> observer`, `run` a mapping that describes the run."""
+        """Observers of runs: `factory(run) -> observer`, `run` a mapping that describes the run.
+
+        A factory with `on_request = True` waits until it is asked for by name.
+        """
 
     @hookspec
     def metalearn_map(self) -> Factories:  # type: ignore[empty-body]

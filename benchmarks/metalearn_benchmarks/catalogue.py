@@ -130,6 +130,7 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
             device=overrides.device,
             threads=overrides.threads,
             prefix=f"{setting}: " if len(settings) > 1 else "",
+            observe=tuple(overrides.observe),
         )
         for seed in range(size.seeds if overrides.seeds is None else overrides.seeds)
         for setting, (family, learner) in settings.items()

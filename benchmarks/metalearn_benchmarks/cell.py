@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from metalearn_benchmarks import records
+from metalearn_benchmarks.audience import Audience
 from metalearn_benchmarks.catalogue import Cell
 from metalearn_benchmarks.pretrain import FlatFamily, Head
 from metalearn_benchmarks.provenance import provenance
@@ -36,7 +37,6 @@ from metalearn_core import (
     forked_rng,
     make_rule,
     meta_train_seeds,
-    observers,
     rules,
     seeded_generator,
     task_families,
@@ -154,13 +154,19 @@ def run_cells(
     """
     torch.set_num_threads(cells[0].threads)
     seeds = list(together) or [cell.seed for cell in cells]
-    runs = [Run.prepare(cell, directory, seeds, installed) for cell in cells]
-    trained = _train(runs, watchers)
-    times = [run.clock.seconds for run in runs]  # the others' tests are not a run's own time
-    for run, result, seconds in zip(runs, trained, times, strict=True):
-        for watch in watchers:
-            watch(Event("testing", result.position))
-        run.record(result, seconds)
+    with ExitStack() as audiences:
+        runs = []
+        for cell in cells:
+            runs.append(Run.prepare(cell, directory, seeds, watchers, installed))
+            audiences.enter_context(runs[-1].audience)
+        trained = _train(runs, watchers)
+        times = [run.clock.seconds for run in runs]  # the others' tests are not a run's own time
+        for run, result, seconds in zip(runs, trained, times, strict=True):
+            testing = Event("testing", result.position)
+            run.audience(testing)
+            for watch in watchers:
+                watch(testing)
+            run.record(result, seconds)
 
 
 @attrs.frozen(eq=False)
@@ -171,18 +177,25 @@ class Run:
     folder: Path
     parts: Parts
     clock: MetricsLog
-    strangers: list[Observer]
+    audience: Audience
     together: list[int]
 
     @classmethod
-    def prepare(cls, cell: Cell, directory: Path, together: list[int], installed: bool = True) -> Run:
+    def prepare(
+        cls, cell: Cell, directory: Path, together: list[int], watchers: Sequence[Observer], installed: bool
+    ) -> Run:
         """Write down what is asked for, the seeds that train together with it, and build its parts."""
         folder = directory / cell.folder
         plain = {**resolved(cell), "seeds_together": together}
         records.write_cell(folder, plain)
         clock = MetricsLog(folder / records.METRICS)
-        strangers = _installed_observers(plain) if installed else []
-        return cls(cell, folder, Parts.of(cell), clock, strangers, together)
+
+        def report(event: Event) -> None:
+            for watch in watchers:
+                watch(event)
+
+        audience = Audience({**plain, "folder": str(folder)}, cell.observe if installed else None, report)
+        return cls(cell, folder, Parts.of(cell), clock, audience, together)
 
     def record(self, trained: Trained, seconds: float) -> None:
         """Test the best state and write the result; `seconds`: what training took."""
@@ -208,18 +221,15 @@ class Run:
             **provenance(cell, learner.device, engine, distributions, self.together),
         }
         records.write_result(self.folder, result)
+        self.audience(Event("result", trained.position, _told(result)))
 
 
-def _installed_observers(run: dict[str, Any]) -> list[Observer]:
-    """One of each installed observer; one that cannot be made is told of and left out."""
-    made = []
-    for entry in observers().values():
-        try:
-            made.append(entry(run))
-        except Exception as error:  # a stranger's logger must not take the run down
-            told = f"observer {entry.name!r} of {entry.distribution} failed and is left out: {error!r}"
-            warnings.warn(told, stacklevel=2)
-    return made
+def _told(result: dict[str, Any]) -> dict[str, float]:
+    """Of a result, what observers are told."""
+    summary = result["summary"]
+    low, high = summary["ci95"]
+    told = {key: summary[key] for key in ("mean", "median", "tasks")}
+    return {**told, "ci95_low": low, "ci95_high": high, "seconds": result["seconds"]}
 
 
 def _train(runs: Sequence[Run], watchers: Sequence[Observer]) -> list[Trained]:
@@ -235,7 +245,7 @@ def _train(runs: Sequence[Run], watchers: Sequence[Observer]) -> list[Trained]:
         [run.parts.rule for run in runs], parts.learner, family, settings,
         generators=[run.parts.generator for run in runs],
         checkpoints=[run.folder / records.CHECKPOINT for run in runs],
-        observers=[[run.clock, *run.strangers, *watchers] for run in runs],
+        observers=[[run.clock, run.audience, *watchers] for run in runs],
     )  # fmt: skip
 
 

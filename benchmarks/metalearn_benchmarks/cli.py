@@ -94,6 +94,10 @@ SCALE = click.Choice(["smoke", "small", "paper"])
     "--together", type=Together(min=1), default="auto", show_default=True, metavar="N|auto",
     help="Seeds of a method that train as one program; auto: all that fit in memory, in compiled runs.",
 )  # fmt: skip
+@click.option(
+    "--observe", multiple=True, metavar="NAME",
+    help="Tell this observer too, tensorboard or json-lines or an installed one; may be repeated.",
+)  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Where records go. [default: results/SCALE]")
 @click.pass_context
 def run(
@@ -109,11 +113,12 @@ def run(
     **given: Any,
 ) -> None:
     """Run EXPERIMENT, a shipped name or a TOML file: what is missing in DIR, from where it stopped."""
-    from metalearn_benchmarks import catalogue
+    from metalearn_benchmarks import audience, catalogue
     from metalearn_benchmarks.progress import Display
     from metalearn_benchmarks.runner import run_experiment
 
-    console = _console()
+    audience.require(given["observe"])
+    console = _console(stderr=audience.takes_stdout(given["observe"]))
     name, found = catalogue.find_experiment(experiment)
     overrides = catalogue.Overrides(rules=context.obj, **given)
     cells = catalogue.cells(name, found, scale, overrides)
@@ -142,12 +147,12 @@ def report(directory: Path) -> None:
     _report(directory, _console())
 
 
-def _console() -> Any:
+def _console(stderr: bool = False) -> Any:
     """Where people read: as wide as the terminal, and wide enough for a table in a log."""
     from rich.console import Console
 
-    console = Console()
-    return console if console.is_terminal else Console(width=140)
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(width=140, stderr=stderr)
 
 
 def _report(directory: Path, console: Any) -> None:

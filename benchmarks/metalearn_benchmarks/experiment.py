@@ -90,6 +90,7 @@ class Cell:
 
     Args:
         prefix: what its label begins with, where an experiment has several settings; not recorded.
+        observe: observers asked for by name, on which its numbers do not depend; not recorded.
     """
 
     experiment: str
@@ -104,6 +105,7 @@ class Cell:
     device: str = "cpu"
     threads: int = 1
     prefix: str = attrs.field(default="", eq=False)
+    observe: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -123,7 +125,7 @@ class Cell:
     def as_toml(self) -> dict[str, Any]:
         """The cell as plain data, nothing left to a default."""
         plain: dict[str, Any] = cattrs.Converter().unstructure(self)
-        del plain["prefix"]
+        del plain["prefix"], plain["observe"]
         return plain
 
 
@@ -140,3 +142,4 @@ class Overrides:
     engine: str | None = None
     device: str = "cpu"
     threads: int = 1
+    observe: Sequence[str] = ()

@@ -49,6 +49,9 @@ class Voice:
     validated: list[Event] = attrs.field(factory=list)
 
     def __call__(self, event: Event) -> None:
+        if event.kind == "observer":  # of any seed, wherever it stands
+            self.tell(self.label, event)
+            return
         once = event.kind not in ("validation", "waiting", "testing")
         if once and self.told.get(event.kind) == event.position:
             return  # another seed has said so

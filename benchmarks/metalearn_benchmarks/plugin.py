@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from metalearn_benchmarks.networks import multilayer_perceptron
+from metalearn_benchmarks.observers import JsonLines, TensorBoard
 from metalearn_benchmarks.sine import SineFamily
 from metalearn_core import hookimpl
 
@@ -20,3 +21,9 @@ def metalearn_task_families() -> Mapping[str, Callable[..., Any]]:
 def metalearn_base_learners() -> Mapping[str, Callable[..., Any]]:
     """The base-learners, by name."""
     return {"mlp": multilayer_perceptron}
+
+
+@hookimpl
+def metalearn_observers() -> Mapping[str, Callable[..., Any]]:
+    """The observers, by name."""
+    return {"json-lines": JsonLines, "tensorboard": TensorBoard}

@@ -33,6 +33,7 @@ class Display:
     def __init__(self, console: Console, cells: int) -> None:
         self.console = console
         self.lines: dict[str, Line] = {}
+        self.failed_observers: set[str] = set()
         self.bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
@@ -59,6 +60,9 @@ class Display:
 
     def event(self, label: str, event: Event) -> None:
         """What a run tells of itself."""
+        if event.kind == "observer":
+            self._say_once(str(event.values["name"]), str(event.values["message"]))
+            return
         line = self.lines.get(label)
         if line is None:
             line = self.lines[label] = Line(self.bars.add_task(label, total=None, note=""))
@@ -76,6 +80,11 @@ class Display:
         self.bars.update(line.bar, completed=event.position, note=line.note)
         if not self.console.is_terminal and event.kind in ("step", "validation", "waiting"):
             self._say_now_and_then(label, line, event)
+
+    def _say_once(self, observer: str, message: str) -> None:
+        if observer not in self.failed_observers:
+            self.failed_observers.add(observer)
+            self.console.print(message, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def _say_now_and_then(self, label: str, line: Line, event: Event) -> None:
         now = time.monotonic()
