@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 import warnings
@@ -22,7 +21,7 @@ from metalearn_core.rule import UpdateRule
 from metalearn_core.settings import Settings
 from metalearn_core.stream import TaskStream
 from metalearn_core.task import Task, TaskFamily
-from metalearn_core.trained import Event, Observer, Snapshot, Trained, digest
+from metalearn_core.trained import Event, Observer, Trained
 
 
 def meta_train(
@@ -73,7 +72,7 @@ def meta_train_seeds(
     """
     paths = [None if path is None else Path(path) for path in checkpoints or [None] * len(rules)]
     seeds = [
-        _Seed(_begin(rule, learner, settings, generator), path, list(watchers))
+        _Seed(Trained.begin(rule, learner, settings, generator), path, list(watchers))
         for rule, generator, path, watchers in zip(
             rules, generators, paths, observers or [()] * len(rules), strict=True
         )
@@ -87,17 +86,6 @@ def meta_train_seeds(
     if seeds:
         _Training(seeds, family).run()
     return [seed.trained for seed in seeds]
-
-
-def _begin(rule: UpdateRule, learner: BaseLearner, settings: Settings, generator: torch.Generator) -> Trained:
-    """What there is before the first step."""
-    rule = copy.deepcopy(rule).to(learner.device, learner.dtype)
-    theta = learner.initial(generator).requires_grad_()
-    learned = [parameter for parameter in rule.parameters() if parameter.requires_grad]
-    adam = torch.optim.Adam([theta, *learned], lr=settings.outer_lr)
-    untested = Snapshot.of(0, float("nan"), theta, rule, adam)
-    origin = digest(theta, *rule.state_dict().values())
-    return Trained(rule, learner, settings, theta, adam, generator, untested, origin)
 
 
 @attrs.define(eq=False)

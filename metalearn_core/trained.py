@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,19 @@ class Trained:
     diverged: str | None = None
     engine: str = ""
 
+    @classmethod
+    def begin(
+        cls, rule: UpdateRule, learner: BaseLearner, settings: Settings, generator: torch.Generator
+    ) -> Trained:
+        """What there is before the first step."""
+        rule = copy.deepcopy(rule).to(learner.device, learner.dtype)
+        theta = learner.initial(generator).requires_grad_()
+        learned = [parameter for parameter in rule.parameters() if parameter.requires_grad]
+        adam = torch.optim.Adam([theta, *learned], lr=settings.outer_lr)
+        untested = Snapshot.of(0, float("nan"), theta, rule, adam)
+        origin = digest(theta, *rule.state_dict().values())
+        return cls(rule, learner, settings, theta, adam, generator, untested, origin)
+
     def at_best(self) -> tuple[UpdateRule, Tensor]:
         """A copy of the rule with φ, and θ⁰, of the best validation."""
         rule = copy.deepcopy(self.rule)
@@ -117,11 +130,15 @@ class Trained:
                     f" one and {theirs.get(key)} of another"
                 )
 
-    def restore(self, path: Path) -> None:
-        """Continue from a checkpoint; UsageError if it is of another rule, learner or setting."""
+    def restore(self, path: Path, *, ignoring: Collection[str] = ()) -> None:
+        """Continue from a checkpoint; UsageError if it is of another rule, learner or setting.
+
+        `ignoring`: what may differ, by its name in that error. Whoever only reads what was trained need
+        not draw the same `origin`, which other machines and versions may not.
+        """
         payload = load_checkpoint(path, _CONTENTS)
         theirs, ours = payload["fingerprint"], _fingerprint(self)
-        for key in dict.fromkeys((*ours, *theirs)):
+        for key in dict.fromkeys(key for key in (*ours, *theirs) if key not in ignoring):
             if theirs.get(key) != ours.get(key):
                 raise UsageError(
                     f"checkpoint {path}: it is of another run: {key} is {theirs.get(key)} there and"

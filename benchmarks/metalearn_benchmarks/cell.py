@@ -200,7 +200,7 @@ class Run:
     def record(self, trained: Trained, seconds: float) -> None:
         """Test the best state and write the result; `seconds`: what training took."""
         cell, parts, since = self.cell, self.parts, time.monotonic()
-        rule, learner, theta = _start(cell, parts, trained)
+        rule, learner, theta = tested(cell, parts, trained)
         settings, tasks = parts.settings, cell.test_tasks
         steps, clip = settings.evaluation_steps, settings.inner_clip
         distributions = {entry.distribution for entry in used(cell).values()}
@@ -234,13 +234,8 @@ def _told(result: dict[str, Any]) -> dict[str, float]:
 
 def _train(runs: Sequence[Run], watchers: Sequence[Observer]) -> list[Trained]:
     """Obtain θ⁰ (and φ) of each: by meta-training, by pretraining, or at random."""
-    method, parts = runs[0].cell.method, runs[0].parts
-    family, settings = parts.family, parts.settings
-    if method.start == "random":
-        settings = attrs.evolve(settings, tasks=0)
-    if method.start == "pretrained":
-        family = FlatFamily(family, method.minibatch)
-        settings = attrs.evolve(settings, steps=0, test_steps=None, outer_clip=None)
+    parts = runs[0].parts
+    family, settings = _trained_on(runs[0].cell, parts)
     return meta_train_seeds(
         [run.parts.rule for run in runs], parts.learner, family, settings,
         generators=[run.parts.generator for run in runs],
@@ -249,7 +244,27 @@ def _train(runs: Sequence[Run], watchers: Sequence[Observer]) -> list[Trained]:
     )  # fmt: skip
 
 
-def _start(cell: Cell, parts: Parts, trained: Trained) -> tuple[UpdateRule, BaseLearner, Tensor]:
+def _trained_on(cell: Cell, parts: Parts) -> tuple[TaskFamily, Settings]:
+    """What the outer loop is given: tasks, minibatches as tasks, or nothing to train on."""
+    family, settings = parts.family, parts.settings
+    if cell.method.start == "random":
+        settings = attrs.evolve(settings, tasks=0)
+    if cell.method.start == "pretrained":
+        family = FlatFamily(family, cell.method.minibatch)
+        settings = attrs.evolve(settings, steps=0, test_steps=None, outer_clip=None)
+    return family, settings
+
+
+def begun(cell: Cell, checkpoint: Path) -> tuple[Parts, Trained]:
+    """What a run's checkpoint holds, to be read and not trained further; UsageError where it does not fit."""
+    parts = Parts.of(cell)
+    _, settings = _trained_on(cell, parts)
+    trained = Trained.begin(parts.rule, parts.learner, settings, parts.generator)
+    trained.restore(checkpoint, ignoring={"origin"})
+    return parts, trained
+
+
+def tested(cell: Cell, parts: Parts, trained: Trained) -> tuple[UpdateRule, BaseLearner, Tensor]:
     """What is tested: the best state, or only the head of it."""
     rule, theta = trained.at_best()
     if cell.method.adapts == "head":

@@ -73,6 +73,7 @@ class Together(click.IntRange):
         return super().convert(value, param, ctx)
 
 
+JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 SCALE = click.Choice(["smoke", "small", "paper"])
 
 
@@ -141,6 +142,29 @@ def run(
 
 
 @metalearn.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Where to. [default: RUN/artifact]")
+@JSON
+def export(run_folder: Path, out: Path | None, as_json: bool) -> None:
+    """The trained rule and initialisation of RUN as safetensors and a JSON card.
+
+    RUN is a record's folder, DIR/<experiment>/<setting>/<method>/<seed>, of a finished or validated run.
+    """
+    from metalearn_benchmarks.export import export_run
+
+    folder, card = export_run(run_folder, out)
+    if as_json:
+        import json
+
+        click.echo(json.dumps({"folder": str(folder), "card": card}, indent=1, ensure_ascii=False))
+    else:
+        rule, size = card["rule"]["name"], card["layout"]["size"]
+        click.echo(
+            f"artifact: {folder} (rule {rule}, n = {size}, best of task {card['training']['position']})"
+        )
+
+
+@metalearn.command()
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 def report(directory: Path) -> None:
     """Tables, figures and one self-contained report.html of the records in DIR."""
@@ -186,9 +210,6 @@ def _table(rows: list[dict[str, Any]]) -> Any:
     for row in rows:
         table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
     return table
-
-
-JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 
 @metalearn.command()

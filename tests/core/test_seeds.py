@@ -11,6 +11,7 @@ import torch
 from metalearn_core import (
     Clipping,
     Settings,
+    Trained,
     UsageError,
     checkpoint,
     make_rule,
@@ -24,7 +25,6 @@ from metalearn_core.kernels import engine
 from metalearn_core.kernels.by_steps import UNROLLED
 from metalearn_core.kernels.outer_step import OuterStep, Packed
 from metalearn_core.kernels.pieces import over_pieces
-from metalearn_core.outer_loop import _begin
 from metalearn_core.testing import Architecture
 
 FAMILY = task_families()["sine"](support=5, query=5)
@@ -84,7 +84,7 @@ CLOSE = {"rtol": 1e-9, "atol": 1e-11}
 )
 def test_meta_gradients_of_seeds_are_those_of_each(name, options, order):
     members = [
-        _begin(rule, LEARNER, SMALL, g)
+        Trained.begin(rule, LEARNER, SMALL, g)
         for rule, g in zip(rules_of(name, **options), generators(), strict=True)
     ]
     theta = torch.stack([member.theta.detach() for member in members])
@@ -130,7 +130,7 @@ def test_a_step_of_the_pack_is_adams_step_of_each(settings, frozen):
         members = []
         for rule, generator in zip(rules_of("feed-forward", hidden=[3]), generators(), strict=True):
             rule.network[2].bias.requires_grad_(not frozen)
-            members.append(_begin(rule, LEARNER, settings, generator))
+            members.append(Trained.begin(rule, LEARNER, settings, generator))
         return members
 
     ours, theirs = begin(), begin()
@@ -177,7 +177,7 @@ def test_a_meta_batch_in_pieces_is_the_whole(size):
 
 def test_a_seed_that_is_not_alive_or_not_finite_stays_where_it_is():
     members = [
-        _begin(rule, LEARNER, SMALL, g)
+        Trained.begin(rule, LEARNER, SMALL, g)
         for rule, g in zip(rules_of("gradient-descent", learn_lr="scalar"), generators(), strict=True)
     ]
     with torch.no_grad():
@@ -343,7 +343,7 @@ def test_a_snapshot_holds_one_seed_and_not_the_pack(tmp_path):
     sizes = []
     for count in (1, 20):
         members = [
-            _begin(rule, LEARNER, SMALL, generator)
+            Trained.begin(rule, LEARNER, SMALL, generator)
             for rule, generator in zip(rules_of("feed-forward", count), generators(count), strict=True)
         ]
         Packed(members)
