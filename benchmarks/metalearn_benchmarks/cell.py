@@ -17,7 +17,8 @@ from metalearn_benchmarks import records
 from metalearn_benchmarks.audience import Audience
 from metalearn_benchmarks.catalogue import Cell
 from metalearn_benchmarks.pretrain import FlatFamily, Head
-from metalearn_benchmarks.provenance import provenance
+from metalearn_benchmarks.provenance import batch_norm, provenance
+from metalearn_benchmarks.response import rule_response
 from metalearn_benchmarks.statistics import summary
 from metalearn_core import (
     BaseLearner,
@@ -205,7 +206,7 @@ class Run:
         steps, clip = settings.evaluation_steps, settings.inner_clip
         distributions = {entry.distribution for entry in used(cell).values()}
         scores = evaluate(rule, learner, theta, parts.family, settings, split="test", tasks=tasks)
-        shown, engine = _telling(parts.tasks("test")), trained.engine or "eager"
+        first, engine = parts.tasks("test").take(0, 20), trained.engine or "eager"
         result = {
             "score": learner.score_name.replace("_", " "),
             "higher_is_better": learner.higher_is_better,
@@ -214,7 +215,9 @@ class Run:
             "validations": trained.validations,
             "best_position": trained.best.position,
             "diverged": trained.diverged,
-            "curves": _curves(rule, learner, theta, shown, steps, clip),
+            "curves": _curves(rule, learner, theta, _telling(first), steps, clip),
+            "rule_response": rule_response(rule, learner, theta, first, steps, clip),
+            "batch_norm": batch_norm(learner),
             "meta_parameters": sum(p.numel() for p in rule.parameters()),
             "parameters": learner.layout.size,
             "seconds": seconds + time.monotonic() - since,
@@ -272,9 +275,8 @@ def tested(cell: Cell, parts: Parts, trained: Trained) -> tuple[UpdateRule, Base
     return rule, parts.learner, theta
 
 
-def _telling(stream: TaskStream) -> Task:
-    """The one of the first 20 tasks whose query targets vary most: chosen by the data alone."""
-    tasks = stream.take(0, 20)
+def _telling(tasks: Task) -> Task:
+    """The one of the tasks whose query targets vary most: chosen by the data alone."""
     spread = tasks.query.targets.to(torch.get_default_dtype()).reshape(len(tasks), -1).std(1)
     return tasks[int(spread.argmax())]
 

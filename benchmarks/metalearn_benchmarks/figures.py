@@ -1,97 +1,188 @@
-"""The figures of an experiment, drawn from records alone. matplotlib draws. Imports no torch."""
+"""How figures look, and those of one setting, drawn from records alone by matplotlib. Imports no torch."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from numpy.typing import NDArray
 
 from metalearn_benchmarks.records import Record
+from metalearn_benchmarks.statistics import mean
 
 matplotlib.use("agg")
 # seven markers beside eight colours: no two of 56 methods look alike, also without colour
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#6a51a3", "#555555")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#c46a9b", "#b8860b", "#2f93d1", "#6a51a3", "#555555")
+DARK_COLOURS = ("#4ba3dd", "#f0803c", "#2fbf94", "#e08fbb", "#d3a23a", "#7cc8f2", "#a996dd", "#a8a8a8")
+"""Of a dark page, in the same order. Every colour stands out from its page by 3 : 1 and more."""
 MARKERS = "osD^vPX"
-TEXT = "#777777"
+TEXT = "#6b6b6b"
 STYLE: Any = {
     "svg.fonttype": "none", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
     "axes.edgecolor": TEXT, "axes.labelcolor": TEXT, "xtick.color": TEXT, "ytick.color": TEXT,
     "text.color": TEXT, "legend.frameon": False, "savefig.transparent": True, "figure.dpi": 100,
 }  # fmt: skip
+WIDTH = 4.8
+"""Inches: narrow enough that letters can be read where a phone shows all of it."""
+LEGEND: Any = {"labelcolor": TEXT, "fontsize": 9, "columnspacing": 1.0}
+MOST_PANELS = 12
+"""Of a figure with a panel for each method."""
 
-Drawer = Callable[[Sequence[Record]], Figure | None]
+CLOSE = 3.0
+"""Values within this factor stand on a linear axis."""
+
+Looks = Mapping[str, dict[str, Any]]
+"""Colour and marker of each method, the same in all figures of a report."""
+Drawer = Callable[[Sequence[Record], Looks], Figure | None]
 
 
-def _by_method(records: Sequence[Record]) -> list[tuple[str, list[Record]]]:
-    return [(runs[0].title, runs) for _, g in groupby(records, lambda r: r.method) if (runs := list(g))]
+def looks(records: Sequence[Record]) -> Looks:
+    """A colour and a marker for each method, by name."""
+    names = sorted({record.method for record in records})
+    return {name: look(index) for index, name in enumerate(names)}
 
 
-def _look(index: int) -> dict[str, Any]:
+def look(index: int) -> dict[str, Any]:
+    """The colour and the marker of one of 56."""
     return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
 
 
-def error_by_step(records: Sequence[Record]) -> Figure | None:
+def by_method(records: Sequence[Record]) -> list[tuple[str, list[Record]]]:
+    """Title and runs of each method; records come method by method."""
+    return [(runs[0].title, runs) for _, g in groupby(records, lambda r: r.method) if (runs := list(g))]
+
+
+def error_by_step(records: Sequence[Record], looks: Looks) -> Figure | None:
     """Mean query score before adaptation and after each inner step, over test tasks and seeds."""
-    figure, axes = _one_panel()
-    for index, (title, runs) in enumerate(_by_method(records)):
+    figure, axes = one_panel()
+    for title, runs in by_method(records):
         curve = np.mean([np.mean(run.scores, axis=0) for run in runs], axis=0)
         # methods that take a hundred steps share the axis with those that take five
         steps = np.arange(len(curve))
-        axes.plot(steps, curve, label=title, markevery=_few(len(steps)), markersize=5, **_look(index))
-    axes.set_xscale("symlog", linthresh=10)
-    axes.set_yscale("linear" if records[0].higher_is_better else "log")
-    axes.set_xticks([0, 1, 2, 3, 4, 5, 8, 10, 100], ["0", "1", "2", "3", "4", "5", "8", "10", "100"])
-    axes.set_xlim(left=-0.2)
-    axes.set_xlabel("inner step t")
+        axes.plot(
+            steps, curve, label=title, markevery=_few(len(steps)), markersize=5, **looks[runs[0].method]
+        )
+    step_axis(axes)
+    score_axis(axes, records)
     axes.set_ylabel(f"{records[0].score}, query set")
-    return _with_legend(figure, axes)
+    return with_legend(figure, [axes])
 
 
-def validation_curves(records: Sequence[Record]) -> Figure | None:
-    """Mean validation score against meta-training tasks, where there was meta-training."""
-    (figure, axes), drawn = _one_panel(), False
-    for index, (title, runs) in enumerate(_by_method(records)):
-        curves = [run.result["validations"] for run in runs if len(run.result["validations"]) > 1]
+def validation_curves(records: Sequence[Record], looks: Looks) -> Figure | None:
+    """Validation score against meta-training tasks, where there was such: mean and range of seeds."""
+    (figure, axes), drawn = one_panel(), False
+    for title, runs in by_method(records):
+        curves = [run.result["validations"] for run in runs if len(run.result.get("validations", ())) > 1]
         if runs[0].cell["method"]["start"] != "meta" or not curves:
             continue
         drawn = True
-        for number, curve in enumerate(curves):
-            x, y = np.asarray(curve, dtype=float).T  # a null of a record is a NaN
-            label = title if number == 0 else None
-            axes.plot(x, y, label=label, alpha=0.9, markersize=3, linewidth=1.2, **_look(index))
+        x, y = _together(curves)
+        style = looks[runs[0].method]
+        average, low, high = y.mean(0), y.min(0), y.max(0)
+        axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
+        axes.plot(x, average, label=title, markersize=3, linewidth=1.2, markevery=_few(len(x)), **style)
     if not drawn:
         return None
-    axes.set_yscale("linear" if records[0].higher_is_better else "log")
+    score_axis(axes, records)
     axes.set_xlabel("meta-training tasks")
-    axes.set_ylabel(f"{records[0].score}, validation tasks")
-    return _with_legend(figure, axes)
+    axes.set_ylabel(f"{records[0].score}, validation")
+    return with_legend(figure, [axes])
 
 
-def predictions(records: Sequence[Record]) -> Figure | None:
+def _together(
+    curves: Sequence[Sequence[Sequence[float]]],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Positions `[k]` that all seeds reached, and their scores `[seeds, k]`; a null of a record is a NaN."""
+    arrays = [np.asarray(curve, dtype=float) for curve in curves]
+    shortest = min(map(len, arrays))
+    return arrays[0][:shortest, 0], np.stack([array[:shortest, 1] for array in arrays])
+
+
+def cost(records: Sequence[Record], looks: Looks) -> Figure | None:
+    """Final score of every run against its wall time, and against its peak memory."""
+    figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
+    panels = figure.subplots(2, 1, sharey=True)
+    scales = (("seconds", 1.0, "wall time of a run, s"), ("peak_memory_bytes", 2**20, "peak memory, MiB"))
+    drawn = False
+    for axes, (key, unit, label) in zip(panels, scales, strict=True):
+        for title, runs in by_method(records):
+            values = [(run.result.get(key), run) for run in runs]
+            points = [(value / unit, float(np.mean(run.final))) for value, run in values if value]
+            if not points:
+                continue
+            drawn = True
+            scatter(axes, points, title, looks[runs[0].method])
+        logarithmic(axes.xaxis)
+        score_axis(axes, records)
+        axes.set_xlabel(label)
+        axes.set_ylabel(records[0].score)
+    return with_legend(figure, list(panels)) if drawn else None
+
+
+def scatter(
+    axes: Axes, points: Sequence[tuple[float, float]], title: str | None, style: dict[str, Any]
+) -> None:
+    """Every run as a faint dot, their mean as a marker with its 95 % interval."""
+    x, y = np.asarray(points, dtype=float).T
+    if len(points) > 1:
+        axes.plot(x, y, ".", color=style["color"], alpha=0.5, markersize=6)
+    middle = mean(y)
+    bars = None if middle.low != middle.low else [[middle.value - middle.low], [middle.high - middle.value]]
+    axes.errorbar([x.mean()], [middle.value], yerr=bars, label=title, linestyle="none", markersize=7, **style)
+
+
+def step_axis(axes: Axes) -> None:
+    """Inner steps along x: linear up to 10, logarithmic beyond."""
+    axes.set_xscale("symlog", linthresh=10)
+    axes.set_xticks([0, 1, 2, 3, 4, 5, 8, 10, 100], ["0", "1", "2", "3", "4", "5", "8", "10", "100"])
+    axes.set_xlim(left=-0.2)
+    axes.set_xlabel("inner step t")
+
+
+def score_axis(axes: Axes, records: Sequence[Record]) -> None:
+    """Scores along y: errors on a logarithmic axis where they are far apart, accuracies on a linear one."""
+    if not records[0].higher_is_better:
+        logarithmic(axes.yaxis)
+
+
+def logarithmic(axis: Axis) -> None:
+    """A logarithmic axis with few numbers in plain digits; left as it is where values are close together."""
+    name = axis.axis_name
+    low, high = axis.get_data_interval()
+    if not 0 < low < high < np.inf or high < CLOSE * low:
+        return
+    getattr(axis.axes, f"set_{name}scale")("log")
+    parts = (1.0, 2.0, 5.0) if high < 100 * low else (1.0,)
+    axis.set_major_locator(LogLocator(subs=parts, numticks=8))
+    axis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:g}" if 1e-4 < value < 1e6 else f"{value:.0e}")
+    )
+    axis.set_minor_locator(NullLocator())
+
+
+def predictions(records: Sequence[Record], looks: Looks) -> Figure | None:
     """What each method predicts on one unseen task after 0, 1 and T steps (the first seed of each)."""
-    shown = [(t, runs[0]) for t, runs in _by_method(records) if runs[0].result.get("curves")]
+    shown = [(t, runs[0]) for t, runs in by_method(records) if runs[0].result.get("curves")][:MOST_PANELS]
     if not shown:
         return None
-    columns = min(2, len(shown))
-    rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(7, 2.5 * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for axes, (title, run) in zip(grid.flat, shown, strict=False):
+    figure, grid = panels_of(len(shown), height=1.9)
+    for axes, (title, run) in zip(grid, shown, strict=False):
         _predictions_of(axes, title, run)
-    for axes in grid.flat[len(shown) :]:
-        axes.set_axis_off()
-    handles, labels = grid.flat[0].get_legend_handles_labels()
+    handles, labels = grid[0].get_legend_handles_labels()
     labels = [
         "after T steps" if label.startswith("after") and label != "after 1 step" else label
         for label in labels
     ]
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, labelcolor=TEXT)
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, **LEGEND)
     return figure
 
 
@@ -106,52 +197,82 @@ def _predictions_of(axes: Axes, title: str, run: Record) -> None:
         values = np.asarray(curves["predictions"][str(step)], dtype=float)
         axes.plot(x, values, line, color=COLOURS[0] if line == "-" else COLOURS[1], label=label)
     axes.plot(*support, "o", color=COLOURS[2], markersize=6, label="support points")
-    axes.set_title(f"{title}, T = {steps[-1]}", fontsize=10)
+    axes.set_title(short(f"{title}, T = {steps[-1]}"), fontsize=9)
     # a network that extrapolates wildly must not flatten every other panel
     axes.set_ylim(-6, 6)
+
+
+def short(text: str, most: int = 36) -> str:
+    """A title that fits over a panel."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def panels_of(count: int, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure with so many panels in two columns, all on the same axes."""
+    columns = min(2, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(WIDTH, height * rows + 0.6), layout="constrained")
+    grid = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
+    for axes in grid[count:]:
+        axes.set_axis_off()
+    return figure, grid
 
 
 def _few(count: int) -> int:
     return max(1, count // 10)
 
 
-def _one_panel() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(7, 3.4), layout="constrained")
+def one_panel() -> tuple[Figure, Axes]:
+    """A figure of one panel."""
+    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     return figure, figure.add_subplot()
 
 
-def _with_legend(figure: Figure, axes: Axes) -> Figure:
-    """The legend below, with room of its own however many methods there are."""
-    handles, labels = axes.get_legend_handles_labels()
-    columns = 2 if max(map(len, labels)) < 40 else 1
-    figure.set_figheight(3.4 + 0.23 * -(-len(labels) // columns))
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, labelcolor=TEXT)
+def with_legend(figure: Figure, panels: Sequence[Axes]) -> Figure:
+    """One legend below for all panels, with room of its own however many methods there are."""
+    found: dict[str, Any] = {}
+    for axes in panels:
+        handles, labels = axes.get_legend_handles_labels()
+        found |= {label: handle for handle, label in zip(handles, labels, strict=True) if label not in found}
+    columns = 2 if max(map(len, found), default=0) < 30 else 1
+    figure.set_figheight(figure.get_figheight() + 0.23 * -(-len(found) // columns))
+    figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=columns, **LEGEND)
     return figure
 
 
-FIGURES: dict[str, tuple[str, Drawer]] = {
+FIGURES: dict[str, tuple[str, str, Drawer]] = {
     "error-by-step": (
+        "Score by inner step",
         "Score on the query set before adaptation (t = 0) and after each inner step: mean over test tasks and"
         " seeds. The axis is linear up to t = 10 and logarithmic beyond.",
         error_by_step,
     ),
-    "predictions": (
-        "What each method predicts on one test task (the most varied of the first 20) after 0, 1 and T"
-        " steps, seed 0. Values beyond ±6 are cut off.",
-        predictions,
-    ),
     "validation": (
-        "Score on the validation tasks while meta-training, one line per seed.",
+        "Learning curves",
+        "Score on the validation tasks while meta-training: mean over seeds; the shade spans all of them.",
         validation_curves,
     ),
+    "cost": (
+        "Score against wall time and memory",
+        "Mean score of every run (dots) and of each method, with its 95 % interval over seeds, against what"
+        " the run took. Seeds that trained together have the time of all; peak memory is that of the process,"
+        " with whatever it ran before.",
+        cost,
+    ),
+    "predictions": (
+        "Predictions on one task",
+        "What each method predicts on one test task (the most varied of the first 20) after 0, 1 and T"
+        f" steps, first seed. Values beyond ±6 are cut off; {MOST_PANELS} methods at most.",
+        predictions,
+    ),
 }
-"""Name to caption and drawer."""
+"""Name to title, caption and drawer."""
 
 
-def draw(name: str, records: Sequence[Record]) -> Figure | None:
-    """A figure of one setting's records, or None where they have nothing to show in it."""
+def draw(drawer: Drawer, records: Sequence[Record], looks: Looks) -> Figure | None:
+    """A figure of some records, or None where they have nothing to show in it."""
     with matplotlib.rc_context(STYLE):
-        return FIGURES[name][1](records)
+        return drawer(records, looks)
 
 
 def rendered(figure: Figure, ending: str, salt: str) -> bytes:
@@ -169,3 +290,16 @@ def rendered(figure: Figure, ending: str, salt: str) -> bytes:
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": salt}):
         figure.savefig(buffer, format=ending, **options[ending])
     return buffer.getvalue()
+
+
+def for_page(svg: bytes, title: str) -> str:
+    """An SVG to stand inside a page: its title for those who hear it, in the page's ink and colours.
+
+    The page defines the colours as `--c0` to `--c7`.
+    """
+    text = svg.decode()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    for index, colour in enumerate(COLOURS):
+        text = text.replace(colour, f"var(--c{index})")
+    label = title.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    return text.replace(TEXT, "currentColor").replace("<svg", f'<svg role="img" aria-label="{label}"', 1)

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from metalearn_benchmarks.catalogue import Cell
+from metalearn_core import BaseLearner
 
 
 def provenance(
@@ -38,6 +40,16 @@ def provenance(
         "seeds_together": list(seeds_together),
         "protocol": "paper",
     }
+
+
+def batch_norm(learner: BaseLearner) -> str:
+    """What the learner's batch-norm layers take their statistics from, in words."""
+    norms = [m for m in learner.module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return "none: the base-learner has no batch norm"
+    if all(norm.training or not norm.track_running_stats for norm in norms):
+        return "statistics of each batch, at test also of the query set (transductive)"
+    return "constants: the layers' own running statistics"
 
 
 def _version(distribution: str) -> str:

@@ -2,80 +2,185 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from itertools import groupby
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 from jinja2 import Environment, PackageLoader
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from metalearn_benchmarks.figures import FIGURES, TEXT, draw, rendered
+from metalearn_benchmarks import figures, rule_drawing, tables
+from metalearn_benchmarks.figures import COLOURS, DARK_COLOURS, Drawer, Looks, draw, for_page, rendered
 from metalearn_benchmarks.map_drawing import draw_map, draw_matrix
 from metalearn_benchmarks.map_text import laws, sentence
+from metalearn_benchmarks.paper_figures import paper_figures
+from metalearn_benchmarks.protocol import protocol
+from metalearn_benchmarks.published import Published, deviations, published
 from metalearn_benchmarks.records import Record, write_atomically
-from metalearn_benchmarks.tables import LATEX, MARKDOWN, as_text, interval, number, result_tables
+from metalearn_benchmarks.tables import LATEX, MARKDOWN, ResultTable, as_text, interval, number, result_tables
 from metalearn_benchmarks.theory import shipped_map
 
+BESIDE_MARKDOWN = """\
+| method | our median | 95 % interval | seeds | the paper's median | where |
+|---|---|---|---|---|---|
+{% for r, p in rows -%}
+| {{ r.title|md }} | {{ r.median.value|n }} | {{ r.median|i }} | {{ r.seeds }} | {{ p or "–" }} \
+| {{ p.table if p else "–" }} |
+{% endfor %}
+{{ caption }}
+"""
 
-def write_report(records: Sequence[Record], target: Path, unfinished: int = 0) -> Path:
-    """Write `report.html`, and beside it every table (Markdown, LaTeX) and figure (PNG, PDF); its path."""
-    sections = []
-    for table in result_tables(records):
-        of_it = [r for r in records if (r.experiment, r.setting) == (table.experiment, table.setting)]
-        stem = f"{table.experiment}-{table.setting}"
-        write_atomically(target / f"{stem}.md", as_text(table, MARKDOWN))
-        write_atomically(target / f"{stem}.tex", as_text(table, LATEX))
-        figures = []
-        for name, (caption, _) in FIGURES.items():
-            figure = draw(name, of_it)
-            if figure is not None:
-                figures.append({"caption": caption, "svg": _save(figure, target / f"{stem}-{name}")})
-        protocols = [
-            {"title": runs[0].title, "method": method, "runs": [_protocol(run) for run in runs]}
-            for method, group in groupby(of_it, lambda r: r.method)
-            if (runs := list(group))
-        ]
-        sections.append({"table": table, "figures": figures, "protocols": protocols})
-    loader = PackageLoader("metalearn_benchmarks", "templates")
-    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"n": number, "i": interval}
-    template = environment.get_template("report.html.j2")
-    page = template.render(sections=sections, unfinished=unfinished, map=_rule_map(target))
+BESIDE_LATEX = r"""\begin{tabular}{lrrrrl}
+\hline
+method & our median & 95\,\% interval & seeds & the paper's median & where \\
+\hline
+{% for r, p in rows -%}
+{{ r.title|tex }} & {{ r.median.value|n }} & {{ r.median|i }} & {{ r.seeds }} & {{ p or "--" }}
+& {{ p.table if p else "--" }} \\
+{% endfor -%}
+\hline
+\end{tabular}
+% {{ caption }}
+"""
+
+DEVIATIONS_MARKDOWN = """\
+# Where this library and the paper part
+
+{% for d in deviations -%}
+## {{ d.title }}
+
+- The paper: {{ d.paper }}
+- Here: {{ d.here }}
+- Why: {{ d.why }}
+- Matters for: {{ d.methods|join(", ") }}
+
+{% endfor %}"""
+
+
+def write_report(
+    records: Sequence[Record], target: Path, unfinished: int = 0, left_out: Sequence[str] = ()
+) -> Path:
+    """Write `report.html`, and beside it every table (Markdown, LaTeX) and figure (PNG, PDF); its path.
+
+    Args:
+        records: by experiment, setting, method and seed, as `read_records` gives them.
+        unfinished: runs that were begun and have no result.
+        left_out: what else of the folder is not in the report and why, a line each.
+    """
+    shown = [*records, *across_families(records)]
+    styles = figures.looks(shown)
+    sections = [_section(table, shown, styles, target) for table in result_tables(shown)]
+    redrawn, missing = paper_figures(records)
+    known = deviations()
+    page = _page().render(
+        sections=sections,
+        unfinished=unfinished,
+        left_out=left_out,
+        runs=len(records),
+        methods=len({record.method for record in records}),
+        paper=[
+            {"id": one.stem, "title": one.title, "caption": one.caption, "svg": _shown(one, target)}
+            for one in redrawn
+        ],
+        missing=missing,
+        deviations=known,
+        map=_rule_map(target),
+        light=COLOURS,
+        dark=DARK_COLOURS,
+    )
+    listed = tables.environment().from_string(DEVIATIONS_MARKDOWN).render(deviations=known)
+    write_atomically(target / "deviations.md", listed)
     write_atomically(target / "report.html", page)
     return target / "report.html"
 
 
-def _save(figure: Figure, stem: Path) -> str:
+def across_families(records: Sequence[Record]) -> list[Record]:
+    """For every family tested on beside the one trained on, the records as of a setting of its own."""
+    views = []
+    for record in records:
+        own = record.cell["family"]["name"]
+        for name, scores in record.result["scores"].items():
+            if name != own and scores:
+                cell = dict(record.cell, setting=f"{record.setting}-to-{name}")
+                cell["family"] = dict(record.cell["family"], name=name)
+                # learning curves and what the rule does belong to the family trained on
+                result = dict(record.result, validations=[], curves=None, rule_response=None)
+                views.append(attrs.evolve(record, cell=cell, result=result))
+    return sorted(views, key=lambda r: (r.experiment, r.setting, r.method, r.seed))
+
+
+def _page() -> Any:
+    loader = PackageLoader("metalearn_benchmarks", "templates")
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"n": number, "i": interval, "code": _with_code}
+    return environment.get_template("report.html.j2")
+
+
+def _with_code(text: str) -> Markup:
+    """Text with what stands between backquotes as code."""
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped
+
+
+def _section(table: ResultTable, records: Sequence[Record], looks: Looks, target: Path) -> dict[str, Any]:
+    """A setting: its table, figures and protocol, each also written beside the page."""
+    of_it = [r for r in records if (r.experiment, r.setting) == (table.experiment, table.setting)]
+    stem = f"{table.experiment}-{table.setting}"
+    paper = {row.method: published(table.setting, row.method) for row in table.rows}
+    for ending, template, beside in (("md", MARKDOWN, BESIDE_MARKDOWN), ("tex", LATEX, BESIDE_LATEX)):
+        write_atomically(target / f"{stem}.{ending}", as_text(table, template))
+        if any(paper.values()):
+            write_atomically(target / f"{stem}-beside-the-paper.{ending}", _beside(table, paper, beside))
+    rank = {row.method: place for place, row in enumerate(table.rows)}
+    best_first = sorted(of_it, key=lambda r: rank[r.method])
+    return {
+        "id": re.sub(r"[^\w-]+", "-", stem),
+        "table": table,
+        "paper": paper if any(paper.values()) else {},
+        "figures": list(_figures(figures.FIGURES, best_first, looks, target, stem)),
+        "rules": list(_figures(rule_drawing.FIGURES, best_first, looks, target, stem)),
+        "protocol": protocol(best_first),
+    }
+
+
+def _beside(table: ResultTable, paper: Mapping[str, Published | None], template: str) -> str:
+    rows = [(row, paper[row.method]) for row in table.rows]
+    return tables.environment().from_string(template).render(rows=rows, caption=table.caption)
+
+
+def _figures(
+    drawers: Mapping[str, tuple[str, str, Drawer]],
+    records: Sequence[Record],
+    looks: Looks,
+    target: Path,
+    stem: str,
+) -> Iterator[dict[str, str]]:
+    """The figures that these records have something to show in."""
+    for name, (title, caption, drawer) in drawers.items():
+        figure = draw(drawer, records, looks)
+        if figure is not None:
+            svg = _save(figure, target / f"{stem}-{name}", title)
+            yield {"title": title, "caption": caption, "svg": svg}
+
+
+def _shown(redrawn: Any, target: Path) -> str:
+    return _save(redrawn.figure, target / redrawn.stem, redrawn.title)
+
+
+def _save(figure: Figure, stem: Path, title: str) -> str:
     """Write a figure as PNG and PDF; its SVG, to stand inside the page."""
     for ending in ("png", "pdf"):
         write_atomically(stem.with_name(f"{stem.name}.{ending}"), rendered(figure, ending, stem.name))
-    svg = rendered(figure, "svg", stem.name).decode()
-    return svg[svg.index("<svg") :]
+    return for_page(rendered(figure, "svg", stem.name), title)
 
 
 def _rule_map(target: Path) -> dict[str, Any]:
     """What each shipped rule can express: two figures, and the witnesses that their numbers stand for."""
     rule_map = shipped_map()
-    figures = {"map": draw_map(rule_map, witnesses=False), "map-matrix": draw_matrix(rule_map)}
-    # so much text is read more easily in the page's own ink
-    graph, matrix = (_save(f, target / name).replace(TEXT, "currentColor") for name, f in figures.items())
     return {
-        "graph": graph,
-        "matrix": matrix,
+        "graph": _save(draw_map(rule_map, witnesses=False), target / "map", "Which rule contains which"),
+        "matrix": _save(draw_matrix(rule_map), target / "map-matrix", "Which rule contains which, all pairs"),
         "witnesses": [sentence(rule_map, law) for law in laws(rule_map)],
-    }
-
-
-def _protocol(run: Record) -> dict[str, Any]:
-    """All that the numbers of one run depend on, as text."""
-    result = run.result
-    told = ("commit", "versions", "device", "engine", "threads", "seeds_together", "protocol", "seconds")
-    facts = {key: result.get(key) for key in (*told, "peak_memory_bytes", "best_position", "diverged")}
-    return {
-        "seed": run.seed,
-        "folder": "/".join(run.folder.parts[-4:]),
-        "cell": json.dumps(run.cell, indent=1, ensure_ascii=False),
-        "facts": json.dumps(facts, indent=1, ensure_ascii=False),
     }
