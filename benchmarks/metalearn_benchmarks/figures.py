@@ -6,12 +6,11 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
@@ -39,6 +38,9 @@ MOST_PANELS = 12
 
 CLOSE = 3.0
 """Values within this factor stand on a linear axis."""
+
+TICKS = ((10.0, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)), (100.0, (1.0, 2.0, 5.0)), (np.inf, (1.0,)))
+"""On a logarithmic axis that spans less than a factor: the digits that have a number."""
 
 Looks = Mapping[str, dict[str, Any]]
 """Colour and marker of each method, the same in all figures of a report."""
@@ -121,7 +123,7 @@ def cost(records: Sequence[Record], looks: Looks) -> Figure | None:
                 continue
             drawn = True
             scatter(axes, points, title, looks[runs[0].method])
-        logarithmic(axes.xaxis)
+        logarithmic(axes, "x")
         score_axis(axes, records)
         axes.set_xlabel(label)
         axes.set_ylabel(records[0].score)
@@ -151,21 +153,19 @@ def step_axis(axes: Axes) -> None:
 def score_axis(axes: Axes, records: Sequence[Record]) -> None:
     """Scores along y: errors on a logarithmic axis where they are far apart, accuracies on a linear one."""
     if not records[0].higher_is_better:
-        logarithmic(axes.yaxis)
+        logarithmic(axes, "y")
 
 
-def logarithmic(axis: Axis) -> None:
-    """A logarithmic axis with few numbers in plain digits; left as it is where values are close together."""
-    name = axis.axis_name
+def logarithmic(axes: Axes, name: Literal["x", "y"]) -> None:
+    """A logarithmic axis with few numbers in plain digits; linear as it is where values are close together."""
+    axis = axes.xaxis if name == "x" else axes.yaxis
     low, high = axis.get_data_interval()
     if not 0 < low < high < np.inf or high < CLOSE * low:
         return
-    getattr(axis.axes, f"set_{name}scale")("log")
-    parts = (1.0, 2.0, 5.0) if high < 100 * low else (1.0,)
-    axis.set_major_locator(LogLocator(subs=parts, numticks=8))
-    axis.set_major_formatter(
-        FuncFormatter(lambda value, _: f"{value:g}" if 1e-4 < value < 1e6 else f"{value:.0e}")
-    )
+    (axes.set_xscale if name == "x" else axes.set_yscale)("log")
+    parts = next(parts for most, parts in TICKS if high < most * low)
+    axis.set_major_locator(LogLocator(subs=parts, numticks=9))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
 
 
@@ -197,7 +197,7 @@ def _predictions_of(axes: Axes, title: str, run: Record) -> None:
         values = np.asarray(curves["predictions"][str(step)], dtype=float)
         axes.plot(x, values, line, color=COLOURS[0] if line == "-" else COLOURS[1], label=label)
     axes.plot(*support, "o", color=COLOURS[2], markersize=6, label="support points")
-    axes.set_title(short(f"{title}, T = {steps[-1]}"), fontsize=9)
+    axes.set_title(short(f"{title}, T = {steps[-1]}"), fontsize=8)
     # a network that extrapolates wildly must not flatten every other panel
     axes.set_ylim(-6, 6)
 

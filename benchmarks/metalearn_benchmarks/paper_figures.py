@@ -110,7 +110,7 @@ def _draw_depths(values: Mapping[tuple[int, str, int], Sequence[float]], depths:
             _bars(axes, sorted(points), (index - 0.5) * 0.24, f"{order} order", look(index))
         axes.set_title(f"T = {steps}", fontsize="medium")
         axes.set_ylabel("validation error")
-        logarithmic(axes.yaxis)
+        logarithmic(axes, "y")
         if maml:
             axes.axvline(0.5, color=TEXT, linewidth=0.5)
     panels[-1].set_xticks(list(places.values()), ["MAML" if d < 0 else str(d) for d in places])
@@ -129,8 +129,8 @@ def sine_figure(records: Sequence[Record]) -> Iterable[Redrawn]:
             continue
         caption = (
             "Median test error on 5-shot sine waves by T: mean over seeds of each run's median over test"
-            " tasks, with 95 % intervals over seeds. As in the paper, MAML and TURTLE are second order and the LSTM"
-            f" is first order; hollow marks are the other order. {_told(size, _leaves(values), others)}"
+            " tasks, with 95 % intervals over seeds. As in the paper, MAML and TURTLE are second order and the"
+            f" LSTM is first order; hollow marks are the other order. {_told(size, _leaves(values), others)}"
         )
         yield Redrawn("figure-3.3", "Figure 3.3 from our records", caption, _draw_sine(values))
 
@@ -153,7 +153,7 @@ def _draw_sine(values: Mapping[tuple[str, str], Mapping[int, Sequence[float]]]) 
     axes.set_xlim(-0.6, len(every) - 0.4)
     axes.set_xlabel("inner steps T")
     axes.set_ylabel("median test error")
-    logarithmic(axes.yaxis)
+    logarithmic(axes, "y")
     return with_legend(figure, [axes])
 
 
@@ -193,7 +193,7 @@ def _draw_times(records: Sequence[Record]) -> Figure:
                 scatter(axes, points, of_it[0].title, style)
         axes.set_title(f"{count}-shot", fontsize="medium")
         axes.set_ylabel(f"median {records[0].score}")
-    logarithmic(panels[-1].xaxis)
+    logarithmic(panels[-1], "x")
     panels[-1].set_xlabel(f"running time, {word}")
     return with_legend(figure, panels)
 

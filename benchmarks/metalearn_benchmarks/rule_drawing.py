@@ -34,7 +34,7 @@ REFERENCE = 0.01
 
 
 def responses(records: Sequence[Record], looks: Looks) -> Figure | None:
-    """The update of a coordinate against its gradient, at the first and last step: a panel for each method."""
+    """The update of a coordinate against its gradient, first and last step: a panel for each method."""
     shown = [(title, known) for title, runs in by_method(records) if (known := _known(runs, "response"))]
     if not shown:
         return None
@@ -70,7 +70,7 @@ def _response_of(axes: Axes, title: str, found: Sequence[dict[str, Any]]) -> Non
     axes.set_yticks([-1, -1e-2, 0, 1e-2, 1], ["−1", "−0.01", "0", "0.01", "1"])
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_locator(NullLocator())
-    axes.set_title(short(title), fontsize=9)
+    axes.set_title(short(title), fontsize=8)
 
 
 def _curves(response: dict[str, Any], step: int) -> list[np.ndarray[Any, Any]]:
@@ -105,7 +105,7 @@ def _label_paths(panels: Sequence[Axes]) -> None:
     for axes, label in zip(panels, ("size of the update", "size per gradient", "alignment"), strict=True):
         axes.set_ylabel(label)
     for axes in panels[:2]:
-        logarithmic(axes.yaxis)
+        logarithmic(axes, "y")
     panels[2].set_ylim(-1.05, 1.05)
     panels[2].axhline(0, color=TEXT, linewidth=0.6)
     step_axis(panels[2])
@@ -116,16 +116,16 @@ FIGURES: dict[str, tuple[str, str, Drawer]] = {
         "The update as a function of the gradient",
         "What each trained rule adds to a coordinate at θ = 0 whose gradient is g at every step: first step"
         " and last, first seed; thin lines are up to four other seeds at the first step. Where each"
-        " coordinate has a learning rate of its own, the line is their median and the shade spans 80 % of them. The"
-        f" dotted line is gradient descent with a rate of {REFERENCE}. Both axes are linear around 0 and"
+        " coordinate has a learning rate of its own, the line is their median and the shade spans 80 % of them."
+        f" The dotted line is gradient descent with a rate of {REFERENCE}. Both axes are linear around 0 and"
         f" logarithmic beyond; {MOST_PANELS} methods at most.",
         responses,
     ),
     "rule-path": (
         "The updates over the steps",
         "On the first 20 test tasks, means over tasks and seeds. Size: root mean square over coordinates, of"
-        " the update (top) and divided by that of the gradient as the rule sees it (middle): for gradient descent"
-        " the learning rate. Alignment: the cosine of the update and the negative gradient, 1 for gradient"
+        " the update (top) and divided by that of the gradient as the rule sees it (middle): for gradient"
+        " descent the learning rate. Alignment: the cosine of the update and the negative gradient, 1 for gradient"
         " descent.",
         paths,
     ),
