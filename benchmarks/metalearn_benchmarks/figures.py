@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
@@ -157,7 +158,7 @@ def score_axis(axes: Axes, records: Sequence[Record]) -> None:
 
 
 def logarithmic(axes: Axes, name: Literal["x", "y"]) -> None:
-    """A logarithmic axis with few numbers in plain digits; linear as it is where values are close together."""
+    """A logarithmic axis with few numbers in plain digits; left linear where values are close together."""
     axis = axes.xaxis if name == "x" else axes.yaxis
     low, high = axis.get_data_interval()
     if not 0 < low < high < np.inf or high < CLOSE * low:
@@ -288,6 +289,10 @@ def rendered(figure: Figure, ending: str, salt: str) -> bytes:
     }
     buffer = io.BytesIO()
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": salt}):
+        if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
+            # found once for all formats: half of the time goes there
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
         figure.savefig(buffer, format=ending, **options[ending])
     return buffer.getvalue()
 

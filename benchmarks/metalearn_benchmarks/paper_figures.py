@@ -129,8 +129,9 @@ def sine_figure(records: Sequence[Record]) -> Iterable[Redrawn]:
             continue
         caption = (
             "Median test error on 5-shot sine waves by T: mean over seeds of each run's median over test"
-            " tasks, with 95 % intervals over seeds. As in the paper, MAML and TURTLE are second order and the"
-            f" LSTM is first order; hollow marks are the other order. {_told(size, _leaves(values), others)}"
+            " tasks, with 95 % intervals over seeds. As in the paper, MAML and TURTLE are second order and"
+            " the LSTM is first order; hollow marks are the other order."
+            f" {_told(size, _leaves(values), others)}"
         )
         yield Redrawn("figure-3.3", "Figure 3.3 from our records", caption, _draw_sine(values))
 

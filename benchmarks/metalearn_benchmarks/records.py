@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import numpy as np
 import tomli_w
+from numpy.typing import NDArray
 
 from metalearn_core.errors import UsageError
 
@@ -88,15 +90,15 @@ class Record:
         return len(self.scores[0]) - 1
 
     @property
-    def scores(self) -> list[list[float]]:
-        """Of the family trained on: a row per test task, a column per inner step 0 ... T."""
-        rows = self.result["scores"][self.cell["family"]["name"]]
-        return [[math.nan if x is None else float(x) for x in row] for row in rows]
+    def scores(self) -> NDArray[np.float64]:
+        """Of the family trained on: `[tasks, T + 1]`, a column per inner step 0 ... T; NaN for a null."""
+        packed: NDArray[np.float64] = self.result["scores"][self.cell["family"]["name"]]
+        return packed
 
     @property
-    def final(self) -> list[float]:
-        """The score after T steps, per test task."""
-        return [row[-1] for row in self.scores]
+    def final(self) -> NDArray[np.float64]:
+        """The score after T steps, per test task: `[tasks]`."""
+        return self.scores[:, -1]
 
 
 def read_cell(folder: Path) -> dict[str, Any] | None:
@@ -165,13 +167,23 @@ def read_record(folder: Path) -> Record:
         )
     record = Record(folder, cell, result)
     try:
+        # a thousand records of a paper's size are a gigabyte as lists, and a tenth of it so
+        result["scores"] = {name: _packed(rows) for name, rows in result["scores"].items()}
         numbers = (record.seed, record.steps, record.higher_is_better, len(record.score), len(record.title))
         whole = all(math.isfinite(x) for x in (*numbers, result["seconds"])) and "diverged" in result
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise UsageError(f"{path}: damaged ({error!r}); move its folder away") from error
     if not whole or {"experiment", "setting", "name"} - cell.keys():
         raise UsageError(f"{path}: damaged, it or {EXPERIMENT} lacks a key; move its folder away")
     return record
+
+
+def _packed(rows: Any) -> NDArray[np.float64]:
+    """Scores as an array `[tasks, T + 1]`, a null as NaN; ValueError, TypeError for anything else."""
+    array = np.array(rows, dtype=np.float64)
+    if array.ndim != 2 or array.size == 0:
+        raise ValueError(f"scores must be a row for each test task, got an array of shape {array.shape}")
+    return array
 
 
 def read_records(directory: Path) -> list[Record]:

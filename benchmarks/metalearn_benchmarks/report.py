@@ -103,7 +103,7 @@ def across_families(records: Sequence[Record]) -> list[Record]:
     for record in records:
         own = record.cell["family"]["name"]
         for name, scores in record.result["scores"].items():
-            if name != own and scores:
+            if name != own and len(scores):
                 cell = dict(record.cell, setting=f"{record.setting}-to-{name}")
                 cell["family"] = dict(record.cell["family"], name=name)
                 # learning curves and what the rule does belong to the family trained on

@@ -116,17 +116,17 @@ FIGURES: dict[str, tuple[str, str, Drawer]] = {
         "The update as a function of the gradient",
         "What each trained rule adds to a coordinate at θ = 0 whose gradient is g at every step: first step"
         " and last, first seed; thin lines are up to four other seeds at the first step. Where each"
-        " coordinate has a learning rate of its own, the line is their median and the shade spans 80 % of them."
-        f" The dotted line is gradient descent with a rate of {REFERENCE}. Both axes are linear around 0 and"
-        f" logarithmic beyond; {MOST_PANELS} methods at most.",
+        " coordinate has a learning rate of its own, the line is their median and the shade spans 80 % of"
+        f" them. The dotted line is gradient descent with a rate of {REFERENCE}. Both axes are linear around"
+        f" 0 and logarithmic beyond; {MOST_PANELS} methods at most.",
         responses,
     ),
     "rule-path": (
         "The updates over the steps",
         "On the first 20 test tasks, means over tasks and seeds. Size: root mean square over coordinates, of"
         " the update (top) and divided by that of the gradient as the rule sees it (middle): for gradient"
-        " descent the learning rate. Alignment: the cosine of the update and the negative gradient, 1 for gradient"
-        " descent.",
+        " descent the learning rate. Alignment: the cosine of the update and the negative gradient, 1 for"
+        " gradient descent.",
         paths,
     ),
 }
