@@ -12,6 +12,7 @@ import pytest
 import torch
 from reference import RULES, networks, rule_of, seeded
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from metalearn_core import (
     Clipping,
@@ -351,7 +352,10 @@ def test_it_goes_on_in_higher_from_where_it_stands_and_is_left_as_it_was():
         for _ in range(2):
             diffopt.step(NET.loss(patched(task.support.inputs), task.support.targets))
         ends = [parameter.detach() for parameter in patched.parameters()]
-        assert all(parameter.is_leaf for parameter in patched.parameters())  # no graph through the steps
+        # no graph through the steps, neither by θ nor by the rule's state
+        memory = pytree.tree_leaves(diffopt._advance.state)
+        assert len(memory) == 4
+        assert not any(held.grad_fn for held in (*patched.parameters(), *memory))
     still = optimizer.state_dict()["state"]["rule"]
     assert still["step"] == held["step"] == 2
     torch.testing.assert_close(still["memory"], held["memory"], rtol=0, atol=0)
