@@ -166,9 +166,14 @@ def export(run_folder: Path, out: Path | None, as_json: bool) -> None:
 
 @metalearn.command()
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-def report(directory: Path) -> None:
+@click.option(
+    "--statistics", type=click.Choice(["t", "bootstrap", "paper"]), default="t", show_default=True,
+    help="How 95 % intervals are made: Student's t over seeds; a BCa bootstrap over seeds and test tasks;"
+    " or as the paper's program does, without outliers.",
+)  # fmt: skip
+def report(directory: Path, statistics: str) -> None:
     """Tables, figures and one self-contained report.html of the records in DIR."""
-    _report(directory, _console())
+    _report(directory, _console(), statistics)
 
 
 def _console(stderr: bool = False) -> Any:
@@ -179,7 +184,7 @@ def _console(stderr: bool = False) -> Any:
     return console if console.is_terminal else Console(width=140, stderr=stderr)
 
 
-def _report(directory: Path, console: Any) -> None:
+def _report(directory: Path, console: Any, statistics: str = "t") -> None:
     from metalearn_benchmarks import records, tables
     from metalearn_benchmarks.report import write_report
 
@@ -187,9 +192,9 @@ def _report(directory: Path, console: Any) -> None:
     begun = len(list(records.unfinished(directory)))
     if not found:
         raise UsageError(f"{directory}: no finished run is in it ({begun} begun); run an experiment first")
-    for table in tables.result_tables(found):
+    for table in tables.result_tables(found, statistics):
         console.print(tables.for_terminal(table))
-    page = write_report(found, directory / "report", begun)
+    page = write_report(found, directory / "report", begun, statistics=statistics)
     console.print(f"report: {page}", soft_wrap=True)
 
 

@@ -87,18 +87,25 @@ class Record:
     @property
     def steps(self) -> int:
         """T at test."""
-        return len(self.scores[0]) - 1
+        return len(self._rows(None)[0]) - 1
 
     @property
     def scores(self) -> NDArray[np.float64]:
         """Of the family trained on: `[tasks, T + 1]`, a column per inner step 0 ... T; NaN for a null."""
-        packed: NDArray[np.float64] = self.result["scores"][self.cell["family"]["name"]]
-        return packed
+        return self._rows(None)
 
     @property
     def final(self) -> NDArray[np.float64]:
         """The score after T steps, per test task: `[tasks]`."""
-        return self.scores[:, -1]
+        return self.final_on(None)
+
+    def final_on(self, family: str | None) -> NDArray[np.float64]:
+        """The same for the test tasks of a family of that name; None: the family trained on."""
+        return self._rows(family)[:, -1]
+
+    def _rows(self, family: str | None) -> NDArray[np.float64]:
+        packed: NDArray[np.float64] = self.result["scores"][family or self.cell["family"]["name"]]
+        return packed
 
 
 def read_cell(folder: Path) -> dict[str, Any] | None:
@@ -169,7 +176,8 @@ def read_record(folder: Path) -> Record:
     try:
         # a thousand records of a paper's size are a gigabyte as lists, and a tenth of it so
         result["scores"] = {name: _packed(rows) for name, rows in result["scores"].items()}
-        numbers = (record.seed, record.steps, record.higher_is_better, len(record.score), len(record.title))
+        lengths = (len(record.final), len(record.score), len(record.title))
+        numbers = (record.seed, record.steps, record.higher_is_better, *lengths)
         whole = all(math.isfinite(x) for x in (*numbers, result["seconds"])) and "diverged" in result
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise UsageError(f"{path}: damaged ({error!r}); move its folder away") from error

@@ -61,7 +61,11 @@ DEVIATIONS_MARKDOWN = """\
 
 
 def write_report(
-    records: Sequence[Record], target: Path, unfinished: int = 0, left_out: Sequence[str] = ()
+    records: Sequence[Record],
+    target: Path,
+    unfinished: int = 0,
+    left_out: Sequence[str] = (),
+    statistics: str = "t",
 ) -> Path:
     """Write `report.html`, and beside it every table (Markdown, LaTeX) and figure (PNG, PDF); its path.
 
@@ -69,10 +73,11 @@ def write_report(
         records: by experiment, setting, method and seed, as `read_records` gives them.
         unfinished: runs that were begun and have no result.
         left_out: what else of the folder is not in the report and why, a line each.
+        statistics: how intervals are made, see `metalearn_benchmarks.statistics.summarise`.
     """
     shown = [*records, *across_families(records)]
     styles = figures.looks(shown)
-    sections = [_section(table, shown, styles, target) for table in result_tables(shown)]
+    sections = [_section(table, shown, styles, target) for table in result_tables(shown, statistics)]
     redrawn, missing = paper_figures(records)
     known = deviations()
     page = _page().render(

@@ -1,8 +1,13 @@
-"""Means, medians and their 95 % intervals. scipy does the work."""
+"""Means, medians, interquartile means and their 95 % intervals. scipy does what scipy has.
+
+A score that is not finite counts as the worst one: no mean and no interval of a mean is left then, but a
+median and an interquartile mean are, as long as such scores are few.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import attrs
@@ -10,16 +15,42 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-Values: TypeAlias = Sequence[float] | NDArray[np.float64]
+from metalearn_core.errors import unknown
+
+Array: TypeAlias = NDArray[np.float64]
+Values: TypeAlias = Sequence[float] | Array
+WAYS = ("t", "bootstrap", "paper")
+"""How intervals are made: see `summarise`."""
+MIDDLE = 0.25
+"""The share of scores that an interquartile mean leaves out at each end."""
 
 
 @attrs.frozen
 class Estimate:
-    """A number and its 95 % interval; `low` and `high` are NaN where there is one value only."""
+    """A number and its 95 % interval; `low` and `high` are NaN where there is no interval."""
 
     value: float
     low: float
     high: float
+
+
+@attrs.frozen
+class Summary:
+    """What a method's runs come to.
+
+    Args:
+        over: what the intervals are over: "test tasks", "seeds", or "seeds and test tasks".
+        left_out: of the mean, the median and the interquartile mean: how many runs the paper's way leaves
+            out as outliers.
+        not_finite: how many scores are no finite number.
+    """
+
+    mean: Estimate
+    median: Estimate
+    interquartile_mean: Estimate
+    over: str
+    left_out: tuple[int, int, int] = (0, 0, 0)
+    not_finite: int = 0
 
 
 def mean(values: Values) -> Estimate:
@@ -27,7 +58,7 @@ def mean(values: Values) -> Estimate:
     x = np.asarray(values, dtype=float)
     centre = float(x.mean())
     if len(x) < 2 or not np.isfinite(x).all():
-        return Estimate(centre, float("nan"), float("nan"))
+        return _without_interval(centre)
     half = float(stats.t.ppf(0.975, len(x) - 1) * stats.sem(x))
     return Estimate(centre, centre - half, centre + half)
 
@@ -35,10 +66,21 @@ def mean(values: Values) -> Estimate:
 def median(values: Values) -> Estimate:
     """The median with the interval of order statistics that the binomial test gives."""
     x = np.asarray(values, dtype=float)
-    if len(x) < 2 or not np.isfinite(x).all():
-        return Estimate(float(np.median(x)), float("nan"), float("nan"))
+    centre = float(np.median(x))
+    if len(x) < 2 or math.isnan(centre):
+        return _without_interval(centre)
     interval = stats.quantile_test(x, p=0.5).confidence_interval(0.95)
-    return Estimate(float(np.median(x)), float(interval.low), float(interval.high))
+    return Estimate(centre, float(interval.low), float(interval.high))
+
+
+def interquartile_mean(values: Values) -> Estimate:
+    """The mean of the middle half, with the t interval of a trimmed mean (Tukey and McLaughlin, 1963)."""
+    x = np.asarray(values, dtype=float)
+    centre = float(stats.trim_mean(x, MIDDLE))
+    if len(x) < 4 or not math.isfinite(centre):
+        return _without_interval(centre)
+    low, high = stats.mstats.trimmed_mean_ci(x, limits=(MIDDLE, MIDDLE), alpha=0.05)
+    return Estimate(centre, float(low), float(high))
 
 
 def summary(final: Values) -> dict[str, Any]:
@@ -53,14 +95,71 @@ def summary(final: Values) -> dict[str, Any]:
     }
 
 
-def over_runs(finals: Sequence[Values]) -> tuple[Estimate, Estimate, str]:
-    """Mean and median of a method's runs, and what their intervals are over.
+def summarise(scores: Array, way: str = "t", *, higher_is_better: bool = False) -> Summary:
+    """Mean, median and interquartile mean of a method, from its scores `[seeds, tasks]`.
 
-    Of one run: over its test tasks. Of several: the mean over runs of each run's mean (median) over
-    tasks, with Student's t interval over runs.
+    Of several runs each number is the mean over runs of what each run has over its test tasks. `way`:
+
+    - `"t"`: Student's t interval over runs, so the test tasks are taken as they are. Of one run: over
+      its test tasks.
+    - `"bootstrap"`: BCa intervals; seeds and test tasks are both drawn again: see `bootstrap`.
+    - `"paper"`: as the authors' program does it. Runs outside [q1 − 1.5 IQR, q3 + 1.5 IQR] are left out,
+      and the half-width is 1.96 sd / √n (sd with n − 1). The paper's "median" is the median so made. One
+      run has no interval.
+
+    Raises UsageError for another way.
     """
-    if len(finals) == 1:
-        return mean(finals[0]), median(finals[0]), "test tasks"
-    means = [float(np.mean(final)) for final in finals]
-    medians = [float(np.median(final)) for final in finals]
-    return mean(means), mean(medians), "seeds"
+    if way not in WAYS:
+        raise unknown("way of statistics", way, WAYS)
+    not_finite = int(np.count_nonzero(~np.isfinite(scores)))
+    worst = -math.inf if higher_is_better else math.inf
+    ranked = np.where(np.isfinite(scores), scores, worst)
+    over, left_out = "seeds", (0, 0, 0)
+    if way == "bootstrap":
+        from metalearn_benchmarks.bootstrap import bootstrap
+
+        over = "test tasks" if len(scores) == 1 else "seeds and test tasks"
+        estimates = bootstrap(ranked)
+    elif way == "t" and len(scores) == 1:
+        over, (run,) = "test tasks", ranked
+        estimates = _of_finite(mean(run)), median(run), interquartile_mean(run)
+    else:
+        made = [_OVER_RUNS[way](x) for x in _of_each_run(ranked)]
+        estimates, left_out = (made[0][0], made[1][0], made[2][0]), (made[0][1], made[1][1], made[2][1])
+    return Summary(*estimates, over=over, left_out=left_out, not_finite=not_finite)
+
+
+def _of_each_run(scores: Array) -> list[Array]:
+    """Mean, median and interquartile mean over tasks of each seed, `[seeds]` each."""
+    trimmed = np.asarray(stats.trim_mean(scores, MIDDLE, axis=1))
+    return [scores.mean(1), np.asarray(np.median(scores, axis=1)), trimmed]
+
+
+def _with_t(values: Array) -> tuple[Estimate, int]:
+    return _of_finite(mean(values)), 0
+
+
+def _as_the_paper(values: Array) -> tuple[Estimate, int]:
+    """Mean and normal interval of what is no outlier, and how many are; nothing of what is not finite."""
+    if not np.isfinite(values).all():
+        return _without_interval(math.nan), 0
+    low, high = np.quantile(values, [0.25, 0.75])
+    reach = 1.5 * (high - low)
+    kept = values[(values >= low - reach) & (values <= high + reach)]
+    centre = float(kept.mean())
+    if len(kept) < 2:
+        return _without_interval(centre), len(values) - len(kept)
+    half = 1.96 * float(stats.sem(kept))
+    return Estimate(centre, centre - half, centre + half), len(values) - len(kept)
+
+
+_OVER_RUNS: dict[str, Callable[[Array], tuple[Estimate, int]]] = {"t": _with_t, "paper": _as_the_paper}
+
+
+def _without_interval(value: float) -> Estimate:
+    return Estimate(value, math.nan, math.nan)
+
+
+def _of_finite(estimate: Estimate) -> Estimate:
+    """A mean with an infinity in it is no number."""
+    return estimate if math.isfinite(estimate.value) else _without_interval(math.nan)
