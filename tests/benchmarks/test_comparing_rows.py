@@ -1,0 +1,157 @@
+"""Marks of a table: only where the records bear them; runs that cannot be compared are refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from metalearn_benchmarks.records import Record
+from metalearn_benchmarks.tables import LATEX, MARKDOWN, as_text, for_terminal, result_tables
+from metalearn_core import UsageError
+
+
+def record(method, seed, finals, *, up=False, test_family="sine", diverged=None, folder=None, **options):
+    """A record in memory, of one inner step."""
+    cell = {
+        "experiment": "e", "setting": "s", "name": method, "seed": seed,
+        "family": {"name": "sine", "options": {"support": 5, **options}},
+        "method": {"title": method.title(), "start": "meta", "settings": {"task_seed": 0}},
+    }  # fmt: skip
+    scores = [[0.0, None if not np.isfinite(x) else float(x)] for x in finals]
+    result = {
+        "score": "error", "higher_is_better": up, "seconds": 1.0, "diverged": diverged,
+        "scores": {test_family: scores},
+    }  # fmt: skip
+    return Record(Path(folder or f"e/s/{method}/{seed}"), cell, result)
+
+
+def runs(method, centre, *, seeds=8, tasks=60, spread=0.05, **more):
+    """Runs that differ by seed and task, the tasks' part the same for every method."""
+    of_tasks = np.random.default_rng(1).exponential(size=tasks)
+    generator = np.random.default_rng([sum(map(ord, method)), seeds])
+    return [
+        record(method, seed, centre + of_tasks + spread * generator.normal(), **more) for seed in range(seeds)
+    ]
+
+
+def marks(*methods, **more):
+    (table,) = result_tables([run for of_method in methods for run in of_method], **more)
+    return {row.method: "best" if row.best else "tied" if row.tied else "" for row in table.rows}, table
+
+
+def test_a_row_that_is_better_than_every_other_is_best():
+    found, table = marks(runs("a", 1.0), runs("b", 2.0), runs("c", 3.0))
+    assert found == {"a": "best", "b": "", "c": ""}
+    assert table.rows[0].behind is None
+    assert [row.behind.value for row in table.rows[1:]] == pytest.approx([1, 2], abs=0.2)
+    # tasks differ far more than methods do: only paired differences tell the rows apart
+    assert all(row.behind.error < 0.1 < row.mean.value for row in table.rows[1:])
+
+
+@pytest.mark.parametrize("up", [False, True])
+def test_rows_that_cannot_be_told_from_the_best_mean_are_tied_with_it(up):
+    sign = -1 if up else 1
+    found, table = marks(
+        runs("a", sign * 1.0, up=up), runs("b", sign * 1.001, up=up), runs("c", sign * 3.0, up=up)
+    )
+    assert found == {"a": "tied", "b": "tied", "c": ""}
+    assert [row.method for row in table.rows][2] == "c"
+    assert "≈" in table.caption
+
+
+def test_where_nothing_can_be_told_nothing_is_marked():
+    found, table = marks(runs("a", 1.0), runs("b", 1.001))
+    assert set(found.values()) == {""}
+    assert "the records do not say which is" in table.caption
+
+
+def test_one_seed_marks_nothing():
+    found, table = marks(runs("a", 1.0, seeds=1), runs("b", 9.0, seeds=1))
+    assert set(found.values()) == {""}
+    assert "that takes several seeds" in table.caption
+    assert "over test tasks" in table.caption
+
+
+def test_many_rows_ask_for_more():
+    # each pair alone is told apart at 5 %, but not each of 40
+    others = [runs(f"m{k}", 1.0 + 0.055, spread=0.05) for k in range(40)]
+    found, table = marks(runs("a", 1.0, spread=0.01), *others)
+    apart = [row for row in table.rows[1:] if row.behind.p_value() < 0.05]
+    assert [row for row in apart if row.tied]
+    assert all(row.adjusted_p >= row.behind.p_value() for row in table.rows[1:])
+
+
+def test_scores_that_are_not_finite_are_told_and_stand_last():
+    lost = runs("a", 1.0)
+    lost[3] = record("a", 3, [np.nan, *([1.0] * 59)], diverged="at 10")
+    found, table = marks(lost, runs("b", 2.0), runs("c", 3.0))
+    assert found == {"b": "best", "c": "", "a": ""}
+    assert [row.method for row in table.rows] == ["b", "c", "a"]
+    assert "1 of 480 scores are not finite and count as the worst" in table.caption
+    assert "A: 1 of 8 runs diverged" in table.caption
+    assert np.isfinite(table.rows[2].median.value)
+
+
+def test_rows_without_a_common_seed_are_not_told_apart():
+    other = [record("b", seed + 100, run.final) for seed, run in enumerate(runs("b", 9.0))]
+    found, table = marks(runs("a", 1.0), other)
+    assert table.rows[1].behind is None
+    assert set(found.values()) == {""}
+
+
+@pytest.mark.parametrize(
+    ("other", "key", "values"),
+    [
+        (lambda: runs("a", 1.0, tasks=50), "test_tasks", {"60", "50"}),
+        (lambda: runs("a", 1.0, support=10), "family.options.support", {"5", "10"}),
+        (lambda: runs("a", 1.0, query=3), "family.options.query", {"None", "3"}),
+    ],
+)
+def test_runs_on_other_tasks_are_refused_by_what_differs(other, key, values):
+    """Whether they are runs of one method or of two."""
+    second = [record("b", run.seed, run.final, **options_of(run)) for run in other()]
+    for mixed in ([*runs("a", 1.0), *second], [*runs("a", 1.0, seeds=2), *other()[2:]]):
+        with pytest.raises(UsageError, match="were tested on different tasks") as caught:
+            result_tables(mixed)
+        told = re.search(rf"{re.escape(key)} is (\S+) and (\S+);", str(caught.value))
+        assert set(told.groups()) == values
+
+
+def options_of(run):
+    return {k: v for k, v in run.cell["family"]["options"].items() if (k, v) != ("support", 5)}
+
+
+def test_a_run_that_is_there_twice_is_refused():
+    (first,) = runs("a", 1.0, seeds=1)
+    twin = record("a", 0, first.final, folder="copy/e/s/a/0")
+    with pytest.raises(UsageError, match="e/s/a/0 and copy/e/s/a/0 are the same run"):
+        result_tables([first, twin])
+
+
+@pytest.mark.parametrize("way", ["t", "bootstrap", "paper"])
+def test_no_table_is_without_interval_seeds_and_tasks(way, capsys):
+    from rich.console import Console
+
+    _, table = marks(runs("a", 1.0), runs("b", 1.0), runs("c", 4.0), way=way)
+    Console(width=140, force_terminal=False).print(for_terminal(table))
+    for text in (as_text(table, MARKDOWN), as_text(table, LATEX), capsys.readouterr().out):
+        for row in table.rows:
+            (line,) = [part for part in re.split(r"\n(?=\|)|\\\\\n|│\n", text) if row.title in part][:1]
+            assert len(re.findall(r"\[-?[\d.]+, -?[\d.]+\]", line)) >= 2
+            assert re.search(r"\b8\b.*\b60\b", line, re.DOTALL), line
+    assert "**A** ≈" in as_text(table, MARKDOWN)
+    assert r"\textbf{A} $\approx$" in as_text(table, LATEX)
+
+
+def test_what_the_papers_way_leaves_out_is_told():
+    outlier = [*runs("a", 1.0, seeds=9), record("a", 9, [50.0] * 60)]
+    _, table = marks(outlier, runs("b", 2.0), way="paper")
+    assert "A: the paper's way leaves 1, 1, 1 of 10 runs out" in table.caption
+
+
+def test_few_seeds_in_a_bootstrap_are_warned_of():
+    assert "too narrow" in marks(runs("a", 1.0, seeds=3), way="bootstrap")[1].caption
+    assert "too narrow" not in marks(runs("a", 1.0, seeds=12), way="bootstrap")[1].caption
