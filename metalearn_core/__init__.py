@@ -11,6 +11,7 @@ _PUBLIC = {
     "_higher": "TWINS TwinOptimizer",
     "errors": "UsageError unknown",
     "evaluation": "evaluate meta_test",
+    "files": "write_atomically",
     "inner_loop": "adapt meta_gradient trajectory",
     "kernels.coordinatewise": "Coordinatewise coordinatewise_cell",
     "kernels.programs": "CompiledMetaGradient",

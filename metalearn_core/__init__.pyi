@@ -6,6 +6,7 @@ from metalearn_core.errors import UsageError as UsageError
 from metalearn_core.errors import unknown as unknown
 from metalearn_core.evaluation import evaluate as evaluate
 from metalearn_core.evaluation import meta_test as meta_test
+from metalearn_core.files import write_atomically as write_atomically
 from metalearn_core.inner_loop import adapt as adapt
 from metalearn_core.inner_loop import meta_gradient as meta_gradient
 from metalearn_core.inner_loop import trajectory as trajectory

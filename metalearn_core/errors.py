@@ -3,11 +3,37 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class UsageError(ValueError):
     """A mistake of the caller: the message says who, what was expected, what came, what to do."""
+
+
+class WriteError(UsageError):
+    """A full disk or a folder that is read-only: no other run that writes there would fare better."""
+
+
+class CheckpointError(UsageError):
+    """A checkpoint that must not be gone on from: `path`, and whether it is `damaged` or of another run."""
+
+    def __init__(self, path: Path, reason: str, damaged: bool = True) -> None:
+        super().__init__(f"checkpoint {path}: {reason}; move it away to start anew")
+        self.path, self.reason, self.damaged = path, reason, damaged
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """In it, what the system refuses is a WriteError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(
+            f"{path}: cannot be written ({error.strerror or error}); what was there is kept: mend that and"
+            " give the same command again, or use another --out"
+        ) from error
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:

@@ -37,6 +37,7 @@ def meta_test(
 def evaluate(
     rule: UpdateRule, learner: BaseLearner, theta: Tensor, family: TaskFamily, settings: Settings,
     *, split: str, tasks: int, scored: Scored | None = None,
+    watch: Callable[[int], None] | None = None,
 ) -> Tensor:  # fmt: skip
     """Query scores of θ⁰ and a rule, without graphs: `[tasks, T + 1]`, on the CPU.
 
@@ -44,6 +45,7 @@ def evaluate(
 
     Args:
         scored: how a meta-batch is scored, as `scores` does it: `(rule, theta, task) -> [tasks, T + 1]`.
+        watch: told before each batch how many tasks are done; what it raises ends the evaluation.
 
     Raises:
         UsageError: unless tasks >= 1.
@@ -51,8 +53,10 @@ def evaluate(
     if tasks < 1:
         raise UsageError(f"evaluate: tasks must be >= 1, got {tasks}")
     stream = TaskStream(family, split, settings.task_seed, learner.device, learner.dtype)
-    parts = []
+    parts: list[Tensor] = []
     for task in stream.batches(tasks, settings.evaluation_batch):
+        if watch is not None:
+            watch(sum(map(len, parts)))
         found = scored(rule, theta, task) if scored else scores(rule, learner, theta, task, settings)
         parts.append(found.cpu())
     return torch.cat(parts)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import attrs
 import torch
 
-from metalearn_core.checkpoint import save_together, settle
-from metalearn_core.errors import UsageError
+from metalearn_core.checkpoint import save_checkpoint
+from metalearn_core.errors import WriteError
 from metalearn_core.evaluation import evaluate
 from metalearn_core.inner_loop import trajectory
 from metalearn_core.kernels.engine import Engine
@@ -55,17 +56,20 @@ def meta_train(
 def meta_train_seeds(
     rules: Sequence[UpdateRule], learner: BaseLearner, family: TaskFamily, settings: Settings,
     *, generators: Sequence[torch.Generator], checkpoints: Sequence[Path | str | None] | None = None,
-    observers: Sequence[Sequence[Observer]] | None = None,
+    observers: Sequence[Sequence[Observer]] | None = None, idle: Collection[int] = (),
 ) -> list[Trained]:  # fmt: skip
     """`meta_train` of several seeds on the same tasks; compiled, all of them are one program.
 
     Each has its own θ⁰, φ, Adam, clipping, validation and best state, and takes the steps that it
-    would take alone, to rounding; one that diverges stops by itself. Numbers are the same again only
-    for the same seeds together.
+    would take alone, to rounding; one that diverges stops by itself, and those that are behind, after
+    a crash between two checkpoints, catch up first. Numbers are the same again only for the same seeds
+    together.
 
     Args:
         rules: one for each seed, alike but for the values of φ.
         generators, checkpoints, observers: of each seed, as in `meta_train`.
+        idle: indices of seeds that only keep their places in the program, so that the others have the
+            numbers that they have with them; they are neither trained nor read nor saved.
 
     Raises:
         UsageError: as `meta_train` does, and for rules that differ in more than φ.
@@ -77,12 +81,12 @@ def meta_train_seeds(
             rules, generators, paths, observers or [()] * len(rules), strict=True
         )
     ]
-    settle([path for path in paths if path is not None])
-    for seed in seeds:
+    for index, seed in enumerate(seeds):
         seed.trained.require_alike(seeds[0].trained)
-        if seed.path is not None and seed.path.exists():
+        if index in idle:
+            seed.idle, seed.path, seed.observers = True, None, []
+        elif seed.path is not None and seed.path.exists():
             seed.trained.restore(seed.path)
-    _require_one_position(seeds)
     if seeds:
         _Training(seeds, family).run()
     return [seed.trained for seed in seeds]
@@ -95,25 +99,18 @@ class _Seed:
     trained: Trained
     path: Path | None
     observers: list[Observer]
+    idle: bool = False
 
     def tell(self, kind: str, **values: float | str) -> None:
         event = Event(kind, self.trained.position, values)
         for observer in tuple(self.observers):
             try:
                 observer(event)
+            except WriteError:  # the checkpoint could not be written either
+                raise
             except Exception as error:  # a stranger's logger must not take the run down
                 self.observers.remove(observer)
                 warnings.warn(f"observer {observer!r} failed and is dropped: {error!r}", stacklevel=2)
-
-
-def _require_one_position(seeds: Sequence[_Seed]) -> None:
-    """UsageError unless all that still train stand at the same task, as they do when saved together."""
-    at = {seed.trained.position for seed in seeds if seed.trained.diverged is None}
-    if len(at) > 1:
-        raise UsageError(
-            f"seeds that train together stand at different tasks, {min(at)} and {max(at)}; "
-            "resume them as they were begun, or each by itself"
-        )
 
 
 @attrs.define(eq=False)
@@ -127,12 +124,16 @@ class _Training:
 
     def __attrs_post_init__(self) -> None:
         members = [seed.trained for seed in self.seeds]
-        self.engine = Engine(members, members[0].learner, members[0].settings, members[0].engine)
+        chosen = next((member.engine for member in members if member.engine), "")
+        learner, settings = members[0].learner, members[0].settings
+        self.engine = Engine(members, learner, settings, chosen, self.before_compiling)
 
     @property
     def going(self) -> list[_Seed]:
-        """The seeds that have not diverged; all of them stand at the same position."""
-        return [seed for seed in self.seeds if seed.trained.diverged is None]
+        """The seeds to be trained next, all at the same position: the others have diverged, or are ahead."""
+        training = [seed for seed in self.seeds if not seed.idle and seed.trained.diverged is None]
+        behind = min((seed.trained.position for seed in training), default=0)
+        return [seed for seed in training if seed.trained.position == behind]
 
     def run(self) -> None:
         self.tell_all("start", tasks=self.seeds[0].trained.settings.tasks)
@@ -160,6 +161,7 @@ class _Training:
             scores = evaluate(
                 trained.rule, trained.learner, trained.theta, self.family, trained.settings,
                 split="validation", tasks=tasks, scored=self.engine.scores,
+                watch=functools.partial(self.tell_evaluating, seed),
             )  # fmt: skip
             score = float(scores[:, -1].double().mean())
             trained.validations.append((trained.position, score))
@@ -189,16 +191,26 @@ class _Training:
             else:
                 self.tell(seed, "diverged", message=seed.trained.diverged)
 
-    def payloads(self) -> dict[Path, dict[str, object]]:
-        return {seed.path: seed.trained.contents() for seed in self.seeds if seed.path is not None}
+    def write(self) -> None:
+        # a crash in between leaves some of them behind the others: they catch up
+        for seed in self.seeds:
+            if seed.path is not None:
+                save_checkpoint(seed.path, seed.trained.contents())
+
+    def before_compiling(self) -> None:
+        """Whoever is told may end the run at any moment until the next event: everything is saved."""
+        self.save()
+        self.tell_all("compiling")
 
     def save(self) -> None:
-        payloads = self.payloads()
-        save_together(payloads)
+        self.write()
         for seed in self.seeds:
             if seed.path is not None:
                 self.tell(seed, "checkpoint")
         self.saved_at = time.monotonic()
+
+    def tell_evaluating(self, seed: _Seed, done: int) -> None:
+        self.tell(seed, "evaluating", done=done, of=seed.trained.settings.validation_tasks)
 
     def tell_all(self, kind: str, **values: float | str) -> None:
         for seed in self.seeds:
@@ -208,7 +220,7 @@ class _Training:
         try:
             seed.tell(kind, **values)
         except KeyboardInterrupt:  # an observer's: every seed is where it says it is
-            save_together(self.payloads())
+            self.write()
             raise
 
 

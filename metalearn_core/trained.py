@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from metalearn_core.checkpoint import load_checkpoint
-from metalearn_core.errors import UsageError
+from metalearn_core.errors import CheckpointError, UsageError
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule
 from metalearn_core.settings import Settings
@@ -47,7 +47,11 @@ class Snapshot:
 
 @attrs.frozen
 class Event:
-    """What an observer is told. `kind`: start, engine, step, validation, checkpoint, diverged or end."""
+    """What an observer is told.
+
+    `kind`: start, engine, compiling, step, evaluating, validation, checkpoint, diverged or end.
+    `evaluating` comes before each batch of validation tasks, `compiling` before each program.
+    """
 
     kind: str
     position: int
@@ -131,19 +135,26 @@ class Trained:
                 )
 
     def restore(self, path: Path, *, ignoring: Collection[str] = ()) -> None:
-        """Continue from a checkpoint; UsageError if it is of another rule, learner or setting.
+        """Continue from a checkpoint; CheckpointError if it is damaged, or of another run than this one.
 
         `ignoring`: what may differ, by its name in that error. Whoever only reads what was trained need
         not draw the same `origin`, which other machines and versions may not.
         """
         payload = load_checkpoint(path, _CONTENTS)
-        theirs, ours = payload["fingerprint"], _fingerprint(self)
+        try:
+            self._require_own(payload["fingerprint"], path, ignoring)
+            self._take(payload)
+        except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+            raise CheckpointError(path, f"not what a checkpoint holds ({error!r})") from error
+
+    def _require_own(self, theirs: dict[str, str], path: Path, ignoring: Collection[str]) -> None:
+        ours = _fingerprint(self)
         for key in dict.fromkeys(key for key in (*ours, *theirs) if key not in ignoring):
             if theirs.get(key) != ours.get(key):
-                raise UsageError(
-                    f"checkpoint {path}: it is of another run: {key} is {theirs.get(key)} there and"
-                    f" {ours.get(key)} here; move it away to start anew"
-                )
+                reason = f"it is of another run: {key} is {theirs.get(key)} there and {ours.get(key)} here"
+                raise CheckpointError(path, reason, damaged=False)
+
+    def _take(self, payload: dict[str, Any]) -> None:
         now = Snapshot(**payload["now"])
         with torch.no_grad():
             self.theta.copy_(now.theta)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from metalearn_core.kernels.by_steps import BySteps, taken_by_steps
 from metalearn_core.kernels.coordinatewise import fused_networks
 from metalearn_core.kernels.outer_step import Member, OuterStep, Packed
 from metalearn_core.kernels.pieces import over_pieces
-from metalearn_core.kernels.programs import CompilationError
+from metalearn_core.kernels.programs import CompilationError, Programs
 from metalearn_core.kernels.scores import CompiledScores
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule
@@ -32,20 +32,23 @@ class Engine:
     Args:
         members: the seeds. Their tensors become views of what a program works on, once one is used.
         chosen: `"eager"` or `"compiled"` where a run is resumed that had chosen already.
+        before_compiling: called before each program is compiled, with every seed where it says it is.
     """
 
     def __init__(
-        self, members: Sequence[Member], learner: BaseLearner, settings: Settings, chosen: str = ""
-    ) -> None:
+        self, members: Sequence[Member], learner: BaseLearner, settings: Settings, chosen: str = "",
+        before_compiling: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
         self.note = ""
         self._members, self._meta_batch = members, settings.meta_batch
         self._learner, self._settings = learner, settings
         self.name = chosen or settings.wanted_engine
         if self.name == "compiled" and (missing := _missing(learner.device)):
             self.name, self.note = "eager", f"runs eager: {missing}"
-        self._step = OuterStep(members[0].rule, learner, settings)
+        self._step = OuterStep(members[0].rule, learner, settings, Programs(before_compiling))
         self._packs = [Packed(members)] if self.name == "compiled" else []
-        self._scores = CompiledScores(learner, settings) if self.name == "compiled" else None
+        scored = CompiledScores(learner, settings, Programs(before_compiling))
+        self._scores = scored if self.name == "compiled" else None
 
     def step(self, task: Task, alive: Sequence[bool]) -> tuple[list[float], list[bool]]:
         """One step of every seed that is alive: losses, and which took it, as what is finite tells.

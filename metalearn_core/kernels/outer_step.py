@@ -61,10 +61,9 @@ class Packed:
         tensor.data = values
         adam.state[tensor] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
 
-    @property
-    def taken(self) -> int:
-        """Steps of Adam that the seed furthest on has taken."""
-        return int(self.steps.max())
+    def taken(self, alive: Tensor) -> int:
+        """Steps of Adam that the seeds which are `alive`, `[seeds]`, have taken."""
+        return int(self.steps[alive].max())
 
 
 class OuterStep:
@@ -73,11 +72,14 @@ class OuterStep:
     Args:
         rule: any seed's; they differ in the values of φ alone.
         learner, settings: as in `metalearn_core.meta_train`.
+        programs: where what is compiled is kept.
     """
 
-    def __init__(self, rule: UpdateRule, learner: BaseLearner, settings: Settings) -> None:
+    def __init__(
+        self, rule: UpdateRule, learner: BaseLearner, settings: Settings, programs: Programs | None = None
+    ) -> None:
         self._rule, self._learner, self._settings = rule, learner, settings
-        self._programs = Programs()
+        self._programs = Programs() if programs is None else programs
         self._scale = settings.meta_batch if settings.outer_loss == "sum" else 1
         self._by_steps = taken_by_steps(settings.steps, settings.checkpoint_every)
         named = dict(rule.named_parameters())
@@ -89,7 +91,7 @@ class OuterStep:
 
         Returns the losses `[seeds]`, and whether the step was taken `[seeds]`. Raises CompilationError.
         """
-        steps = packed.taken + 1
+        steps = packed.taken(alive) + 1
         corrections = torch.tensor([1 - 0.9**steps, math.sqrt(1 - 0.999**steps)], dtype=torch.float64)
         constants = [
             torch.stack([dict(m.rule.named_parameters())[name].detach() for m in packed.members])

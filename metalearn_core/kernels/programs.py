@@ -32,10 +32,14 @@ class CompilationError(Exception):
 
 
 class Programs:
-    """Functions of tensors, each compiled once for each name and shape of its arguments."""
+    """Functions of tensors, each compiled once for each name and shape of its arguments.
 
-    def __init__(self) -> None:
+    `before`: called before each is compiled, which takes seconds; what it raises passes.
+    """
+
+    def __init__(self, before: Callable[[], None] = lambda: None) -> None:
         self._made: dict[object, Program] = {}
+        self._before = before
 
     def __call__(
         self, name: str, function: Function, arguments: Sequence[Tensor], *, eager_first: bool = True
@@ -45,6 +49,7 @@ class Programs:
         known = (name, tuple((x.shape, x.dtype, x.device) for x in arguments))
         with torch.no_grad():
             if known not in self._made:
+                self._before()
                 self._made[known] = compiled(function, arguments, eager_first=eager_first)
             return self._made[known](*arguments)
 

@@ -19,10 +19,12 @@ class CompiledScores:
 
     Args:
         learner, settings: as in `metalearn_core.evaluate`.
+        programs: where what is compiled is kept.
     """
 
-    def __init__(self, learner: BaseLearner, settings: Settings) -> None:
-        self._learner, self._settings, self._programs = learner, settings, Programs()
+    def __init__(self, learner: BaseLearner, settings: Settings, programs: Programs | None = None) -> None:
+        self._learner, self._settings = learner, settings
+        self._programs = Programs() if programs is None else programs
 
     def __call__(self, rule: UpdateRule, theta: Tensor, task: Task) -> Tensor:
         """`[tasks, T + 1]` for θ `[n]`. Rules differ between calls in φ alone. Raises CompilationError."""

@@ -78,7 +78,7 @@ def test_one_seed_marks_nothing():
 def test_many_rows_ask_for_more():
     # each pair alone is told apart at 5 %, but not each of 40
     others = [runs(f"m{k}", 1.0 + 0.055, spread=0.05) for k in range(40)]
-    found, table = marks(runs("a", 1.0, spread=0.01), *others)
+    _, table = marks(runs("a", 1.0, spread=0.01), *others)
     apart = [row for row in table.rows[1:] if row.behind.p_value() < 0.05]
     assert [row for row in apart if row.tied]
     assert all(row.adjusted_p >= row.behind.p_value() for row in table.rows[1:])

@@ -823,13 +823,14 @@ def test_a_broken_training_task_is_a_mistake_and_no_divergence():
 def test_events_come_in_order(tmp_path):
     events: list[Event] = []
     train(checkpoint=tmp_path / "run.pt", observers=[events.append], checkpoint_seconds=0, tasks=4)
-    validation = ["validation", "checkpoint"]
+    validation = ["evaluating", "validation", "checkpoint"]
     step = ["step", "checkpoint"]
     assert [event.kind for event in events] == [
         *("start", *validation, "engine", *step, *step, *validation, "checkpoint", "end"),
     ]
-    assert [event.position for event in events] == [0, 0, 0, 2, 2, 2, 4, 4, 4, 4, 4, 4]
-    assert events[3].values == {"engine": "eager", "note": ""}
+    assert [event.position for event in events] == [0, 0, 0, 0, 2, 2, 2, 4, 4, 4, 4, 4, 4, 4]
+    assert events[1].values == {"done": 0, "of": 3}
+    assert events[4].values == {"engine": "eager", "note": ""}
     assert events[0].values == {"tasks": 4}
     assert all(math.isfinite(e.values["loss"]) for e in events if e.kind == "step")
     assert [set(e.values) for e in events if e.kind == "validation"] == [{"score", "best"}] * 2
@@ -848,7 +849,7 @@ def test_an_observer_that_fails_is_named_and_dropped(error):
         trained = train(observers=[unreliable_logger, others.append])
     assert len(caught) == 1
     assert repr(error) in str(caught[0].message)
-    assert [event.kind for event in calls] == ["start", "validation", "engine", "step"]
+    assert [event.kind for event in calls] == ["start", "evaluating", "validation", "engine", "step"]
     assert [event.kind for event in others][-1] == "end"
     assert differing(state(trained), state(train())) == []
 

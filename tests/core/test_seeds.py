@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import attrs
 import pytest
 import torch
@@ -264,54 +262,73 @@ def test_a_group_goes_on_with_the_same_bits(tmp_path, kind, who):
     assert not list((tmp_path / "cut").glob("*.next*"))
 
 
-@pytest.mark.parametrize("crash", range(8))
-def test_a_crash_while_saving_leaves_one_state(tmp_path, monkeypatch, crash):
-    """At every call of the operating system that moves a file: three are prepared, then three moved."""
+@pytest.mark.parametrize("kind", ["eager", "compiled"])
+def test_those_that_are_behind_catch_up_to_the_same_bits(tmp_path, kind):
+    """A crash between two checkpoints, a lost one, an older one put back: every seed at a task of its own."""
+    settings = attrs.evolve(SMALL, engine=kind)
+
+    def run(paths, stop=None):
+        def cut(event):
+            if event.kind == "step" and event.position == stop:
+                raise Cut
+
+        rules, observers = rules_of("feed-forward", hidden=[3]), [[cut], [], []]
+        return together(rules, settings, checkpoints=paths, observers=observers)
+
+    whole = run(None)
     paths = [tmp_path / f"{seed}.pt" for seed in range(3)]
-    old, new = ({path: {"value": value} for path in paths} for value in (1, 2))
-    checkpoint.save_together(old)
-    calls, replace = itertools.count(), checkpoint.os.replace
-
-    def replace_or_crash(*arguments):
-        if next(calls) == crash:
-            raise SystemExit
-        replace(*arguments)
-
-    monkeypatch.setattr(checkpoint.os, "replace", replace_or_crash)
-    crashed = False
-    try:
-        checkpoint.save_together(new)
-    except SystemExit:
-        crashed = True
-    monkeypatch.undo()
-    assert crashed == (crash < 6)
-    checkpoint.settle(paths)
-    values = [checkpoint.load_checkpoint(path, ["value"])["value"] for path in paths]
-    assert values == [1 if crash < 3 else 2] * 3
-    assert not list(tmp_path.glob("*.next"))
+    with pytest.raises(Cut):
+        run(paths, 2)
+    early = paths[1].read_bytes()
+    with pytest.raises(Cut):
+        run(paths, 6)
+    paths[1].write_bytes(early)
+    paths[2].unlink()
+    for one, other in zip(run(paths), whole, strict=True):
+        same(one, other, rtol=0, atol=0)
+        assert one.validations == other.validations
 
 
-def test_seeds_at_different_tasks_are_refused(tmp_path):
-    paths = [tmp_path / f"{seed}.pt" for seed in range(2)]
-    eager = attrs.evolve(SMALL, engine="eager")
+@pytest.mark.parametrize("kind", ["eager", "compiled"])
+def test_one_seed_alone_in_its_place_has_the_bits_that_it_has_with_the_others(tmp_path, kind):
+    settings = attrs.evolve(SMALL, engine=kind)
+    whole = together(rules_of("feed-forward", hidden=[3]), settings)
+    events, paths = [], [tmp_path / f"{seed}.pt" for seed in range(3)]
+    paths[0].write_bytes(b"none of its business")
+    found = together(
+        rules_of("feed-forward", hidden=[3]), settings, idle={0, 2},
+        checkpoints=paths, observers=[[events.append], [], []],
+    )  # fmt: skip
+    same(found[1], whole[1], rtol=0, atol=0)
+    assert [one.position for one in found] == [0, settings.tasks, 0]
+    assert events == []
+    assert sorted(tmp_path.iterdir()) == paths[:2]
+    assert paths[0].read_bytes() == b"none of its business"
 
-    def cut(event):
-        if event.kind == "step":
-            raise Cut
 
-    for path, observers in zip(paths, ([[cut]], None), strict=True):
-        try:
-            meta_train_seeds(
-                rules_of("gradient-descent", 1), LEARNER, FAMILY, eager,
-                generators=generators(1), checkpoints=[path], observers=observers,
-            )  # fmt: skip
-        except Cut:
-            continue
-    with pytest.raises(UsageError, match="different tasks, 2 and 7"):
-        meta_train_seeds(
-            rules_of("gradient-descent", 2), LEARNER, FAMILY, eager,
-            generators=[*generators(1), *generators(1)], checkpoints=paths,
-        )  # fmt: skip
+def test_before_a_program_is_compiled_everything_is_saved_and_it_is_told(tmp_path):
+    """Whoever is told may end the run at once: nothing is lost, also where a run goes on in the middle."""
+    told, path = [], tmp_path / "run.pt"
+
+    def run(*ends):
+        def cut(event):
+            told.append((event.kind, event.position))
+            if told[-1] in ends:
+                raise Cut
+
+        return together(rules_of("feed-forward", 1, hidden=[3]), checkpoints=[path], observers=[[cut]])
+
+    with pytest.raises(Cut):
+        run(("step", 2))
+    told.clear()
+    with pytest.raises(Cut):
+        run(("compiling", 4))
+    assert told == [
+        *(("start", 2), ("checkpoint", 2), ("compiling", 2)), ("step", 4), ("evaluating", 4),
+        *(("checkpoint", 4), ("compiling", 4)),
+    ]  # fmt: skip
+    assert checkpoint.load_checkpoint(path, ["now"])["now"]["position"] == 4
+    same(run()[0], together(rules_of("feed-forward", 1, hidden=[3]))[0], rtol=0, atol=0)
 
 
 def test_rules_that_differ_in_more_than_phi_are_refused():
