@@ -28,6 +28,8 @@ import torch
 from metalearn_core import Event, Registered, UsageError, observers
 
 Report = Callable[[Event], None]
+BETWEEN = ("evaluating", "compiling")
+"""Events for whoever shows a run or stops it, between two that say something of it."""
 
 
 def require(names: Sequence[str]) -> None:
@@ -83,6 +85,8 @@ class Audience:
         self.members.append((entry, observer))
 
     def __call__(self, event: Event) -> None:
+        if event.kind in BETWEEN:
+            return
         self.position, self.ended = event.position, event.kind == "result"
         for entry, observer in tuple(self.members):
             # each has its own copy: what one writes into it, no other reads

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor
 from metalearn_benchmarks import records
 from metalearn_benchmarks.audience import Audience
 from metalearn_benchmarks.catalogue import Cell
+from metalearn_benchmarks.metrics import MetricsLog
 from metalearn_benchmarks.pretrain import FlatFamily, Head
 from metalearn_benchmarks.provenance import batch_norm, provenance
 from metalearn_benchmarks.response import rule_response
@@ -78,8 +78,8 @@ class Parts:
     family: TaskFamily
     learner: BaseLearner
     rule: UpdateRule
-    settings: Settings
     generator: torch.Generator
+    settings: Settings
 
     @classmethod
     def of(cls, cell: Cell) -> Parts:
@@ -93,18 +93,28 @@ class Parts:
                 + " and ".join(f"a {type(thing).__name__} from {name!r}" for name, thing in made.items())
             )
         learner = learner.to(device_of(cell.device))
-        generator = seeded_generator("weights", cell.seed)
-        tested = learner
-        if cell.method.adapts == "head":
-            tested, _ = Head(learner).alone(learner.initial(seeded_generator("unused")))
-        with forked_rng(generator):
-            rule = make_rule(cell.method.rule, tested.layout, **cell.method.options)
-        return cls(family, learner, rule.to(learner.device), settings_of(cell), generator)
+        return cls(family, learner, *_drawn(cell, learner, cell.seed), settings_of(cell))
+
+    def with_seed(self, cell: Cell, seed: int) -> Parts:
+        """The parts of the same cell but for its seed."""
+        rule, generator = _drawn(cell, self.learner, seed)
+        return attrs.evolve(self, rule=rule, generator=generator)
 
     def tasks(self, split: str) -> TaskStream:
         """The tasks of a split, the same for every method and seed."""
         device, dtype = self.learner.device, self.learner.dtype
         return TaskStream(self.family, split, self.settings.task_seed, device, dtype)
+
+
+def _drawn(cell: Cell, learner: BaseLearner, seed: int) -> tuple[UpdateRule, torch.Generator]:
+    """The rule with the φ of a seed, and the generator that θ⁰ comes from."""
+    generator = seeded_generator("weights", seed)
+    tested = learner
+    if cell.method.adapts == "head":
+        tested, _ = Head(learner).alone(learner.initial(seeded_generator("unused")))
+    with forked_rng(generator):
+        rule = make_rule(cell.method.rule, tested.layout, **cell.method.options)
+    return rule.to(learner.device), generator
 
 
 def resolved(cell: Cell) -> dict[str, Any]:
@@ -147,27 +157,25 @@ def run_cells(
 
     Args:
         watchers: told of every event of every cell, and of its test.
-        together: the seeds of the program, for the records, where some of them are finished already.
+        together: the seeds of the program, where others than those of the cells are among them: these
+            keep their places in it, and nothing of theirs is touched.
         installed: whether the installed observers are told, too.
 
     Raises:
-        UsageError: for anything that is wrong with a cell, its folder or its checkpoint.
+        UsageError: for anything that is wrong with a cell or its folder.
+        CheckpointError: for a checkpoint that must not be gone on from.
     """
     torch.set_num_threads(cells[0].threads)
-    seeds = list(together) or [cell.seed for cell in cells]
+    seeds, parts = list(together) or [cell.seed for cell in cells], Parts.of(cells[0])
     with ExitStack() as audiences:
-        runs = []
+        runs = {}
         for cell in cells:
-            runs.append(Run.prepare(cell, directory, seeds, watchers, installed))
-            audiences.enter_context(runs[-1].audience)
-        trained = _train(runs, watchers)
-        times = [run.clock.seconds for run in runs]  # the others' tests are not a run's own time
-        for run, result, seconds in zip(runs, trained, times, strict=True):
-            testing = Event("testing", result.position)
-            run.audience(testing)
-            for watch in watchers:
-                watch(testing)
-            run.record(result, seconds)
+            runs[cell.seed] = Run.prepare(cell, directory, seeds, parts, watchers, installed)
+            audiences.enter_context(runs[cell.seed].audience)
+        trained = _train(runs, parts, seeds, watchers)
+        times = {seed: run.clock.seconds for seed, run in runs.items()}  # others' tests are not its own time
+        for seed, run in runs.items():
+            run.record(trained[seed], times[seed], watchers)
 
 
 @attrs.frozen(eq=False)
@@ -183,29 +191,37 @@ class Run:
 
     @classmethod
     def prepare(
-        cls, cell: Cell, directory: Path, together: list[int], watchers: Sequence[Observer], installed: bool
-    ) -> Run:
-        """Write down what is asked for, the seeds that train together with it, and build its parts."""
+        cls, cell: Cell, directory: Path, together: list[int], parts: Parts,
+        watchers: Sequence[Observer], installed: bool,
+    ) -> Run:  # fmt: skip
+        """Write down what is asked for, and the seeds that train together with it."""
         folder = directory / cell.folder
         plain = {**resolved(cell), "seeds_together": together}
         records.write_cell(folder, plain)
-        clock = MetricsLog(folder / records.METRICS)
+        clock, own = MetricsLog(folder / records.METRICS), parts.with_seed(cell, cell.seed)
 
         def report(event: Event) -> None:
             for watch in watchers:
                 watch(event)
 
         audience = Audience({**plain, "folder": str(folder)}, cell.observe if installed else None, report)
-        return cls(cell, folder, Parts.of(cell), clock, audience, together)
+        return cls(cell, folder, own, clock, audience, together)
 
-    def record(self, trained: Trained, seconds: float) -> None:
+    def record(self, trained: Trained, seconds: float, watchers: Sequence[Observer] = ()) -> None:
         """Test the best state and write the result; `seconds`: what training took."""
         cell, parts, since = self.cell, self.parts, time.monotonic()
+        self.clock.complete(trained.validations, parts.learner.higher_is_better)
         rule, learner, theta = tested(cell, parts, trained)
         settings, tasks = parts.settings, cell.test_tasks
         steps, clip = settings.evaluation_steps, settings.inner_clip
         distributions = {entry.distribution for entry in used(cell).values()}
-        scores = evaluate(rule, learner, theta, parts.family, settings, split="test", tasks=tasks)
+        self.audience(Event("testing", trained.position))
+
+        def tell(done: int) -> None:
+            for watch in watchers:
+                watch(Event("testing", trained.position, {"done": done, "of": tasks}))
+
+        scores = evaluate(rule, learner, theta, parts.family, settings, split="test", tasks=tasks, watch=tell)
         first, engine = parts.tasks("test").take(0, 20), trained.engine or "eager"
         result = {
             "score": learner.score_name.replace("_", " "),
@@ -235,16 +251,25 @@ def _told(result: dict[str, Any]) -> dict[str, float]:
     return {**told, "ci95_low": low, "ci95_high": high, "seconds": result["seconds"]}
 
 
-def _train(runs: Sequence[Run], watchers: Sequence[Observer]) -> list[Trained]:
-    """Obtain θ⁰ (and φ) of each: by meta-training, by pretraining, or at random."""
-    parts = runs[0].parts
-    family, settings = _trained_on(runs[0].cell, parts)
-    return meta_train_seeds(
-        [run.parts.rule for run in runs], parts.learner, family, settings,
-        generators=[run.parts.generator for run in runs],
-        checkpoints=[run.folder / records.CHECKPOINT for run in runs],
-        observers=[[run.clock, run.audience, *watchers] for run in runs],
+def _train(
+    runs: Mapping[int, Run], parts: Parts, seeds: Sequence[int], watchers: Sequence[Observer]
+) -> dict[int, Trained]:
+    """Obtain θ⁰ (and φ) of every seed: by meta-training, by pretraining, or at random.
+
+    `runs`: those of the `seeds` that are trained; the others only keep their places.
+    """
+    cell = next(iter(runs.values())).cell
+    family, settings = _trained_on(cell, parts)
+    members = [runs[seed].parts if seed in runs else parts.with_seed(cell, seed) for seed in seeds]
+    asked = [runs.get(seed) for seed in seeds]
+    trained = meta_train_seeds(
+        [member.rule for member in members], parts.learner, family, settings,
+        generators=[member.generator for member in members],
+        checkpoints=[run.folder / records.CHECKPOINT if run else None for run in asked],
+        observers=[[run.clock, run.audience, *watchers] if run else [] for run in asked],
+        idle=[index for index, run in enumerate(asked) if run is None],
     )  # fmt: skip
+    return dict(zip(seeds, trained, strict=True))
 
 
 def _trained_on(cell: Cell, parts: Parts) -> tuple[TaskFamily, Settings]:
@@ -314,32 +339,3 @@ def _curves(
 def _rounded(value: float) -> float:
     """A float32 in as few digits as tell it apart."""
     return float(f"{value:.9g}")
-
-
-class MetricsLog:
-    """Observer that keeps `metrics.jsonl`, one line per validation, and the time spent in all."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.lines: list[dict[str, float]] = []
-        self.before, self.since = 0.0, time.monotonic()
-        if path.exists():
-            try:
-                self.lines = [json.loads(line) for line in path.read_text().splitlines()]
-                self.before = max((line["seconds"] for line in self.lines), default=0.0)
-            except (ValueError, TypeError, KeyError) as error:
-                raise UsageError(f"{path}: cannot be read ({error!r}); move its folder away") from error
-
-    @property
-    def seconds(self) -> float:
-        """Wall time of the run, over all its sittings, from the last validation that each reached."""
-        return self.before + time.monotonic() - self.since
-
-    def __call__(self, event: Event) -> None:
-        if event.kind == "validation":
-            # a run that was cut off may validate again where it had a line already
-            self.lines = [line for line in self.lines if line["position"] < event.position]
-            values = {key: float(value) for key, value in event.values.items()}
-            self.lines.append({"position": event.position, "seconds": self.seconds, **values})
-            text = "".join(json.dumps(line) + "\n" for line in self.lines)
-            records.write_atomically(self.path, text)

@@ -107,25 +107,27 @@ def run(
     experiment: str,
     scale: str,
     workers: int | None,
-    together: int | None,
+    together: int | tuple[int, ...] | None,
     out: Path | None,
     _rule: None,
     _option: None,
     **given: Any,
 ) -> None:
-    """Run EXPERIMENT, a shipped name or a TOML file: what is missing in DIR, from where it stopped."""
-    from metalearn_benchmarks import audience, catalogue
+    """Run EXPERIMENT, a shipped name or a TOML file: what is missing in DIR, from where it stopped.
+
+    The experiment.toml of a record is a file too: that one run is computed again, as it was.
+    """
+    from metalearn_benchmarks import audience
     from metalearn_benchmarks.progress import Display
     from metalearn_benchmarks.runner import run_experiment
 
     audience.require(given["observe"])
     console = _console(stderr=audience.takes_stdout(given["observe"]))
-    name, found = catalogue.find_experiment(experiment)
-    overrides = catalogue.Overrides(rules=context.obj, **given)
-    cells = catalogue.cells(name, found, scale, overrides)
-    directory = out or Path("results", scale)
+    cells, again = _asked(context, experiment, scale, given)
+    together = again or together
+    directory = out or Path("results", cells[0].scale)
     if workers is None:
-        workers = len(os.sched_getaffinity(0)) // overrides.threads if overrides.device == "cpu" else 1
+        workers = len(os.sched_getaffinity(0)) // cells[0].threads if cells[0].device == "cpu" else 1
     try:
         with Display(console, len(cells)) as display:
             outcome = run_experiment(cells, directory, display, workers, together)
@@ -164,6 +166,24 @@ def export(run_folder: Path, out: Path | None, as_json: bool) -> None:
         )
 
 
+def _asked(
+    context: click.Context, experiment: str, scale: str, given: dict[str, Any]
+) -> tuple[list[Any], tuple[int, ...]]:
+    """The runs that EXPERIMENT is; of a record run again, also the seeds that trained with it."""
+    import attrs
+
+    from metalearn_benchmarks import catalogue, recompute
+
+    again = recompute.recorded(experiment)
+    if again is not None:
+        recompute.require_no_other(context, experiment)
+        cell, seeds = again
+        return [attrs.evolve(cell, observe=tuple(given["observe"]))], seeds
+    name, found = catalogue.find_experiment(experiment)
+    overrides = catalogue.Overrides(rules=context.obj, **given)
+    return catalogue.cells(name, found, scale, overrides), ()
+
+
 @metalearn.command()
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option(
@@ -188,13 +208,16 @@ def _report(directory: Path, console: Any, statistics: str = "t") -> None:
     from metalearn_benchmarks import records, tables
     from metalearn_benchmarks.report import write_report
 
-    found = records.read_records(directory)
+    left_out: list[str] = []
+    found = records.read_records(directory, left_out.append)
+    for line in left_out:
+        click.echo(f"metalearn: {' '.join(line.split())} (left out)", err=True)
     begun = len(list(records.unfinished(directory)))
     if not found:
         raise UsageError(f"{directory}: no finished run is in it ({begun} begun); run an experiment first")
     for table in tables.result_tables(found, statistics):
         console.print(tables.for_terminal(table))
-    page = write_report(found, directory / "report", begun, statistics=statistics)
+    page = write_report(found, directory / "report", begun, left_out, statistics)
     console.print(f"report: {page}", soft_wrap=True)
 
 

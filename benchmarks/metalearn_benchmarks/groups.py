@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -15,6 +15,8 @@ from metalearn_benchmarks.cell import Parts
 
 MOST = 64
 """Seeds of one program, at most, unless a number is asked for: beyond, hardly any time is saved."""
+Size = int | tuple[int, ...]
+"""How many seeds are begun together; or the seeds of a program, in which those that are missing are run."""
 SHARE = 0.25
 """Of the free memory, for all programs that run at the same time: the estimate of one is rough."""
 VALUES_PER_COORDINATE = 128
@@ -26,11 +28,14 @@ class Group:
     """Cells of one method that run as one program, by seed.
 
     Args:
-        seeds: those of the program: of the cells, and of those recorded already that trained with them.
+        seeds: those of the program: of the cells, and all that it was begun with, which keep their places.
     """
 
     cells: tuple[Cell, ...]
     seeds: tuple[int, ...]
+
+    def __iter__(self) -> Iterator[Cell]:
+        return iter(self.cells)
 
 
 def label(cells: Sequence[Cell]) -> str:
@@ -87,50 +92,39 @@ def free_memory(device: torch.device) -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def form(cells: Iterable[Cell], directory: Path, sizes: dict[tuple[str, str], int]) -> list[Group]:
+def form(cells: Iterable[Cell], directory: Path, sizes: Mapping[tuple[str, str], Size]) -> list[Group]:
     """Every cell in one group, by its first cell: those begun together again, new ones by `sizes`.
 
     Args:
         cells: unfinished, of each row by seed.
-        sizes: seeds of each row to begin together.
+        sizes: of each row.
 
-    Raises:
-        UsageError: for an `experiment.toml` that cannot be read.
     """
     groups: dict[tuple[tuple[str, str], tuple[int, ...] | int], list[Cell]] = {}
     new: dict[tuple[str, str], int] = {}
     for cell in cells:
-        seeds = _begun_with(directory / cell.folder)
-        if seeds is not None:
-            groups.setdefault((cell.row, seeds), []).append(cell)
-        else:
+        seeds, size = _begun_with(directory / cell.folder), sizes[cell.row]
+        if seeds is None and isinstance(size, int):
             count = new.get(cell.row, 0)
-            groups.setdefault((cell.row, count // sizes[cell.row]), []).append(cell)
+            groups.setdefault((cell.row, count // size), []).append(cell)
             new[cell.row] = count + 1
+        else:
+            groups.setdefault((cell.row, seeds or size), []).append(cell)
     return [
-        Group(tuple(members), _seeds_of(members, begun, directory)) for (_, begun), members in groups.items()
+        Group(tuple(members), begun if isinstance(begun, tuple) else tuple(cell.seed for cell in members))
+        for (_, begun), members in groups.items()
     ]
 
 
 def _begun_with(folder: Path) -> tuple[int, ...] | None:
-    """The seeds that the training in `folder` was begun with; None where there is nothing to go on from."""
-    if (folder / records.CHECKPOINT).exists():
-        return records.seeds_together(folder)
-    if not (folder / f"{records.CHECKPOINT}.next").exists():
+    """The seeds that the training in `folder` was begun with; None where there is nothing to go on from.
+
+    One that lost its checkpoint, or was cut off before its first, goes on with those that have one: it
+    begins anew in its place of the same program, and has the numbers that it would have had.
+    """
+    try:
+        seeds = records.seeds_together(folder)
+    except records.DamagedError:  # set aside when its turn comes
         return None
-    # checkpoints of a group are written beside their places and then moved there, one after the other:
-    # this one counts where another is in its place already, and is put there when training goes on
-    seeds = records.seeds_together(folder)
-    others = (folder.with_name(str(seed)) / records.CHECKPOINT for seed in seeds)
-    return seeds if any(path.exists() for path in others) else None
-
-
-def _seeds_of(members: list[Cell], begun: tuple[int, ...] | int, directory: Path) -> tuple[int, ...]:
-    """The seeds of a program: those that it was begun with where it is at its end, else its members."""
-    folder = (directory / members[0].folder).parent
-    if isinstance(begun, tuple):
-        for other in (folder / str(seed) for seed in begun):
-            # all end training together, so with one recorded the others only have to be tested
-            if records.is_finished(other) and records.seeds_together(other) == begun:
-                return begun
-    return tuple(cell.seed for cell in members)
+    begun = (folder.with_name(str(seed)) / records.CHECKPOINT for seed in seeds)
+    return seeds if any(path.exists() for path in begun) else None

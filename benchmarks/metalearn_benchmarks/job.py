@@ -7,21 +7,31 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from multiprocessing.synchronize import Event as Flag
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 
 from metalearn_benchmarks import groups, records
+from metalearn_benchmarks.aside import mend, set_aside
 from metalearn_benchmarks.catalogue import Cell
-from metalearn_benchmarks.cell import run_cells
+from metalearn_benchmarks.cell import resolved, run_cells
 from metalearn_core import Event, UsageError
+from metalearn_core.errors import CheckpointError, WriteError, writing
 
 Tell = Callable[[str, Event], None]
-Job = tuple[Cell, ...]
+Job = groups.Group
 """Cells of one method that are run together, by seed."""
+
+
+class Stop(Protocol):
+    """Whether Ctrl-C was pressed, and whether whoever is told may raise KeyboardInterrupt at any moment."""
+
+    at_once: bool
+
+    def is_set(self) -> bool:
+        """Whether to stop."""
 
 
 @attrs.frozen
@@ -38,29 +48,33 @@ class Finished:
 class Voice:
     """Tells of the seeds that train together as of one run, the one that is furthest; stops when told to.
 
-    Raises KeyboardInterrupt between two outer steps, or two tests, once `stop` is set.
+    Raises KeyboardInterrupt between two outer steps, or two batches of an evaluation, once `stop` is set;
+    while a program is compiled, which takes long and loses nothing, `stop` may do so at once.
     """
 
     label: str
     tell: Tell
-    stop: Flag
+    stop: Stop
     position: int = 0
     told: dict[str, int] = attrs.field(factory=dict)
     validated: list[Event] = attrs.field(factory=list)
 
     def __call__(self, event: Event) -> None:
+        self.stop.at_once = event.kind == "compiling"
         if event.kind == "observer":  # of any seed, wherever it stands
             self.tell(self.label, event)
-            return
-        once = event.kind not in ("validation", "waiting", "testing")
-        if once and self.told.get(event.kind) == event.position:
-            return  # another seed has said so
-        self.told[event.kind] = event.position
-        if event.position >= self.position:  # a seed that diverged has nothing more to say
+        elif self._is_news(event):
+            self.told[event.kind] = event.position
             self.position = event.position
             self.tell(self.label, self._averaged(event) if event.kind == "validation" else event)
         if self.stop.is_set():
             raise KeyboardInterrupt
+
+    def _is_news(self, event: Event) -> bool:
+        """Not what another seed has said, nor what one says that diverged; one that is behind takes steps."""
+        many = event.kind in ("evaluating", "validation", "waiting", "testing")
+        ahead = event.position >= self.position or event.kind == "step"
+        return ahead and (many or self.told.get(event.kind) != event.position)
 
     def _averaged(self, event: Event) -> Event:
         """A validation, with the mean over the seeds that have been validated here."""
@@ -69,24 +83,43 @@ class Voice:
         return Event(event.kind, event.position, mean)
 
 
-def run_job(job: Job, directory: Path, tell: Tell, stop: Flag) -> list[Finished]:
-    """Cells of one method, alone in their folders; stops between two outer steps once it is told to."""
-    label = groups.label(job)
+def run_job(job: Job, directory: Path, tell: Tell, stop: Stop) -> list[Finished]:
+    """Cells of one method, alone in their folders; stops between two outer steps once it is told to.
+
+    Raises:
+        WriteError, AnotherExperimentError: what would keep any other job from running too.
+    """
+    voice, trace, mendable, text = Voice(groups.label(job.cells), tell, stop), "", False, None
     folders = [directory / cell.folder for cell in job]
-    text, trace, mendable = None, "", False
     try:
-        with _alone_in(folders, lambda: Voice(label, tell, stop)(Event("waiting", 0))):
+        with _alone_in(folders, lambda: voice(Event("waiting", 0))):
             # another command may have begun some of them, or finished them, while this one waited
-            missing = [cell for cell in job if not records.is_finished(directory / cell.folder)]
-            for group in groups.form(missing, directory, {job[0].row: len(job)}):
-                run_cells(group.cells, directory, [Voice(label, tell, stop)], group.seeds)
+            for folder in folders:
+                mend(folder)
+            records.require_same_experiment(directory, [resolved(job.cells[0])])
+            while not _run_missing(job, directory, voice):
+                pass
     except KeyboardInterrupt:
         pass
+    except (WriteError, records.AnotherExperimentError):
+        raise
     except Exception as error:
         mendable = isinstance(error, UsageError)
         trace = "" if mendable else traceback.format_exc()
         text = f"{'' if mendable else f'{type(error).__name__}: '}{' '.join(str(error).split())}"
     return [finished_of(cell, directory, text, trace, mendable) for cell in job]
+
+
+def _run_missing(job: Job, directory: Path, voice: Voice) -> bool:
+    """Run those that have no result; False where a checkpoint was set aside and it has to be begun again."""
+    missing = [cell for cell in job if not records.is_finished(directory / cell.folder)]
+    try:
+        for group in groups.form(missing, directory, {job.cells[0].row: job.seeds}):
+            run_cells(group.cells, directory, [Voice(voice.label, voice.tell, voice.stop)], group.seeds)
+    except CheckpointError as error:
+        set_aside(error.path, error.reason, "damaged" if error.damaged else "foreign")
+        return False
+    return True
 
 
 def finished_of(
@@ -95,10 +128,13 @@ def finished_of(
     """What a cell came to: what it has recorded, else why it has not, with the traceback in its folder."""
     folder = directory / cell.folder
     if records.is_finished(folder):
-        return Finished(cell.label, records.read_record(folder).result)
+        try:
+            return Finished(cell.label, records.read_record(folder).result)
+        except UsageError as unreadable:  # a newer version wrote it: it is left alone
+            error, trace, mendable = str(unreadable), "", True
     if trace:
-        records.write_atomically(folder / "error.txt", trace)
-        error = f"{error} (the traceback is in {folder / 'error.txt'})"
+        records.write_atomically(folder / records.ERROR, trace)
+        error = f"{error} (the traceback is in {folder / records.ERROR})"
     return Finished(cell.label, error=error, mendable=mendable)
 
 
@@ -110,8 +146,9 @@ def _alone_in(folders: Sequence[Path], waiting: Callable[[], None]) -> Iterator[
     """
     with ExitStack() as held:
         for folder in folders:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = held.enter_context(open(folder / ".lock", "w"))
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                lock = held.enter_context(open(folder / ".lock", "w"))
             while True:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -71,8 +71,12 @@ class Display:
             self.bars.update(line.bar, total=line.total or None)
         elif event.kind == "validation":
             line.note = f"validation {event.values['score']:.4g} (best {event.values['best']:.4g})"
-        elif event.kind in ("end", "testing"):
+        elif event.kind == "end":
             line.note = "testing"
+        elif event.kind == "testing":
+            line.note = f"testing: {event.values['done']} of {event.values['of']} tasks"
+        elif event.kind == "compiling":
+            line.note = "compiling"
         elif event.kind == "engine" and event.values["note"]:
             self.console.print(f"{label}: {event.values['note']}", markup=False)
         elif event.kind == "waiting":

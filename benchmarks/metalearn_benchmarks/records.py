@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import re
 import tomllib
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +16,32 @@ import numpy as np
 import tomli_w
 from numpy.typing import NDArray
 
-from metalearn_core.errors import UsageError
+from metalearn_core import write_atomically as write_whole
+from metalearn_core.errors import UsageError, writing
 
 FORMAT = 1
-EXPERIMENT, RESULT, METRICS, CHECKPOINT = (
-    "experiment.toml", "result.json", "metrics.jsonl", "checkpoint.pt",
+EXPERIMENT, RESULT, METRICS, CHECKPOINT, ERROR = (
+    "experiment.toml", "result.json", "metrics.jsonl", "checkpoint.pt", "error.txt",
 )  # fmt: skip
 
 
+class DamagedError(UsageError):
+    """A file of a record that says what it cannot: `path`."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}; move it away")
+        self.path, self.reason = path, reason
+
+
+class AnotherExperimentError(UsageError):
+    """A DIR that holds runs with which those to be run must not stand in one table."""
+
+
 def write_atomically(path: Path, data: bytes | str) -> None:
-    """Write a whole file or none: a reader sees the old or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
+    """Write a whole file or none, and the folders above it; WriteError where that cannot be."""
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with suppress(OSError):  # the folder may be none
-            temporary.unlink(missing_ok=True)
-        raise UsageError(f"{path}: cannot be written ({error.strerror}); use another --out") from error
+    write_whole(path, data.encode() if isinstance(data, str) else data)
 
 
 @attrs.frozen(eq=False)
@@ -109,14 +113,35 @@ class Record:
 
 
 def read_cell(folder: Path) -> dict[str, Any] | None:
-    """What a run's folder was asked for, or None where there is nothing."""
+    """What a run's folder was asked for, or None where there is nothing; DamagedError, UsageError."""
     path = folder / EXPERIMENT
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read ({error}); move its folder away") from error
+    text = _bytes_of(path)
+    try:
+        return tomllib.loads(text.decode())
+    except ValueError as error:
+        raise DamagedError(path, f"cannot be read ({error})") from error
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:  # the file may be whole
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def require_whole(folder: Path) -> None:
+    """DamagedError unless the folder's `experiment.toml` says which run it is of, and of which seeds."""
+    found, wanted = (
+        read_cell(folder),
+        ("experiment", "setting", "name", "seed", "family", "learner", "method"),
+    )
+    missing = [key for key in wanted if key not in (found or {})]
+    if missing:
+        reason = "there is none" if found is None else f"it lacks the key {missing[0]!r}"
+        raise DamagedError(folder / EXPERIMENT, reason)
+    seeds_together(folder)
 
 
 def write_cell(folder: Path, cell: dict[str, Any]) -> None:
@@ -129,17 +154,21 @@ def seeds_together(folder: Path) -> tuple[int, ...]:
     own = int(folder.name)
     seeds = (read_cell(folder) or {}).get("seeds_together", [own])
     if not isinstance(seeds, list) or own not in seeds or any(type(seed) is not int for seed in seeds):
-        raise UsageError(
-            f"{folder / EXPERIMENT}: seeds_together must be a list of seeds with {own} in it, got {seeds!r};"
-            " move its folder away"
-        )
+        wanted = f"seeds_together must be a list of seeds with {own} in it"
+        raise DamagedError(folder / EXPERIMENT, f"{wanted}, got {seeds!r}")
     return tuple(seeds)
 
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:
-    """Write what came out; from then on the run is finished."""
+    """Write what came out; from then on the run is finished. Its last key is a checksum of all before it."""
     plain = _null_for_not_finite({"format": FORMAT, **result})
-    write_atomically(folder / RESULT, json.dumps(plain, allow_nan=False))
+    text = json.dumps(plain, allow_nan=False)[:-1].encode()
+    write_atomically(folder / RESULT, text + _seal(text))
+    (folder / ERROR).unlink(missing_ok=True)  # of an earlier attempt
+
+
+def _seal(text: bytes) -> bytes:
+    return b', "crc32": "%08x"}' % zlib.crc32(text)
 
 
 def _null_for_not_finite(value: Any) -> Any:
@@ -158,20 +187,32 @@ def is_finished(folder: Path) -> bool:
     return (folder / RESULT).exists()
 
 
+def is_sealed(folder: Path) -> bool:
+    """Whether the run's result has this version's format and its checksum: it need not be read whole."""
+    data = _bytes_of(folder / RESULT)
+    text = data[: -len(_seal(b""))]
+    return data.startswith(b'{"format": %d, ' % FORMAT) and data == text + _seal(text)
+
+
 def read_record(folder: Path) -> Record:
-    """One finished run."""
-    cell = read_cell(folder)
+    """One finished run; DamagedError names the file, UsageError one that cannot be read here."""
     path = folder / RESULT
-    if cell is None:
-        raise UsageError(f"{path}: there is no {EXPERIMENT} beside it; move its folder away")
+    text = _bytes_of(path)
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read ({error}); move its folder away") from error
-    if not isinstance(result, dict) or result.get("format") != FORMAT:
+        result = json.loads(text)
+    except ValueError as error:
+        raise DamagedError(path, f"cannot be read ({error})") from error
+    found = result.get("format") if isinstance(result, dict) else None
+    if type(found) is int and found > FORMAT:
         raise UsageError(
-            f"{path}: not a record of format {FORMAT}; it was written by another version of metalearn"
+            f"{path}: a record of format {found}, and this version reads {FORMAT}: another version of"
+            " metalearn wrote it, a newer one"
         )
+    if found != FORMAT:
+        raise DamagedError(path, f"not a record of format {FORMAT}, nor one of another version")
+    cell = read_cell(folder)
+    if cell is None:
+        raise DamagedError(path, f"there is no {EXPERIMENT} beside it")
     record = Record(folder, cell, result)
     try:
         # a thousand records of a paper's size are a gigabyte as lists, and a tenth of it so
@@ -180,9 +221,9 @@ def read_record(folder: Path) -> Record:
         numbers = (record.seed, record.steps, record.higher_is_better, *lengths)
         whole = all(math.isfinite(x) for x in (*numbers, result["seconds"])) and "diverged" in result
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-        raise UsageError(f"{path}: damaged ({error!r}); move its folder away") from error
+        raise DamagedError(path, f"damaged ({error!r})") from error
     if not whole or {"experiment", "setting", "name"} - cell.keys():
-        raise UsageError(f"{path}: damaged, it or {EXPERIMENT} lacks a key; move its folder away")
+        raise DamagedError(path, f"damaged, it or {EXPERIMENT} lacks a key")
     return record
 
 
@@ -194,11 +235,21 @@ def _packed(rows: Any) -> NDArray[np.float64]:
     return array
 
 
-def read_records(directory: Path) -> list[Record]:
-    """Every finished run below a folder, by experiment, setting, method and seed."""
+def read_records(directory: Path, left_out: Callable[[str], None] | None = None) -> list[Record]:
+    """Every finished run below a folder, by experiment, setting, method and seed.
+
+    `left_out`: told in one line of each that is damaged or of a newer version; without it, that is an error.
+    """
     if not directory.is_dir():
         raise UsageError(f"{directory}: there is no such folder; give the --out of a run")
-    found = [read_record(path.parent) for path in sorted(directory.rglob(RESULT))]
+    found = []
+    for path in sorted(directory.rglob(RESULT)):
+        try:
+            found.append(read_record(path.parent))
+        except UsageError as error:
+            if left_out is None:
+                raise
+            left_out(str(error))
     return sorted(found, key=lambda r: (r.experiment, r.setting, r.method, r.seed))
 
 
@@ -209,39 +260,45 @@ def unfinished(directory: Path) -> Iterator[Path]:
             yield path.parent
 
 
-def require_same_experiment(directory: Path, wanted: Iterable[dict[str, Any]]) -> None:
-    """Refuse a DIR whose runs of these experiments were asked for with other numbers.
+def require_same_experiment(directory: Path, wanted: Sequence[dict[str, Any]]) -> set[Path]:
+    """Refuse a DIR whose runs of this experiment were asked for with other numbers.
 
     A table over runs of unlike size or tasks would compare what cannot be compared, so all that the
-    runs of one setting share must be the same in `directory` and in `wanted`, and all there is of the
-    runs of one method.
+    runs of one setting share must be the same in `directory` and in `wanted`, a cell of each method.
+    Returns the folders of runs whose `experiment.toml` is damaged.
     """
-    places: dict[Path, list[dict[str, Any]]] = {}
-    for cell in wanted:
-        places.setdefault(Path(cell["experiment"], cell["setting"]), []).append(cell)
-    for place, cells in places.items():
-        shared = [_shared(cell) for cell in cells]
-        whole = {cell["name"]: _flat(cell) for cell in cells}
-        for path in sorted((directory / place).rglob(EXPERIMENT)):
+    damaged: set[Path] = set()
+    for place in {directory / one["experiment"] / one["setting"]: None for one in wanted}:
+        here = [one for one in wanted if directory / one["experiment"] / one["setting"] == place]
+        agreed: set[bytes] = set()  # a thousand runs differ in their seeds alone: each text is read once
+        for path in sorted(place.rglob(EXPERIMENT)):
             if not any((path.parent / begun).exists() for begun in (CHECKPOINT, RESULT)):
                 continue  # it failed before there was anything to keep
-            found = read_cell(path.parent) or {}
-            here = path.parent.relative_to(directory)
-            _require_alike(_shared(found), shared, here, directory)
-            if found.get("name") in whole:
-                _require_alike(_flat(found), [whole[found["name"]]], here, directory)
+            text = _SEEDS.sub(b"", _bytes_of(path))
+            try:
+                if text not in agreed:
+                    _require_same(directory, path.parent, here)
+                    agreed.add(text)
+            except DamagedError:
+                damaged.add(path.parent)
+    return damaged
 
 
-def _require_alike(
-    theirs: dict[str, Any], wanted: Iterable[dict[str, Any]], here: Path, directory: Path
-) -> None:
-    """UsageError for the first key by which a run in `directory` is another than one of `wanted`."""
-    for ours in wanted:
+_SEEDS = re.compile(rb"^(seed = \d+|seeds_together = \[[\d,\s]*\])$", re.MULTILINE)
+
+
+def _require_same(directory: Path, folder: Path, wanted: Sequence[dict[str, Any]]) -> None:
+    """Refuse what one folder was asked for where it differs from what is wanted; DamagedError."""
+    require_whole(folder)
+    found = read_cell(folder) or {}
+    own, shared = _flat(found), _shared(found)
+    for one in wanted:
+        theirs, ours = (own, _flat(one)) if found.get("name") == one["name"] else (shared, _shared(one))
         for key in sorted({*theirs, *ours} - {"seed", "seeds_together"}):
             if theirs.get(key) != ours.get(key):
-                raise UsageError(
+                raise AnotherExperimentError(
                     f"{directory}: it holds another experiment: {key} is {theirs.get(key)!r} in"
-                    f" {here} and {ours.get(key)!r} here; use another --out"
+                    f" {folder.relative_to(directory)} and {ours.get(key)!r} here; use another --out"
                 )
 
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
-import signal
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing.synchronize import Event as Flag
 from pathlib import Path
 
 import attrs
@@ -22,7 +19,9 @@ from metalearn_benchmarks.catalogue import Cell
 from metalearn_benchmarks.cell import Parts, resolved
 from metalearn_benchmarks.job import Finished, Job, finished_of, run_job
 from metalearn_benchmarks.progress import Display
+from metalearn_benchmarks.stopping import Stop, held_back
 from metalearn_core import Event, UsageError
+from metalearn_core.errors import writing
 
 TOLD_SECONDS = 0.2
 """A worker tells of its steps at most once in this time; of all else, always."""
@@ -41,7 +40,11 @@ class Outcome:
 
 
 def run_experiment(
-    cells: Sequence[Cell], directory: Path, display: Display, workers: int, together: int | None = None
+    cells: Sequence[Cell],
+    directory: Path,
+    display: Display,
+    workers: int,
+    together: groups.Size | None = None,
 ) -> Outcome:
     """Run what is missing in `directory`, `workers` programs at a time; one that fails stops no other.
 
@@ -50,23 +53,24 @@ def run_experiment(
         together: seeds of a method that are begun as one program; None: as many as are worth it and fit.
 
     Raises:
-        UsageError: for anything that is wrong with a cell or the folder, before any cell is run.
+        UsageError: for anything that is wrong with a cell or the folder, before any cell is run; and for
+            what keeps all others from going on too, such as a full disk.
         KeyboardInterrupt: after Ctrl-C, with everything saved.
     """
-    sizes = _looked_at(cells, directory, workers, together)
+    sizes, damaged = _looked_at(cells, directory, workers, together)
     missing = []
     for cell in cells:
-        if records.is_finished(directory / cell.folder):
-            records.read_record(directory / cell.folder)  # a damaged one is refused here
+        folder = directory / cell.folder
+        if folder not in damaged and _is_done(folder):
             display.skipped(cell.label)
         else:
             missing.append(cell)
-    jobs = [group.cells for group in groups.form(missing, directory, sizes)]
-    outcome, stop = Outcome(), multiprocessing.get_context("spawn").Event()
+    jobs = groups.form(missing, directory, sizes)
+    outcome, stop = Outcome(), Stop(multiprocessing.get_context("spawn"))
     run = _one_by_one if min(workers, len(jobs)) <= 1 else _in_processes
-    with _interrupt_sets(stop):
+    with stop.on_interrupt():
         for job, finished in run(jobs, directory, display, stop, workers):
-            display.end(groups.label(job))
+            display.end(groups.label(job.cells))
             for one in finished:
                 _account(one, display, outcome)
     if stop.is_set():
@@ -74,12 +78,25 @@ def run_experiment(
     return outcome
 
 
+def _is_done(folder: Path) -> bool:
+    """Whether there is a record, and one that can be read; what is not is looked at when its turn comes."""
+    try:
+        if records.is_finished(folder) and not records.is_sealed(folder):
+            records.read_record(folder)
+    except UsageError:
+        return False
+    return all((folder / name).exists() for name in (records.EXPERIMENT, records.RESULT))
+
+
 def _looked_at(
-    cells: Sequence[Cell], directory: Path, workers: int, together: int | None
-) -> dict[tuple[str, str], int]:
-    """How many seeds of each row to begin together; UsageError for what could not be run."""
+    cells: Sequence[Cell], directory: Path, workers: int, together: groups.Size | None
+) -> tuple[dict[tuple[str, str], groups.Size], set[Path]]:
+    """How many seeds of each row to begin together, and folders that are damaged.
+
+    Raises UsageError for what could not be run.
+    """
     _require_writable(directory)
-    sizes: dict[tuple[str, str], int] = {}
+    sizes: dict[tuple[str, str], groups.Size] = {}
     looked_at: set[tuple[str, int]] = set()  # tasks depend on the family and the task seed alone
     rows = {cell.row: cell for cell in cells}
     for row, cell in rows.items():
@@ -89,9 +106,11 @@ def _looked_at(
             looked_at.add(tasks)
             for split in ("train", "validation", "test"):
                 parts.tasks(split).take(0, 1)
-        sizes[row] = groups.size_of(cell, parts, together, min(workers, len(cells)))
-    records.require_same_experiment(directory, [resolved(cell) for cell in rows.values()])
-    return sizes
+        if isinstance(together, tuple):
+            sizes[row] = together
+        else:
+            sizes[row] = groups.size_of(cell, parts, together, min(workers, len(cells)))
+    return sizes, records.require_same_experiment(directory, [resolved(cell) for cell in rows.values()])
 
 
 def _account(finished: Finished, display: Display, outcome: Outcome) -> None:
@@ -108,7 +127,7 @@ def _account(finished: Finished, display: Display, outcome: Outcome) -> None:
 
 
 def _one_by_one(
-    jobs: Sequence[Job], directory: Path, display: Display, stop: Flag, workers: int
+    jobs: Sequence[Job], directory: Path, display: Display, stop: Stop, workers: int
 ) -> Iterator[tuple[Job, list[Finished]]]:
     for job in jobs:
         if not stop.is_set():
@@ -116,20 +135,27 @@ def _one_by_one(
 
 
 def _in_processes(
-    jobs: Sequence[Job], directory: Path, display: Display, stop: Flag, workers: int
+    jobs: Sequence[Job], directory: Path, display: Display, stop: Stop, workers: int
 ) -> Iterator[tuple[Job, list[Finished]]]:
     context = multiprocessing.get_context("spawn")
     events: multiprocessing.Queue[tuple[str, Event]] = context.Queue()
     pool = ProcessPoolExecutor(workers, context, _enter_worker, (events, stop, os.getpid()))
     with pool:
-        open_jobs = {pool.submit(_run_in_worker, job, directory): job for job in jobs}
+        with held_back():
+            open_jobs = {pool.submit(_run_in_worker, job, directory): job for job in jobs}
         while open_jobs:
             _pass_on(events, display)
             if stop.is_set():
                 open_jobs = {f: job for f, job in open_jobs.items() if not f.cancel()}
             for future in [future for future in open_jobs if future.done()]:
                 job = open_jobs.pop(future)
-                yield job, _result_of(future, job, directory)
+                try:
+                    finished = _result_of(future, job, directory)
+                except UsageError:  # no other would go on either
+                    stop.set()
+                    pool.shutdown(cancel_futures=True)
+                    raise
+                yield job, finished
 
 
 def _pass_on(events: multiprocessing.Queue[tuple[str, Event]], display: Display) -> None:
@@ -148,13 +174,14 @@ def _result_of(future: Future[list[Finished]], job: Job, directory: Path) -> lis
         return [finished_of(cell, directory, told) for cell in job]
 
 
-_worker: tuple[multiprocessing.Queue[tuple[str, Event]], Flag, int]
+_worker: tuple[multiprocessing.Queue[tuple[str, Event]], Stop, int]
 
 
-def _enter_worker(events: multiprocessing.Queue[tuple[str, Event]], stop: Flag, parent: int) -> None:
+def _enter_worker(events: multiprocessing.Queue[tuple[str, Event]], stop: Stop, parent: int) -> None:
     global _worker  # what a pool's initialiser is for
     _worker = events, stop, parent
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    events.cancel_join_thread()  # what nobody reads any more must not keep the process
+    stop.enter_worker()
 
 
 def _run_in_worker(job: Job, directory: Path) -> list[Finished]:
@@ -165,7 +192,7 @@ def _run_in_worker(job: Job, directory: Path) -> list[Finished]:
         nonlocal told_at
         if os.getppid() != parent:  # nobody is left to work for
             raise KeyboardInterrupt
-        if event.kind != "step" or time.monotonic() - told_at >= TOLD_SECONDS:
+        if event.kind not in ("step", "evaluating", "testing") or time.monotonic() - told_at >= TOLD_SECONDS:
             told_at = time.monotonic()
             events.put((label, event))
 
@@ -173,26 +200,7 @@ def _run_in_worker(job: Job, directory: Path) -> list[Finished]:
 
 
 def _require_writable(directory: Path) -> None:
-    try:
+    with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
             pass
-    except OSError as error:
-        raise UsageError(f"{directory}: cannot be written ({error.strerror}); use another --out") from error
-
-
-@contextmanager
-def _interrupt_sets(stop: Flag) -> Iterator[None]:
-    """Ctrl-C asks for a stop between two outer steps; a second one stops at once."""
-
-    def ask(*_: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        os.write(2, b"\nstopping after the step in hand; Ctrl-C again stops at once\n")
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -16,7 +16,7 @@ from metalearn_benchmarks import groups
 from metalearn_benchmarks.catalogue import Overrides, cells, find_experiment
 from metalearn_benchmarks.cell import Parts, run_cells
 from metalearn_benchmarks.job import Voice
-from metalearn_core import Event, Registry, Settings, UpdateRule, UsageError, hookimpl, registry
+from metalearn_core import Event, Registry, Settings, UpdateRule, hookimpl, registry
 
 RUN = ("run", "sine", "--scale", "smoke", "--tasks", 60, "-m", "maml", "--engine", "eager")
 PLACE = "sine/sine-5-shot/maml"
@@ -126,11 +126,11 @@ def test_a_seed_whose_folder_is_deleted_begins_anew_by_itself(metalearn, tmp_pat
     run = (*RUN, "--seeds", 3, "--together", 3, "--workers", 1, "--out", tmp_path)
     assert metalearn(*run)[0] == 130
     shutil.rmtree(tmp_path / PLACE / "1")
-    interrupting(40)  # and once more, when the smaller group is under way
+    interrupting(40)  # and once more, when the others are under way
     assert metalearn(*run)[0] == 130
     code, out, err = metalearn(*run)
     assert code == 0, err
-    assert together(tmp_path, 0, 1, 2) == [[0, 2], [1], [0, 2]]
+    assert together(tmp_path, 0, 1, 2) == [[0, 1, 2], [1], [0, 1, 2]]
     assert numbers(tmp_path, 0, 1, 2) == alone
     assert "maml, seeds 0, 2: task" in out
 
@@ -273,34 +273,32 @@ def test_new_seeds_are_taken_together_by_method(tmp_path):
     assert [groups.label(group.cells) for group in found] == labels
 
 
-def test_a_seed_that_lost_its_checkpoint_begins_anew_by_itself(tmp_path):
+def test_a_seed_that_lost_its_checkpoint_begins_anew_in_its_place(tmp_path):
     begun(tmp_path, 0, [0, 1, 2])
     for seed in (1, 2):
         begun(tmp_path, seed, [0, 1, 2], "checkpoint.pt")
-    assert formed(tmp_path, 3, 3) == [([0], [0]), ([1, 2], [1, 2])]
+    assert formed(tmp_path, 4, 3) == [([0, 1, 2], [0, 1, 2]), ([3], [3])]
 
 
-def test_what_trained_with_a_recorded_seed_is_recorded_with_it(tmp_path):
+def test_those_that_are_finished_or_not_asked_for_keep_their_places(tmp_path):
     begun(tmp_path, 0, [0, 1, 2], "checkpoint.pt", "result.json")
-    begun(tmp_path, 1, [0, 1, 2], "checkpoint.pt")
-    found = groups.form(smoke(3)[1:], tmp_path, {("sine-5-shot", "maml"): 3})
-    assert [group.seeds for group in found] == [(0, 1, 2), (2,)]
-
-
-def test_a_crash_while_the_first_checkpoints_are_saved_leaves_a_group_a_group(tmp_path):
-    begun(tmp_path, 0, [0, 1, 2], "checkpoint.pt")
-    begun(tmp_path, 1, [0, 1, 2], "checkpoint.pt.next")
-    begun(tmp_path, 2, [0, 1, 2], "checkpoint.pt.next")
-    assert formed(tmp_path, 4, 9) == [([0, 1, 2], [0, 1, 2]), ([3], [3])]
+    for seed in (1, 2):
+        begun(tmp_path, seed, [0, 1, 2], "checkpoint.pt")
+    found = groups.form(smoke(2)[1:], tmp_path, {("sine-5-shot", "maml"): 3})
+    assert [([cell.seed for cell in group], group.seeds) for group in found] == [([1], (0, 1, 2))]
 
 
 def test_where_nothing_was_saved_groups_are_made_anew(tmp_path):
-    begun(tmp_path, 0, [0, 1], "checkpoint.pt.next")
+    begun(tmp_path, 0, [0, 1])
     begun(tmp_path, 1, [0, 1])
     assert formed(tmp_path, 3, 3) == [([0, 1, 2], [0, 1, 2])]
 
 
-def test_a_damaged_list_of_seeds_is_refused(tmp_path):
+def test_a_damaged_list_of_seeds_is_nothing_to_go_on_from(tmp_path):
     begun(tmp_path, 1, [0, 2], "checkpoint.pt")
-    with pytest.raises(UsageError, match=r"maml/1/experiment\.toml: seeds_together must be a list of seeds"):
-        formed(tmp_path, 3, 3)
+    assert formed(tmp_path, 3, 3) == [([0, 1, 2], [0, 1, 2])]
+
+
+def test_the_seeds_of_a_program_may_be_told(tmp_path):
+    (group,) = groups.form(smoke(2)[1:], tmp_path, {("sine-5-shot", "maml"): (0, 1, 7)})
+    assert ([cell.seed for cell in group], group.seeds) == ([1], (0, 1, 7))

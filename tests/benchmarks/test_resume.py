@@ -102,15 +102,3 @@ def test_two_commands_on_one_folder_do_not_mix(tmp_path, uninterrupted):
     both = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]
     assert [process.wait(timeout=300) for process in both] == [0, 0]
     assert scores(tmp_path) == uninterrupted
-
-
-def test_a_checkpoint_that_cannot_be_trusted_is_named_and_left_alone(tmp_path):
-    folder = tmp_path / "sine/sine-5-shot/maml/0"
-    folder.mkdir(parents=True)
-    (folder / "checkpoint.pt").write_bytes(b"not a checkpoint")
-    command = [*COMMAND[:9], "-m", "maml", "--workers", "1", "--out", tmp_path]
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert process.returncode == 2
-    assert "checkpoint.pt: cannot be read" in process.stderr
-    assert "move it away to start anew" in process.stderr
-    assert (folder / "checkpoint.pt").read_bytes() == b"not a checkpoint"
