@@ -38,8 +38,10 @@ BESIDE_LATEX = r"""\begin{tabular}{lrrrrl}
 method & our median & 95\,\% interval & seeds & the paper's median & where \\
 \hline
 {% for r, p in rows -%}
-{{ r.title|tex }} & {{ r.median.value|n }} & {{ r.median|i }} & {{ r.seeds }} & {{ p or "--" }}
-& {{ p.table if p else "--" }} \\
+{{ r.title|tex }} & {{ r.median.value|n }} & {{ r.median|i }} & {{ r.seeds }}
+{% if p %}& {{ "%.2f"|format(p.value) }} $\pm$ {{ "%.2f"|format(p.half_width) }} & {{ p.table }} \\
+{% else %}& -- & -- \\
+{% endif %}
 {% endfor -%}
 \hline
 \end{tabular}

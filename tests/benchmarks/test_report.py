@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -60,10 +61,12 @@ def test_every_number_of_the_table_follows_from_the_scores(finished):
 def test_the_page_is_one_file_with_everything_and_nothing_from_elsewhere(finished, tmp_path):
     page = write_report(records.read_records(finished), tmp_path, unfinished=2).read_text()
     assert "2 run(s) are begun and not finished" in page
-    assert page.count("<svg") == 3 + 2  # those of the records, and the map
+    assert page.count("<svg") == 4 + 2 + 1 + 2  # of the setting, of its rules, Figure 3.3, the map
     assert not re.search(r"""(src|href)\s*=\s*["'](https?:|//)""", page)
-    for needle in ("MAML", "TURTLE", "Train from scratch", "inner_clip", "seed 1", "prefers-color-scheme"):
+    for needle in ("MAML", "TURTLE", "Train from scratch", "inner_clip", "prefers-color-scheme"):
         assert needle in page, needle
+    for path in finished.rglob("result.json"):
+        assert hashlib.sha256(path.read_bytes()).hexdigest() in page
     ids = re.findall(r'<clipPath id="([^"]+)"', page)
     assert len(ids) == len(set(ids)), "figures share ids and would clip each other"
     beside = {path.suffix for path in tmp_path.iterdir()}
