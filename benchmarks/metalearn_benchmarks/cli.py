@@ -206,7 +206,7 @@ def _console(stderr: bool = False) -> Any:
 
 def _report(directory: Path, console: Any, statistics: str = "t") -> None:
     from metalearn_benchmarks import records, tables
-    from metalearn_benchmarks.report import write_report
+    from metalearn_benchmarks.report import across_families, write_report
 
     left_out: list[str] = []
     found = records.read_records(directory, left_out.append)
@@ -215,7 +215,7 @@ def _report(directory: Path, console: Any, statistics: str = "t") -> None:
     begun = len(list(records.unfinished(directory)))
     if not found:
         raise UsageError(f"{directory}: no finished run is in it ({begun} begun); run an experiment first")
-    for table in tables.result_tables(found, statistics):
+    for table in tables.result_tables([*found, *across_families(found)], statistics):
         console.print(tables.for_terminal(table))
     page = write_report(found, directory / "report", begun, left_out, statistics)
     console.print(f"report: {page}", soft_wrap=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Literal
@@ -13,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from metalearn_benchmarks.records import Record
@@ -60,8 +61,14 @@ def look(index: int) -> dict[str, Any]:
 
 
 def by_method(records: Sequence[Record]) -> list[tuple[str, list[Record]]]:
-    """Title and runs of each method; records come method by method."""
-    return [(runs[0].title, runs) for _, g in groupby(records, lambda r: r.method) if (runs := list(g))]
+    """Title and runs of each method, its name added where titles agree; records come method by method."""
+    groups = [list(group) for _, group in groupby(records, lambda r: r.method)]
+    count = Counter(runs[0].title for runs in groups)
+    return [
+        (title if count[title] == 1 else f"{title}, {runs[0].method}", runs)
+        for runs in groups
+        for title in (runs[0].title,)
+    ]
 
 
 def error_by_step(records: Sequence[Record], looks: Looks) -> Figure | None:
@@ -96,6 +103,7 @@ def validation_curves(records: Sequence[Record], looks: Looks) -> Figure | None:
     if not drawn:
         return None
     score_axis(axes, records)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("meta-training tasks")
     axes.set_ylabel(f"{records[0].score}, validation")
     return with_legend(figure, [axes])
@@ -145,9 +153,11 @@ def scatter(
 
 def step_axis(axes: Axes) -> None:
     """Inner steps along x: linear up to 10, logarithmic beyond."""
+    last = axes.xaxis.get_data_interval()[1]
     axes.set_xscale("symlog", linthresh=10)
-    axes.set_xticks([0, 1, 2, 3, 4, 5, 8, 10, 100], ["0", "1", "2", "3", "4", "5", "8", "10", "100"])
-    axes.set_xlim(left=-0.2)
+    ticks = [t for t in (0, 1, 2, 3, 4, 5, 8, 10, 20, 50, 100) if t <= last]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.set_xlim(-0.2, last + 0.2 if last <= 10 else 1.1 * last)
     axes.set_xlabel("inner step t")
 
 

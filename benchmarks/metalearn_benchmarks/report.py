@@ -40,8 +40,8 @@ method & our median & 95\,\% interval & seeds & the paper's median & where \\
 {% for r, p in rows -%}
 {{ r.title|tex }} & {{ r.median.value|n }} & {{ r.median|i }} & {{ r.seeds }}
 {% if p %}& {{ "%.2f"|format(p.value) }} $\pm$ {{ "%.2f"|format(p.half_width) }} & {{ p.table }} \\
-{% else %}& -- & -- \\
-{% endif %}
+{%- else %}& -- & -- \\
+{%- endif %}
 {% endfor -%}
 \hline
 \end{tabular}
@@ -145,6 +145,7 @@ def _section(table: ResultTable, records: Sequence[Record], looks: Looks, target
     return {
         "id": re.sub(r"[^\w-]+", "-", stem),
         "table": table,
+        "titles": {runs[0].method: title for title, runs in figures.by_method(best_first)},
         "paper": paper if any(paper.values()) else {},
         "figures": list(_figures(figures.FIGURES, best_first, looks, target, stem)),
         "rules": list(_figures(rule_drawing.FIGURES, best_first, looks, target, stem)),

@@ -225,3 +225,14 @@ def test_a_figure_in_the_page_has_a_name_and_the_pages_own_colours(tmp_path):
     assert "var(--c0)" in svg
     assert "#0072b2" not in svg
     assert "<metadata" not in svg
+
+
+def test_methods_of_one_title_are_told_apart(tmp_path):
+    cells = [synthetic.cell(name, 0, method="turtle") for name in ("wide", "deep")]
+    runs = synthetic.read(tmp_path, cells)
+    drawn = draw(figures.error_by_step, runs, looks(runs))
+    labels = [line.get_label() for line in drawn.axes[0].get_lines()]
+    assert labels == ["TURTLE, deep", "TURTLE, wide"]
+    colours = {line.get_color() for line in drawn.axes[0].get_lines()}
+    assert len(colours) == 2
+    assert drawn.axes[0].get_xlim()[1] < 6, "an axis no longer than the steps there are"
