@@ -6,6 +6,7 @@ import os
 import sys
 import tomllib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,11 @@ SCALE = click.Choice(["smoke", "small", "paper"])
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads.")
 @click.option("--workers", type=click.IntRange(min=1), help="Runs at a time. [default: the cores, or 1 GPU]")
 @click.option(
+    "--ray", "address", metavar="ADDRESS",
+    help="Instead: run on a Ray cluster, HOST:PORT or auto; local starts one here. DIR must lie on a file"
+    " system that all its nodes share.",
+)  # fmt: skip
+@click.option(
     "--together", type=Together(min=1), default="auto", show_default=True, metavar="N|auto",
     help="Seeds of a method that train as one program; auto: all that fit in memory, in compiled runs.",
 )  # fmt: skip
@@ -107,6 +113,7 @@ def run(
     experiment: str,
     scale: str,
     workers: int | None,
+    address: str | None,
     together: int | tuple[int, ...] | None,
     out: Path | None,
     _rule: None,
@@ -121,16 +128,27 @@ def run(
     from metalearn_benchmarks.progress import Display
     from metalearn_benchmarks.runner import run_experiment
 
+    if workers is not None and address is not None:
+        raise UsageError(
+            f"--workers {workers} runs on this machine, --ray {address} on a cluster: give one of them"
+        )
     audience.require(given["observe"])
-    console = _console(stderr=audience.takes_stdout(given["observe"]))
+    talks = audience.takes_stdout(given["observe"])
+    if talks and address is not None:
+        raise UsageError(
+            f"--ray {address}: an observer that writes on standard output would write on the cluster's nodes;"
+            " run it with --workers"
+        )
+    console = _console(stderr=talks)
     cells, again = _asked(context, experiment, scale, given)
     together = again or together
     directory = out or Path("results", cells[0].scale)
     if workers is None:
-        workers = len(os.sched_getaffinity(0)) // cells[0].threads if cells[0].device == "cpu" else 1
+        cores = len(os.sched_getaffinity(0))
+        workers = max(cores // cells[0].threads, 1) if cells[0].device == "cpu" else 1
     try:
-        with Display(console, len(cells)) as display:
-            outcome = run_experiment(cells, directory, display, workers, together)
+        with _cluster(address) as cluster, Display(console, len(cells)) as display:
+            outcome = run_experiment(cells, directory, display, workers, together, cluster)
     except KeyboardInterrupt:
         click.echo(f"stopped; everything is saved in {directory}, the same command goes on", err=True)
         sys.exit(EXIT_INTERRUPTED)
@@ -141,6 +159,15 @@ def run(
         click.echo(f"metalearn: {line}", err=True)
     if problems:
         sys.exit(EXIT_USAGE if outcome.mendable == len(cells) else EXIT_FAILED_CELLS)
+
+
+def _cluster(address: str | None) -> AbstractContextManager[Any]:
+    """The Ray cluster that is asked for, or None."""
+    if address is None:
+        return nullcontext()
+    from metalearn_benchmarks.ray_runner import RayCluster
+
+    return RayCluster(address)
 
 
 @metalearn.command()

@@ -48,12 +48,13 @@ def label(cells: Sequence[Cell]) -> str:
     return f"{cells[0].prefix}{cells[0].name}, seeds {shown}"
 
 
-def size_of(cell: Cell, parts: Parts, together: int | None, programs: int) -> int:
+def size_of(cell: Cell, parts: Parts, together: int | None, programs: int, memory: int | None = None) -> int:
     """How many seeds of the cell's method to train together.
 
     Args:
         together: what is asked for; None leaves it to what is compiled and fits in memory.
         programs: how many run at the same time and share the memory.
+        memory: bytes that are free where they run; None: here, as it is now.
     """
     if cell.method.start != "meta":
         return 1
@@ -61,7 +62,8 @@ def size_of(cell: Cell, parts: Parts, together: int | None, programs: int) -> in
         return together
     if parts.settings.wanted_engine != "compiled":
         return 1
-    fitting = SHARE * free_memory(parts.learner.device) / programs / bytes_per_seed(parts)
+    memory = free_memory(parts.learner.device) if memory is None else memory
+    fitting = SHARE * memory / programs / bytes_per_seed(parts)
     return min(max(int(fitting), 1), MOST)
 
 

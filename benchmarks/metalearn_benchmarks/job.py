@@ -23,6 +23,8 @@ from metalearn_core.errors import CheckpointError, WriteError, writing
 Tell = Callable[[str, Event], None]
 Job = groups.Group
 """Cells of one method that are run together, by seed."""
+TOLD_SECONDS = 0.2
+"""A worker tells of its steps at most once in this time; of all else, always."""
 
 
 class Stop(Protocol):

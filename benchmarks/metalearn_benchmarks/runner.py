@@ -11,20 +11,21 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
 from metalearn_benchmarks import groups, records
 from metalearn_benchmarks.catalogue import Cell
 from metalearn_benchmarks.cell import Parts, resolved
-from metalearn_benchmarks.job import Finished, Job, finished_of, run_job
+from metalearn_benchmarks.job import TOLD_SECONDS, Finished, Job, finished_of, run_job
 from metalearn_benchmarks.progress import Display
 from metalearn_benchmarks.stopping import Stop, held_back
 from metalearn_core import Event, UsageError
 from metalearn_core.errors import writing
 
-TOLD_SECONDS = 0.2
-"""A worker tells of its steps at most once in this time; of all else, always."""
+if TYPE_CHECKING:
+    from metalearn_benchmarks.ray_runner import RayCluster
 
 
 @attrs.define
@@ -40,24 +41,22 @@ class Outcome:
 
 
 def run_experiment(
-    cells: Sequence[Cell],
-    directory: Path,
-    display: Display,
-    workers: int,
-    together: groups.Size | None = None,
-) -> Outcome:
+    cells: Sequence[Cell], directory: Path, display: Display, workers: int,
+    together: groups.Size | None = None, cluster: RayCluster | None = None,
+) -> Outcome:  # fmt: skip
     """Run what is missing in `directory`, `workers` programs at a time; one that fails stops no other.
 
     Args:
         cells: of each row by seed.
         together: seeds of a method that are begun as one program; None: as many as are worth it and fit.
+        cluster: where the programs run, as many as fit there; None: on this machine.
 
     Raises:
         UsageError: for anything that is wrong with a cell or the folder, before any cell is run; and for
             what keeps all others from going on too, such as a full disk.
         KeyboardInterrupt: after Ctrl-C, with everything saved.
     """
-    sizes, damaged = _looked_at(cells, directory, workers, together)
+    plans, damaged = _looked_at(cells, directory, workers, together, cluster)
     missing = []
     for cell in cells:
         folder = directory / cell.folder
@@ -65,11 +64,16 @@ def run_experiment(
             display.skipped(cell.label)
         else:
             missing.append(cell)
-    jobs = groups.form(missing, directory, sizes)
+    jobs = groups.form(missing, directory, {row: plan.seeds for row, plan in plans.items()})
     outcome, stop = Outcome(), Stop(multiprocessing.get_context("spawn"))
-    run = _one_by_one if min(workers, len(jobs)) <= 1 else _in_processes
     with stop.on_interrupt():
-        for job, finished in run(jobs, directory, display, stop, workers):
+        if cluster is not None:
+            needs = {row: plan.bytes_per_seed for row, plan in plans.items()}
+            ends = cluster.run(jobs, directory, display, stop, needs)
+        else:
+            run = _one_by_one if min(workers, len(jobs)) <= 1 else _in_processes
+            ends = run(jobs, directory, display, stop, workers)
+        for job, finished in ends:
             display.end(groups.label(job.cells))
             for one in finished:
                 _account(one, display, outcome)
@@ -88,29 +92,38 @@ def _is_done(folder: Path) -> bool:
     return all((folder / name).exists() for name in (records.EXPERIMENT, records.RESULT))
 
 
-def _looked_at(
-    cells: Sequence[Cell], directory: Path, workers: int, together: groups.Size | None
-) -> tuple[dict[tuple[str, str], groups.Size], set[Path]]:
-    """How many seeds of each row to begin together, and folders that are damaged.
+@attrs.frozen
+class Plan:
+    """How many seeds of a row to begin together and, for a cluster, about what each needs there."""
 
-    Raises UsageError for what could not be run.
-    """
+    seeds: groups.Size
+    bytes_per_seed: int = 0
+
+
+def _looked_at(
+    cells: Sequence[Cell], directory: Path, workers: int, together: groups.Size | None,
+    cluster: RayCluster | None,
+) -> tuple[dict[tuple[str, str], Plan], set[Path]]:  # fmt: skip
+    """The plan of each row, and folders that are damaged; UsageError for what could not be run."""
     _require_writable(directory)
-    sizes: dict[tuple[str, str], groups.Size] = {}
+    plans: dict[tuple[str, str], Plan] = {}
     looked_at: set[tuple[str, int]] = set()  # tasks depend on the family and the task seed alone
     rows = {cell.row: cell for cell in cells}
     for row, cell in rows.items():
-        parts = Parts.of(cell)
+        # a cluster's devices need not be here
+        parts = Parts.of(cell if cluster is None else attrs.evolve(cell, device="cpu"))
         tasks = cell.setting, parts.settings.task_seed
         if tasks not in looked_at:
             looked_at.add(tasks)
             for split in ("train", "validation", "test"):
                 parts.tasks(split).take(0, 1)
-        if isinstance(together, tuple):
-            sizes[row] = together
-        else:
-            sizes[row] = groups.size_of(cell, parts, together, min(workers, len(cells)))
-    return sizes, records.require_same_experiment(directory, [resolved(cell) for cell in rows.values()])
+        programs = min(workers, len(cells)) if cluster is None else 1
+        size = together
+        if not isinstance(size, tuple):
+            memory = None if cluster is None else cluster.memory(cell)
+            size = groups.size_of(cell, parts, size, programs, memory)
+        plans[row] = Plan(size, 0 if cluster is None else groups.bytes_per_seed(parts))
+    return plans, records.require_same_experiment(directory, [resolved(cell) for cell in rows.values()])
 
 
 def _account(finished: Finished, display: Display, outcome: Outcome) -> None:

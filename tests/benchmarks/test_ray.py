@@ -1,0 +1,256 @@
+"""Experiments on a Ray cluster: the bits of a local run, whatever dies on the way."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from test_resume import scores
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="the package ray is not installed"
+)
+
+METALEARN = [sys.executable, "-c", "from metalearn_benchmarks.cli import main; main()"]
+EXPERIMENT = """
+title = "Two methods, so small that they take seconds"
+setting = "sine-5-shot"
+methods = ["maml", "turtle"]
+family = { name = "sine" }
+learner = { name = "mlp" }
+scale.smoke.seeds = 2
+scale.smoke.test_tasks = 30
+scale.smoke.settings = { tasks = 120, validation_interval = 20, validation_tasks = 20 }
+"""
+TURTLE = "tiny/sine-5-shot/turtle/0"
+
+
+@contextmanager
+def cluster_of(nodes):
+    """The address and raylets of a cluster; its folder's name must be short, sockets lie in it."""
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
+    process = subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("raylets.py"), folder, str(nodes)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        env={**os.environ, "RAY_TMPDIR": folder},
+    )  # fmt: skip
+    try:
+        yield {**json.loads(process.stdout.readline()), "folder": folder}
+    finally:
+        process.communicate(timeout=60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with cluster_of(2) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    path = tmp_path_factory.mktemp("experiment") / "tiny.toml"
+    path.write_text(EXPERIMENT)
+    return path
+
+
+@pytest.fixture(scope="module")
+def local(experiment, tmp_path_factory):
+    """What the same experiment gives without Ray."""
+    from metalearn_benchmarks.catalogue import Overrides, cells, find_experiment
+    from metalearn_benchmarks.cell import run_cells
+
+    directory = tmp_path_factory.mktemp("local")
+    for cell in cells(*find_experiment(str(experiment)), "smoke", Overrides()):
+        run_cells([cell], directory, [])
+    found = scores(directory)
+    assert len(found) == 4
+    return found
+
+
+def command(experiment, address, directory, *more):
+    return [*METALEARN, "run", experiment, "--scale", "smoke", "--ray", address, "--out", directory, *more]
+
+
+def begun(arguments, **options):
+    return subprocess.Popen(
+        list(map(str, arguments)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def refused(*arguments):
+    """What a command that must be refused says: one line."""
+    process = begun(arguments)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2, err
+    assert err.count("\n") == 1, err
+    return err
+
+
+def validated(directory, run=TURTLE):
+    """How often a run has been validated so far."""
+    path = directory / run / "metrics.jsonl"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def wait_until(happened):
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def workers_of(raylets):
+    """The processes that have a job in hand."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent in raylets and (folder / "cmdline").read_bytes().startswith(b"ray::work"):
+                found.append(int(folder.name))
+        except OSError:  # it has ended
+            continue
+    return found
+
+
+def test_a_worker_killed_half_way_the_results_are_those_of_a_local_run(cluster, experiment, local, tmp_path):
+    process = begun(command(experiment, cluster["address"], tmp_path))
+    wait_until(lambda: validated(tmp_path) >= 3)
+    killed = workers_of(cluster["raylets"])
+    assert killed
+    for worker in killed:
+        os.kill(worker, signal.SIGKILL)
+    assert not (tmp_path / TURTLE / "result.json").exists()
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    assert "maml, seed 0: task" in out
+    assert scores(tmp_path) == local
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_interrupted_it_saves_says_so_and_goes_on(cluster, experiment, local, tmp_path):
+    process = begun(command(experiment, cluster["address"], tmp_path))
+    wait_until(lambda: validated(tmp_path) >= 2)
+    process.send_signal(signal.SIGINT)
+    at = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert time.monotonic() - at < 5
+    assert "the same command goes on" in err
+    assert "Traceback" not in err
+    finished = len(list(tmp_path.rglob("result.json")))
+    assert finished < 4
+    here = {**os.environ, "RAY_TMPDIR": cluster["folder"]}  # where Ray notes the cluster for `auto`
+    process = begun(command(experiment, "auto", tmp_path), env=here)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    assert out.count("already done") == finished
+    assert scores(tmp_path) == local
+
+
+def test_a_node_that_does_not_see_the_folder_is_told_of_in_one_line(cluster, experiment, tmp_path):
+    """As far as one machine can play two: what the command puts there for its workers is taken away."""
+    ended = threading.Event()
+
+    def take_away():
+        while not ended.is_set():
+            for path in tmp_path.glob(".shared-*"):
+                path.unlink()
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=take_away)
+    thread.start()
+    try:
+        told = refused(*command(experiment, cluster["address"], tmp_path, "-m", "maml"))
+    finally:
+        ended.set()
+        thread.join()
+    assert f"does not see {tmp_path} as this machine does" in told
+    assert "give --out on a file system that all nodes share" in told
+    assert not list(tmp_path.rglob("experiment.toml"))
+
+
+def test_what_no_node_has_is_refused(cluster, experiment, tmp_path):
+    told = refused(*command(experiment, cluster["address"], tmp_path, "--threads", "64"))
+    assert "no node has what a run needs, 64 CPU, 0 GPU; at most 1 CPU, 0 GPU" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--ray", "auto", "--workers", "2"], "give one of them"),
+        (["--ray", "there"], "--ray there: expected HOST:PORT, auto or local"),
+        (["--ray", "ray://127.0.0.1:10001"], "expected HOST:PORT, auto or local"),
+        (["--ray", "127.0.0.1:1"], "nothing answers at 127.0.0.1:1"),
+        (["--ray", "127.0.0.1:99999"], "nothing answers at 127.0.0.1:99999"),
+    ],
+)
+def test_an_address_that_cannot_be_is_refused(metalearn, arguments, complaint):
+    code, _, err = metalearn("run", "sine", *arguments)
+    assert code == 2
+    assert complaint in err
+    assert err.count("\n") == 1
+
+
+def test_without_the_package_one_line_names_the_extra(metalearn, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    code, _, err = metalearn("run", "sine", "--ray", "local", "--out", tmp_path)
+    assert code == 2
+    assert "pip install 'metalearn-benchmarks[ray]'" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.nightly
+def test_a_node_killed_half_way_the_others_go_on(experiment, local, tmp_path):
+    with cluster_of(3) as cluster:
+        process = begun(command(experiment, cluster["address"], tmp_path))
+        wait_until(lambda: validated(tmp_path) >= 3)
+        busy = [raylet for raylet in cluster["raylets"][1:] if workers_of([raylet])]
+        assert busy
+        os.kill(busy[0], signal.SIGKILL)
+        out, err = process.communicate(timeout=300)
+    assert (process.returncode, err) == (0, "")
+    assert scores(tmp_path) == local
+
+
+@pytest.mark.nightly
+def test_workers_killed_many_times(cluster, experiment, local, tmp_path):
+    for attempt in range(5):
+        directory = tmp_path / str(attempt)
+        process, kills = begun(command(experiment, cluster["address"], directory)), 0
+        while process.poll() is None and kills < 10:
+            time.sleep(1.7)
+            for worker in workers_of(cluster["raylets"])[:1]:
+                os.kill(worker, signal.SIGKILL)
+                kills += 1
+        assert kills
+        _, err = process.communicate(timeout=300)
+        assert (process.returncode, err) == (0, "")
+        assert scores(directory) == local
+
+
+@pytest.mark.nightly
+def test_ctrl_c_on_a_terminal_reaches_a_private_cluster_too(experiment, local, tmp_path):
+    arguments = command(experiment, "local", tmp_path)
+    process = begun(arguments, start_new_session=True)
+    wait_until(lambda: validated(tmp_path) >= 2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    process = begun(arguments)
+    assert process.communicate(timeout=120)[1] == ""
+    assert scores(tmp_path) == local
