@@ -7,6 +7,7 @@ run again goes on from its checkpoint. Ray 2 is told to be quiet, and to send no
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import pickle
 import re
@@ -64,7 +65,7 @@ class RayCluster:
             ) from error
         own = PRIVATE if target == "local" else {}
         try:
-            ray.init(target, log_to_driver=False, logging_level="CRITICAL", **own)
+            ray.init(target, log_to_driver=False, logging_level=logging.CRITICAL, **own)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise self._no_answer(" ".join(str(error).split())[:300]) from error
         self.ray = ray
@@ -191,7 +192,7 @@ class _UnderWay:
         """Pass on what workers tell, and tell them whether to stop."""
         begun, told = self.ray.get(self.mailbox.take.remote(self.ending))
         self.begun.update(begun)
-        for label, what in map(pickle.loads, told):  # noqa: S301 our own workers'
+        for label, what in map(pickle.loads, told):
             if isinstance(what, str):
                 self.display.failed(f"{label}: {what}")
             else:

@@ -48,7 +48,7 @@ class Workplace:
 
     def problem(self) -> str | None:
         """One line on what is not as it should be here, or None."""
-        here = f"node {ray.util.get_node_ip_address()} ({socket.gethostname()})"
+        here = f"node {socket.gethostname()}"
         deadline = time.monotonic() + SEEN_SECONDS
         while not self.sign.exists():
             if time.monotonic() > deadline:

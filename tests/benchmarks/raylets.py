@@ -23,7 +23,8 @@ def main(folder: str, nodes: int) -> None:
     cluster = Cluster(initialize_head=True, head_node_args=options)
     others = [cluster.add_node(**options) for _ in range(nodes - 1)]
     raylets = [node.all_processes["raylet"][0].process.pid for node in (cluster.head_node, *others)]
-    print(json.dumps({"address": cluster.address, "raylets": raylets}), flush=True)
+    sys.stdout.write(f"{json.dumps({'address': cluster.address, 'raylets': raylets})}\n")
+    sys.stdout.flush()
     sys.stdin.read()
     cluster.shutdown()
 

@@ -230,7 +230,7 @@ def test_a_node_killed_half_way_the_others_go_on(experiment, local, tmp_path):
         busy = [raylet for raylet in cluster["raylets"][1:] if workers_of([raylet])]
         assert busy
         os.kill(busy[0], signal.SIGKILL)
-        out, err = process.communicate(timeout=300)
+        _, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (0, "")
     assert scores(tmp_path) == local
 
