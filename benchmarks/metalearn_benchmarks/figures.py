@@ -293,15 +293,16 @@ def rendered(figure: Figure, ending: str, salt: str) -> bytes:
     """
     # a figure's own colours are for light and dark pages alike; a picture that is no SVG stands on white
     options: dict[str, dict[str, Any]] = {
-        "png": {"dpi": 150, "transparent": False},
+        "png": {"dpi": 150, "transparent": False, "pil_kwargs": {"compress_level": 3}},
         "pdf": {"metadata": {"CreationDate": None}, "transparent": False},
         "svg": {"metadata": {"Date": None}},
     }
     buffer = io.BytesIO()
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": salt}):
-        if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
-            # found once for all formats: half of the time goes there
-            figure.draw_without_rendering()
+        layout = figure.get_layout_engine()
+        if isinstance(layout, ConstrainedLayoutEngine):
+            # once for all formats: it takes as long as drawing
+            layout.execute(figure)
             figure.set_layout_engine("none")
         figure.savefig(buffer, format=ending, **options[ending])
     return buffer.getvalue()

@@ -49,7 +49,7 @@ def protocol(records: Sequence[Record]) -> Protocol:
     for method, group in groupby(records, lambda r: r.method):
         runs = list(group)
         own = [{k: v for k, v in of_run[id(run)].items() if k not in common} for run in runs]
-        shared = {key: value for key, value in _shared(own).items() if key != "seed"}
+        shared = _shared(own)
         differ = list(dict.fromkeys(key for of_one in own for key in of_one if key not in shared))
         differ.sort(key=lambda key: FIRST.index(key) if key in FIRST else len(FIRST))
         rows = [[of_one.get(key, "") for key in differ] for of_one in own]
@@ -101,6 +101,6 @@ def _text(value: Any) -> str:
 
 
 def _shared(all_facts: Sequence[Facts]) -> Facts:
-    """What is in all of them, and the same."""
+    """What is in all of them, and the same; a seed is a run's own, also where there is one run."""
     first, *others = all_facts
-    return {k: v for k, v in first.items() if all(other.get(k) == v for other in others)}
+    return {k: v for k, v in first.items() if k != "seed" and all(other.get(k) == v for other in others)}

@@ -38,6 +38,11 @@ def test_it_tells_what_a_number_depends_on(tmp_path):
     assert not {"scores", "curves", "rule response", "summary"} & {key.split(".")[0] for key in told}
 
 
+def test_one_run_has_a_row_too(tmp_path):
+    (only,) = protocol(runs(tmp_path, 1)[:1]).methods
+    assert (only.columns, only.rows) == (["seed"], [["0"]])
+
+
 def test_what_is_shared_is_said_once(tmp_path):
     few, many = (str(protocol(runs(tmp_path / str(seeds), seeds))) for seeds in (10, 20))
     assert many.count("versions.torch") == 1
