@@ -223,6 +223,28 @@ def report(directory: Path, statistics: str) -> None:
     _report(directory, _console(), statistics)
 
 
+@metalearn.command()
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@JSON
+def claims(directory: Path, as_json: bool) -> None:
+    """Every claim of the paper against the records in DIR: holds, does not hold, or too little evidence.
+
+    The exit code is 0 whatever the verdicts are. The rules that decide are in paper/claims.toml of this
+    package; runs below the paper's scale decide nothing.
+    """
+    from metalearn_benchmarks import claims_text
+    from metalearn_benchmarks.claim_rules import claim_rules
+    from metalearn_benchmarks.claims import decide_all
+
+    verdicts = decide_all(claim_rules(), _records(directory)[0])
+    if as_json:
+        import json
+
+        click.echo(json.dumps(claims_text.as_data(verdicts), indent=1, ensure_ascii=False))
+    else:
+        _console().print(claims_text.Overview(verdicts))
+
+
 def _console(stderr: bool = False) -> Any:
     """Where people read: as wide as the terminal, and wide enough for a table in a log."""
     from rich.console import Console
@@ -235,10 +257,7 @@ def _report(directory: Path, console: Any, statistics: str = "t") -> None:
     from metalearn_benchmarks import records, tables
     from metalearn_benchmarks.report import across_families, write_report
 
-    left_out: list[str] = []
-    found = records.read_records(directory, left_out.append)
-    for line in left_out:
-        click.echo(f"metalearn: {' '.join(line.split())} (left out)", err=True)
+    found, left_out = _records(directory)
     begun = len(list(records.unfinished(directory)))
     if not found:
         raise UsageError(f"{directory}: no finished run is in it ({begun} begun); run an experiment first")
@@ -246,6 +265,17 @@ def _report(directory: Path, console: Any, statistics: str = "t") -> None:
         console.print(tables.for_terminal(table))
     page = write_report(found, directory / "report", begun, left_out, statistics)
     console.print(f"report: {page}", soft_wrap=True)
+
+
+def _records(directory: Path) -> tuple[list[Any], list[str]]:
+    """The finished runs in DIR; what cannot be read is left out, and told of in a line each."""
+    from metalearn_benchmarks import records
+
+    left_out: list[str] = []
+    found = records.read_records(directory, left_out.append)
+    for line in left_out:
+        click.echo(f"metalearn: {' '.join(line.split())} (left out)", err=True)
+    return found, left_out
 
 
 def _print_table(rows: list[dict[str, Any]], as_json: bool) -> None:
