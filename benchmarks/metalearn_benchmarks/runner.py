@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import queue
@@ -156,27 +157,36 @@ def _in_processes(
     with pool:
         with held_back():
             open_jobs = {pool.submit(_run_in_worker, job, directory): job for job in jobs}
+        begun: set[str] = set()
         while open_jobs:
-            _pass_on(events, display)
-            if stop.is_set():
-                open_jobs = {f: job for f, job in open_jobs.items() if not f.cancel()}
+            begun |= _pass_on(events, display)
+            if stop.is_set():  # those that are loading what they need have nothing to save
+                left = {f: job for f, job in open_jobs.items() if not f.cancel()}
+                open_jobs = {f: job for f, job in left.items() if groups.label(job.cells) in begun}
             for future in [future for future in open_jobs if future.done()]:
                 job = open_jobs.pop(future)
                 try:
                     finished = _result_of(future, job, directory)
                 except UsageError:  # no other would go on either
                     stop.set()
-                    pool.shutdown(cancel_futures=True)
+                    pool.shutdown(wait=False, cancel_futures=True)
                     raise
                 yield job, finished
+        if stop.is_set():
+            for worker in multiprocessing.active_children():
+                worker.kill()
 
 
-def _pass_on(events: multiprocessing.Queue[tuple[str, Event]], display: Display) -> None:
+def _pass_on(events: multiprocessing.Queue[tuple[str, Event]], display: Display) -> set[str]:
+    """Show what the workers have told since the last time; the labels of those that told it."""
+    heard: set[str] = set()
     try:
         while True:
-            display.event(*events.get(timeout=0.1))
+            label, event = events.get(timeout=0.1)
+            heard.add(label)
+            display.event(label, event)
     except queue.Empty:
-        return
+        return heard
 
 
 def _result_of(future: Future[list[Finished]], job: Job, directory: Path) -> list[Finished]:
@@ -194,6 +204,7 @@ def _enter_worker(events: multiprocessing.Queue[tuple[str, Event]], stop: Stop, 
     global _worker  # what a pool's initialiser is for
     _worker = events, stop, parent
     events.cancel_join_thread()  # what nobody reads any more must not keep the process
+    atexit.register(os._exit, 0)  # of what is loaded the interpreter's own end takes seconds
     stop.enter_worker()
 
 
@@ -209,6 +220,7 @@ def _run_in_worker(job: Job, directory: Path) -> list[Finished]:
             told_at = time.monotonic()
             events.put((label, event))
 
+    events.put((groups.label(job.cells), Event("begun", 0)))
     return run_job(job, directory, tell, stop)
 
 
