@@ -108,8 +108,8 @@ class Record:
         return self._rows(family)[:, -1]
 
     def _rows(self, family: str | None) -> NDArray[np.float64]:
-        packed: NDArray[np.float64] = self.result["scores"][family or self.cell["family"]["name"]]
-        return packed
+        rows = self.result["scores"][family or self.cell["family"]["name"]]
+        return np.asarray(rows, dtype=np.float64)  # no copy of what was read from a file
 
 
 def read_cell(folder: Path) -> dict[str, Any] | None:
