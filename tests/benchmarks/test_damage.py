@@ -6,6 +6,7 @@ import io
 import json
 import random
 import shutil
+from multiprocessing import get_context
 
 import pytest
 import torch
@@ -13,6 +14,9 @@ import torch
 from metalearn_benchmarks import aside, cli, records, report
 from metalearn_benchmarks.catalogue import Overrides, cells, find_experiment
 from metalearn_benchmarks.cell import run_cells
+from metalearn_benchmarks.groups import Group
+from metalearn_benchmarks.job import run_job
+from metalearn_benchmarks.stopping import Stop
 from metalearn_core import UsageError
 
 RUN = ("run", "sine", "--scale", "smoke", "--tasks", 60, "--engine", "eager", "--workers", 1)
@@ -229,6 +233,28 @@ def test_a_report_names_what_it_leaves_out_and_goes_on(metalearn, copy, monkeypa
     assert "maml/2/result.json: cannot be read" in damaged
     assert "maml/3/result.json: a record of format 2" in newer
     assert "another version of metalearn wrote it, a newer one (left out)" in newer
+
+
+def test_records_that_are_whole_are_neither_read_nor_compared_one_by_one(metalearn, copy, monkeypatch):
+    """What makes a second run over a thousand records quick."""
+    monkeypatch.setattr(records, "read_record", None)
+    parsed, loads = [], records.tomllib.loads
+    monkeypatch.setattr(records.tomllib, "loads", lambda text: parsed.append(text) or loads(text))
+    code, out, err = metalearn(*ARGUMENTS, "--out", copy)
+    assert (code, out.count("already done"), err) == (0, 2, "")
+    assert (
+        len({text for text in parsed if "seeds_together" in text}) == 1
+    )  # the other differs in its seed alone
+
+
+def test_what_another_command_began_meanwhile_with_other_numbers_ends_this_one(copy):
+    """Both found an empty folder; this one had to wait for the other."""
+    name, experiment = find_experiment("sine")
+    asked = cells(name, experiment, "smoke", Overrides(methods=["maml"], seeds=1, tasks=50, engine="eager"))
+    held = {path: path.read_bytes() for path in copy.rglob("[!.]*.*")}
+    with pytest.raises(records.AnotherExperimentError, match=r"settings\.tasks is 60 .* and 50 here"):
+        run_job(Group(tuple(asked), (0,)), copy, lambda label, event: None, Stop(get_context("spawn")))
+    assert held == {path: path.read_bytes() for path in copy.rglob("[!.]*.*")}
 
 
 def test_what_is_set_aside_takes_no_name_that_is_taken(tmp_path, capsys):
