@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import re
 import tomllib
+from importlib import resources
 from typing import Any, Literal
 
 import attrs
 import cattrs
 
-from metalearn_benchmarks.paper import read
 from metalearn_benchmarks.records import Record
 
 
@@ -141,8 +141,10 @@ class Rules:
 
 def claim_rules(text: str | None = None) -> Rules:
     """The shipped rules, or those of a text in the same form; what it misspells is an exception."""
+    if text is None:
+        text = (resources.files("metalearn_benchmarks") / "paper/claims.toml").read_text("utf-8")
     converter = cattrs.Converter(forbid_extra_keys=True)
-    rules = converter.structure(tomllib.loads(read("claims.toml") if text is None else text), Rules)
+    rules = converter.structure(tomllib.loads(text), Rules)
     for name, claim in rules.claim.items():
         for test in claim.test:
             for row in (*test.of, *test.each, *test.against):

@@ -124,22 +124,10 @@ def run(
 
     The experiment.toml of a record is a file too: that one run is computed again, as it was.
     """
-    from metalearn_benchmarks import audience
     from metalearn_benchmarks.progress import Display
     from metalearn_benchmarks.runner import run_experiment
 
-    if workers is not None and address is not None:
-        raise UsageError(
-            f"--workers {workers} runs on this machine, --ray {address} on a cluster: give one of them"
-        )
-    audience.require(given["observe"])
-    talks = audience.takes_stdout(given["observe"])
-    if talks and address is not None:
-        raise UsageError(
-            f"--ray {address}: an observer that writes on standard output would write on the cluster's nodes;"
-            " run it with --workers"
-        )
-    console = _console(stderr=talks)
+    console = _console(stderr=_require_one_way(workers, address, given["observe"]))
     cells, again = _asked(context, experiment, scale, given)
     together = again or together
     directory = out or Path("results", cells[0].scale)
@@ -159,6 +147,24 @@ def run(
         click.echo(f"metalearn: {line}", err=True)
     if problems:
         sys.exit(EXIT_USAGE if outcome.mendable == len(cells) else EXIT_FAILED_CELLS)
+
+
+def _require_one_way(workers: int | None, address: str | None, observe: tuple[str, ...]) -> bool:
+    """Whether an observer has standard output to itself; UsageError for what excludes each other."""
+    from metalearn_benchmarks import audience
+
+    if workers is not None and address is not None:
+        raise UsageError(
+            f"--workers {workers} runs on this machine, --ray {address} on a cluster: give one of them"
+        )
+    audience.require(observe)
+    talks = audience.takes_stdout(observe)
+    if talks and address is not None:
+        raise UsageError(
+            f"--ray {address}: an observer that writes on standard output would write on the cluster's nodes;"
+            " run it with --workers"
+        )
+    return talks
 
 
 def _cluster(address: str | None) -> AbstractContextManager[Any]:
