@@ -310,7 +310,7 @@ def test_titles_are_text_and_never_markup(metalearn, tmp_path):
     assert code == 0
     assert "50 % & [/red] | [bold]x" in out
     report = tmp_path / "o/report"
-    assert r"50 \% \& [/red] | [bold]x &" in next(report.glob("*.tex")).read_text()
+    assert "50 \\% \\& [/red] | [bold]x\n& " in next(report.glob("*.tex")).read_text()
     assert r"50 % & [/red] \| [bold]x |" in next(report.glob("*.md")).read_text()
     assert "50 % &amp; [/red]" in (report / "report.html").read_text()
 
