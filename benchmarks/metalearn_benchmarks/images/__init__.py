@@ -1,0 +1,1 @@
+"""Image datasets: prepared on disk once, sampled as few-shot tasks."""
