@@ -7,11 +7,12 @@ format.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 
 from metalearn_benchmarks.axes import require_folder_name
+from metalearn_benchmarks.conditions import at, require_met, require_sensible
 from metalearn_benchmarks.experiment import Cell, Component, Experiment, Method, Overrides, Scale
 from metalearn_benchmarks.inheritance import Source, inherited
 from metalearn_benchmarks.places import places
@@ -96,7 +97,15 @@ def _require_known(experiment: Experiment, where: str) -> None:
                 raise UsageError(f"{where}: key {key!r}: {unknown('method', name, known)}")
             if list(names).count(name) > 1:
                 raise UsageError(f"{where}: key {key!r}: method {name!r} is in it twice")
-    for scale in experiment.scale:
+    for index, condition in enumerate(experiment.where):
+        for name in condition.method:
+            if name not in known:
+                raise UsageError(f"{where}: key 'where.{index}.method': {unknown('method', name, known)}")
+    try:
+        require_sensible(experiment.where)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
+    for scale in (*experiment.scale, *(name for one in experiment.where for name in one.scale)):
         if scale not in SCALES:
             raise UsageError(f"{where}: {unknown('scale', scale, SCALES)}")
 
@@ -112,8 +121,12 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
     size = experiment.scale[scale]
     require_folder_name("experiment", name)
     try:
-        known = {**_shipped_methods(), **experiment.method}
-        settings, methods = places(experiment), rows(experiment, known, size, overrides)
+        settings = places(experiment)
+        require_met(experiment.where, (family for family, _ in settings.values()))
+        tables = {
+            setting: _rows_at(family, experiment, scale, overrides)
+            for setting, (family, _) in settings.items()
+        }
     except UsageError as error:
         raise UsageError(f"experiment {name!r}: {error}") from error
     return [
@@ -127,6 +140,7 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
             learner=learner,
             method=method,
             test_tasks=size.test_tasks,
+            also_tested_on=_others(family, experiment.also_tested_on),
             device=overrides.device,
             threads=overrides.threads,
             prefix=f"{setting}: " if len(settings) > 1 else "",
@@ -134,5 +148,19 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
         )
         for seed in range(size.seeds if overrides.seeds is None else overrides.seeds)
         for setting, (family, learner) in settings.items()
-        for label, method in methods.items()
+        for label, method in tables[setting].items()
     ]
+
+
+def _rows_at(
+    family: Component, experiment: Experiment, scale: str, overrides: Overrides
+) -> dict[str, Method]:
+    """The rows of one setting."""
+    known = {**_shipped_methods(), **experiment.method}
+    here, size = at(family, experiment.where, known, scale, experiment.scale[scale])
+    return rows(experiment, here, size, overrides)
+
+
+def _others(family: Component, names: Sequence[str]) -> tuple[Component, ...]:
+    """The families to test on beside the one that is trained on, with its options."""
+    return tuple(Component(name, dict(family.options)) for name in names if name != family.name)

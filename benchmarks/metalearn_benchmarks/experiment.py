@@ -13,6 +13,7 @@ import attrs
 import cattrs
 
 from metalearn_benchmarks.axes import Axes
+from metalearn_benchmarks.conditions import Condition
 from metalearn_benchmarks.toml_tables import CONVERTER
 
 CONVERTER.register_structure_hook(Axes, Axes.read)
@@ -41,6 +42,8 @@ class Method:
         settings: fields of `metalearn_core.Settings`, over those of the experiment. Of a method that
             is not meta-trained, `steps` is T at test.
         minibatch: examples in a step of pretraining.
+        learner: options of the base-learner, over those of the experiment.
+        head: of a pretrained method: every task starts with the pretrained head, or with a new one.
     """
 
     title: str
@@ -51,6 +54,8 @@ class Method:
     options: dict[str, Any] = attrs.field(factory=dict)
     settings: dict[str, Any] = attrs.field(factory=dict)
     minibatch: int = attrs.field(default=16, validator=_at_least_1)
+    learner: dict[str, Any] = attrs.field(factory=dict)
+    head: Literal["pretrained", "new"] = "pretrained"
 
 
 @attrs.frozen(kw_only=True)
@@ -69,6 +74,9 @@ class Experiment:
     Args:
         extends: the experiment that it inherits from, a shipped name or a TOML file.
         setting: name of the folder between experiment and method; by default family, ways and shots.
+        also_tested_on: families whose test tasks are tested on, too, with the options of the family that
+            is trained on; where it is that family, there is nothing more to test.
+        where: what holds in some of the settings alone.
     """
 
     extends: str = ""
@@ -80,6 +88,8 @@ class Experiment:
     methods: list[str] = attrs.field(factory=list)
     method: dict[str, Method] = attrs.field(factory=dict)
     axes: Axes = attrs.field(factory=Axes)
+    also_tested_on: list[str] = attrs.field(factory=list)
+    where: list[Condition] = attrs.field(factory=list)
     settings: dict[str, Any] = attrs.field(factory=dict)
     scale: dict[str, Scale]
 
@@ -89,6 +99,7 @@ class Cell:
     """One run: a method, a seed, and everything that its numbers depend on.
 
     Args:
+        also_tested_on: families that are tested on beside the one that is trained on.
         prefix: what its label begins with, where an experiment has several settings; not recorded.
         observe: observers asked for by name, on which its numbers do not depend; not recorded.
     """
@@ -102,6 +113,7 @@ class Cell:
     learner: Component
     method: Method
     test_tasks: int = attrs.field(validator=_at_least_1)
+    also_tested_on: tuple[Component, ...] = ()
     device: str = "cpu"
     threads: int = 1
     prefix: str = attrs.field(default="", eq=False)

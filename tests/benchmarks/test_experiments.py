@@ -412,7 +412,7 @@ def test_what_is_wrong_in_a_parent_is_said_of_the_parent(metalearn, tmp_path, mo
 
 def test_the_documented_example_runs(metalearn, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (text,) = re.findall(r"```toml\n(.*?)```", FORMAT, re.DOTALL)
+    text, _ = re.findall(r"```toml\n(.*?)```", FORMAT, re.DOTALL)
     Path("order-matters.toml").write_text(text)
     run, listed = re.findall(r"^\$ metalearn (.*)$", FORMAT, re.MULTILINE)
     code, out, err = metalearn(*run.split(), "--workers", 1)
@@ -513,3 +513,80 @@ def test_every_shipped_experiment_runs_at_smoke_scale(metalearn, tmp_path, name)
     assert metalearn("run", name, "--scale", "smoke", "--workers", 1, "--out", tmp_path)[0] == 0
     assert time.process_time() - since < 60
     assert len(list(tmp_path.rglob("result.json"))) == len(runs(find_experiment(name)))
+
+
+# --- what holds in some settings alone
+
+
+def methods_of(found, scale="small", **overrides):
+    return {cell.row: cell.method for cell in runs(found, scale, **overrides)}
+
+
+def test_the_documented_condition_holds_where_it_says(written):
+    _, text = re.findall(r"```toml\n(.*?)```", FORMAT, re.DOTALL)
+    found = methods_of(written(text))
+    assert set(found) == {(f"sine-{k}-shot", m) for k in (1, 5) for m in ("maml", "turtle")}
+    one, five = found["sine-1-shot", "maml"].settings, found["sine-5-shot", "maml"].settings
+    assert (one["meta_batch"], one["steps"], one["tasks"]) == (4, 8, 4000)
+    assert (five["meta_batch"], five["steps"], five["tasks"]) == (1, 5, 2000)
+    turtle = found["sine-1-shot", "turtle"].settings
+    assert (turtle["meta_batch"], turtle["steps"], turtle["tasks"]) == (1, 5, 4000)
+
+
+CONDITIONS = """
+extends = "sine"
+title = "x"
+methods = ["maml"]
+axes.shots = [1, 5]
+axes.steps = [5, 1]
+"""
+
+
+def test_the_later_condition_is_over_the_earlier_and_axes_are_over_both(written):
+    found = written(
+        f"""{CONDITIONS}
+        [[where]]
+        shots = [1, 5]
+        method.maml = {{ options = {{ inner_lr = 0.5 }}, settings = {{ meta_batch = 2 }} }}
+        [[where]]
+        family = ["sine"]
+        shots = [5]
+        method.maml = {{ options = {{ inner_lr = 0.1 }}, settings = {{ order = "first" }} }}
+        """
+    )
+    of = methods_of(found)
+    rows = {f"sine-{k}-shot": {"maml", "maml,steps=1"} for k in (1, 5)}
+    assert set(of) == {(setting, name) for setting, names in rows.items() for name in names}
+    assert of["sine-5-shot", "maml"].settings["order"] == "first"
+    assert of["sine-1-shot", "maml"].settings["order"] == "second"
+    assert {m.settings["meta_batch"] for m in of.values()} == {2}
+    assert of["sine-1-shot", "maml"].options["inner_lr"] == 0.5
+    assert of["sine-5-shot", "maml,steps=1"].options["inner_lr"] == 0.1
+    assert methods_of(found, tasks=3)["sine-1-shot", "maml"].settings["tasks"] == 3
+
+
+@pytest.mark.parametrize(
+    ("condition", "complaint"),
+    [
+        ("shots = [3]\nmethod.maml.settings = { steps = 1 }",
+         "[[where]] shots = 3: no setting is like that; there are sine, shots = 1; sine, shots = 5"),
+        ("family = ['sin']\nmethod.maml.settings = { steps = 1 }", "[[where]] family = sin: no setting"),
+        ("method.maml.settings = { steps = 1 }", "key 'where.0': it is for no family, ways or shots"),
+        ("shots = [1]", "key 'where.0': it changes no method and no scale"),
+        ("shots = [1]\nmethod.mamal.settings = { steps = 1 }", "did you mean 'maml'?"),
+        ("shots = [1]\nscale.smal.settings = { tasks = 1 }", "did you mean 'small'?"),
+        ("shots = ['1']\nscale.small.settings = { tasks = 1 }", "key 'where.0.shots': expected int, got '1'"),
+        ("shots = [1]\nmethod.maml.rule = 'lstm'", "unknown key 'where.0.method.maml.rule'"),
+    ],
+)  # fmt: skip
+def test_conditions_that_cannot_be_meant_are_refused(written, condition, complaint):
+    with pytest.raises(UsageError) as error:
+        runs(written(f"{CONDITIONS}\n[[where]]\n{condition}"))
+    assert complaint in str(error.value)
+
+
+def test_what_else_is_tested_on_has_the_options_of_the_family_trained_on(written):
+    found = written(f'{CONDITIONS}also_tested_on = ["cosine", "sine"]')
+    for cell in runs(found):
+        (other,) = cell.also_tested_on
+        assert (other.name, other.options) == ("cosine", cell.family.options)
