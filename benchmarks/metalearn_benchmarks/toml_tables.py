@@ -8,7 +8,12 @@ from typing import Any, get_args, get_origin
 
 import attrs
 import cattrs
-from cattrs.errors import AttributeValidationNote, ForbiddenExtraKeysError, IterableValidationNote
+from cattrs.errors import (
+    AttributeValidationNote,
+    ForbiddenExtraKeysError,
+    IterableValidationError,
+    IterableValidationNote,
+)
 from cattrs.gen import make_dict_structure_fn, mapping_structure_factory
 
 from metalearn_core.errors import UsageError, unknown
@@ -91,9 +96,20 @@ def _list_of(kind: type[Any]) -> Hook:
     def structure(value: Any, _: Any) -> Any:
         if not isinstance(value, list):
             raise TypeError(f"expected a list, got {value!r}")
-        return [CONVERTER.structure(one, element) for one in value]
+        if not attrs.has(element):
+            return [CONVERTER.structure(one, element) for one in value]
+        return [_numbered(index, one, element) for index, one in enumerate(value)]
 
     return structure
+
+
+def _numbered(index: int, value: Any, kind: type[Any]) -> Any:
+    """One table of a list; what is wrong in it is said with its number."""
+    try:
+        return CONVERTER.structure(value, kind)
+    except Exception as error:
+        error.add_note(IterableValidationNote("", index, kind))
+        raise IterableValidationError("", [error], kind) from error
 
 
 def _made_of(origin: Any) -> Callable[[Any], bool]:
