@@ -14,6 +14,7 @@ _PUBLIC = {
     "files": "write_atomically",
     "inner_loop": "adapt meta_gradient trajectory",
     "kernels.coordinatewise": "Coordinatewise coordinatewise_cell",
+    "kernels.processes": "FailedElsewhereError LostProcessError Processes",
     "kernels.programs": "CompiledMetaGradient",
     "learner": "BaseLearner ParameterLayout forked_rng",
     "optimizer": "LearnedOptimizer",

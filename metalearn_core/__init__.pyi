@@ -12,6 +12,9 @@ from metalearn_core.inner_loop import meta_gradient as meta_gradient
 from metalearn_core.inner_loop import trajectory as trajectory
 from metalearn_core.kernels.coordinatewise import Coordinatewise as Coordinatewise
 from metalearn_core.kernels.coordinatewise import coordinatewise_cell as coordinatewise_cell
+from metalearn_core.kernels.processes import FailedElsewhereError as FailedElsewhereError
+from metalearn_core.kernels.processes import LostProcessError as LostProcessError
+from metalearn_core.kernels.processes import Processes as Processes
 from metalearn_core.kernels.programs import CompiledMetaGradient as CompiledMetaGradient
 from metalearn_core.learner import BaseLearner as BaseLearner
 from metalearn_core.learner import ParameterLayout as ParameterLayout

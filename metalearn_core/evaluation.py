@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metalearn_core.errors import UsageError
 from metalearn_core.inner_loop import per_task, trajectory
+from metalearn_core.kernels.processes import ALONE, Processes
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule
 from metalearn_core.settings import Settings
@@ -37,7 +38,7 @@ def meta_test(
 def evaluate(
     rule: UpdateRule, learner: BaseLearner, theta: Tensor, family: TaskFamily, settings: Settings,
     *, split: str, tasks: int, scored: Scored | None = None,
-    watch: Callable[[int], None] | None = None,
+    watch: Callable[[int], None] | None = None, processes: Processes = ALONE,
 ) -> Tensor:  # fmt: skip
     """Query scores of θ⁰ and a rule, without graphs: `[tasks, T + 1]`, on the CPU.
 
@@ -46,6 +47,7 @@ def evaluate(
     Args:
         scored: how a meta-batch is scored, as `scores` does it: `(rule, theta, task) -> [tasks, T + 1]`.
         watch: told before each batch how many tasks are done; what it raises ends the evaluation.
+        processes: those that share the batches; all of them call this, and all get every score.
 
     Raises:
         UsageError: unless tasks >= 1.
@@ -53,13 +55,15 @@ def evaluate(
     if tasks < 1:
         raise UsageError(f"evaluate: tasks must be >= 1, got {tasks}")
     stream = TaskStream(family, split, settings.task_seed, learner.device, learner.dtype)
-    parts: list[Tensor] = []
-    for task in stream.batches(tasks, settings.evaluation_batch):
+
+    def scores_from(start: int) -> Tensor:
         if watch is not None:
-            watch(sum(map(len, parts)))
+            watch(start)
+        task = stream.take(start, min(settings.evaluation_batch, tasks - start))
         found = scored(rule, theta, task) if scored else scores(rule, learner, theta, task, settings)
-        parts.append(found.cpu())
-    return torch.cat(parts)
+        return found.cpu()
+
+    return torch.cat(processes.each(scores_from, range(0, tasks, settings.evaluation_batch)))
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from metalearn_core.errors import WriteError
 from metalearn_core.evaluation import evaluate
 from metalearn_core.inner_loop import trajectory
 from metalearn_core.kernels.engine import Engine
+from metalearn_core.kernels.processes import ALONE, Processes
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule
 from metalearn_core.settings import Settings
@@ -28,7 +29,7 @@ from metalearn_core.trained import Event, Observer, Trained
 def meta_train(
     rule: UpdateRule, learner: BaseLearner, family: TaskFamily, settings: Settings,
     *, generator: torch.Generator, checkpoint: Path | str | None = None,
-    observers: Sequence[Observer] = (),
+    observers: Sequence[Observer] = (), processes: Processes = ALONE,
 ) -> Trained:  # fmt: skip
     """Meta-train θ⁰ and φ with Adam on the mean query loss of each meta-batch (Algorithm 9).
 
@@ -42,13 +43,16 @@ def meta_train(
         observers: called with every `Event`, always between two outer steps. One that fails is named
             in a warning and dropped; one that raises KeyboardInterrupt stops the run, whose
             checkpoint is written first.
+        processes: those that train this run together, and all call this alike: each takes its share of
+            every meta-batch and every validation. They go on from what process 0 has.
 
     Raises:
         UsageError: for a family, rule or checkpoint that does not fit.
+        LostProcessError: where another process has ended or failed.
     """
     (trained,) = meta_train_seeds(
         [rule], learner, family, settings,
-        generators=[generator], checkpoints=[checkpoint], observers=[observers],
+        generators=[generator], checkpoints=[checkpoint], observers=[observers], processes=processes,
     )  # fmt: skip
     return trained
 
@@ -57,6 +61,7 @@ def meta_train_seeds(
     rules: Sequence[UpdateRule], learner: BaseLearner, family: TaskFamily, settings: Settings,
     *, generators: Sequence[torch.Generator], checkpoints: Sequence[Path | str | None] | None = None,
     observers: Sequence[Sequence[Observer]] | None = None, idle: Collection[int] = (),
+    processes: Processes = ALONE,
 ) -> list[Trained]:  # fmt: skip
     """`meta_train` of several seeds on the same tasks; compiled, all of them are one program.
 
@@ -70,6 +75,7 @@ def meta_train_seeds(
         generators, checkpoints, observers: of each seed, as in `meta_train`.
         idle: indices of seeds that only keep their places in the program, so that the others have the
             numbers that they have with them; they are neither trained nor read nor saved.
+        processes: as in `meta_train`.
 
     Raises:
         UsageError: as `meta_train` does, and for rules that differ in more than φ.
@@ -85,10 +91,10 @@ def meta_train_seeds(
         seed.trained.require_alike(seeds[0].trained)
         if index in idle:
             seed.idle, seed.path, seed.observers = True, None, []
-        elif seed.path is not None and seed.path.exists():
-            seed.trained.restore(seed.path)
+        else:
+            processes.begin(seed.trained, seed.path)
     if seeds:
-        _Training(seeds, family).run()
+        _Training(seeds, family, processes).run()
     return [seed.trained for seed in seeds]
 
 
@@ -119,6 +125,7 @@ class _Training:
 
     seeds: list[_Seed]
     family: TaskFamily
+    processes: Processes
     saved_at: float = attrs.field(factory=time.monotonic)
     engine: Engine = attrs.field(init=False)
 
@@ -126,7 +133,7 @@ class _Training:
         members = [seed.trained for seed in self.seeds]
         chosen = next((member.engine for member in members if member.engine), "")
         learner, settings = members[0].learner, members[0].settings
-        self.engine = Engine(members, learner, settings, chosen, self.before_compiling)
+        self.engine = Engine(members, learner, settings, chosen, self.before_compiling, self.processes)
 
     @property
     def going(self) -> list[_Seed]:
@@ -161,7 +168,7 @@ class _Training:
             scores = evaluate(
                 trained.rule, trained.learner, trained.theta, self.family, trained.settings,
                 split="validation", tasks=tasks, scored=self.engine.scores,
-                watch=functools.partial(self.tell_evaluating, seed),
+                watch=functools.partial(self.tell_evaluating, seed), processes=self.processes,
             )  # fmt: skip
             score = float(scores[:, -1].double().mean())
             trained.validations.append((trained.position, score))

@@ -140,10 +140,13 @@ class Trained:
         `ignoring`: what may differ, by its name in that error. Whoever only reads what was trained need
         not draw the same `origin`, which other machines and versions may not.
         """
-        payload = load_checkpoint(path, _CONTENTS)
+        self.take(load_checkpoint(path, _CONTENTS), path, ignoring)
+
+    def take(self, payload: Mapping[str, Any], path: Path, ignoring: Collection[str] = ()) -> None:
+        """The same with `contents()` that came from elsewhere; `path` names it in errors."""
         try:
             self._require_own(payload["fingerprint"], path, ignoring)
-            self._take(payload)
+            self._become(payload)
         except (AttributeError, KeyError, RuntimeError, TypeError) as error:
             raise CheckpointError(path, f"not what a checkpoint holds ({error!r})") from error
 
@@ -154,7 +157,7 @@ class Trained:
                 reason = f"it is of another run: {key} is {theirs.get(key)} there and {ours.get(key)} here"
                 raise CheckpointError(path, reason, damaged=False)
 
-    def _take(self, payload: dict[str, Any]) -> None:
+    def _become(self, payload: Mapping[str, Any]) -> None:
         now = Snapshot(**payload["now"])
         with torch.no_grad():
             self.theta.copy_(now.theta)

@@ -25,7 +25,8 @@ OWNERS = {"higher": "_higher", "pluggy": "registry", "triton": "kernels/coordina
 RANKS = (
     {"errors", "kernels/sources", "kernels/coordinatewise_triton"},
     {"kernels/operators", "kernels/products", "task", "files"},
-    {"kernels/coordinatewise"}, {"stream", "learner"}, {"rule", "settings"}, {"_higher"}, {"inner_loop"},
+    {"kernels/coordinatewise", "kernels/processes"}, {"stream", "learner"}, {"rule", "settings"}, {"_higher"},
+    {"inner_loop"},
     {"kernels/by_steps", "optimizer"}, {"kernels/programs", "kernels/pieces", "checkpoint"},
     {"kernels/outer_step", "kernels/scores", "trained"}, {"evaluation"}, {"kernels/engine"}, {"outer_loop"},
     {"registry"},

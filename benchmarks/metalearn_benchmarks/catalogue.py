@@ -143,6 +143,7 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
             also_tested_on=_others(family, experiment.also_tested_on),
             device=overrides.device,
             threads=overrides.threads,
+            processes=overrides.processes,
             prefix=f"{setting}: " if len(settings) > 1 else "",
             observe=tuple(overrides.observe),
         )

@@ -100,6 +100,7 @@ class Cell:
 
     Args:
         also_tested_on: families that are tested on beside the one that is trained on.
+        processes: those that share each of its meta-batches.
         prefix: what its label begins with, where an experiment has several settings; not recorded.
         observe: observers asked for by name, on which its numbers do not depend; not recorded.
     """
@@ -116,6 +117,7 @@ class Cell:
     also_tested_on: tuple[Component, ...] = ()
     device: str = "cpu"
     threads: int = 1
+    processes: int = attrs.field(default=1, validator=_at_least_1)
     prefix: str = attrs.field(default="", eq=False)
     observe: tuple[str, ...] = ()
 
@@ -154,4 +156,5 @@ class Overrides:
     engine: str | None = None
     device: str = "cpu"
     threads: int = 1
+    processes: int = 1
     observe: Sequence[str] = ()

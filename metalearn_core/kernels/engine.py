@@ -15,6 +15,7 @@ from metalearn_core.kernels.by_steps import BySteps, taken_by_steps
 from metalearn_core.kernels.coordinatewise import fused_networks
 from metalearn_core.kernels.outer_step import Member, OuterStep, Packed
 from metalearn_core.kernels.pieces import over_pieces
+from metalearn_core.kernels.processes import ALONE, Processes
 from metalearn_core.kernels.programs import CompilationError, Programs
 from metalearn_core.kernels.scores import CompiledScores
 from metalearn_core.learner import BaseLearner
@@ -33,22 +34,32 @@ class Engine:
         members: the seeds. Their tensors become views of what a program works on, once one is used.
         chosen: `"eager"` or `"compiled"` where a run is resumed that had chosen already.
         before_compiling: called before each program is compiled, with every seed where it says it is.
+        processes: those that share every meta-batch. Each runs eager or a compiled gradient of its share;
+            Adam, in either way, moves what they have summed.
     """
 
     def __init__(
         self, members: Sequence[Member], learner: BaseLearner, settings: Settings, chosen: str = "",
-        before_compiling: Callable[[], None] = lambda: None,
+        before_compiling: Callable[[], None] = lambda: None, processes: Processes = ALONE,
     ) -> None:  # fmt: skip
-        self.note = ""
+        self.note, self._processes = "", processes
         self._members, self._meta_batch = members, settings.meta_batch
         self._learner, self._settings = learner, settings
         self.name = chosen or settings.wanted_engine
-        if self.name == "compiled" and (missing := _missing(learner.device)):
+        if self.name == "compiled" and (missing := self._missing()):
             self.name, self.note = "eager", f"runs eager: {missing}"
-        self._step = OuterStep(members[0].rule, learner, settings, Programs(before_compiling))
+        elif processes.count > 1:
+            self.note = f"{processes.count} processes share each meta-batch, {self.name}"
+        self._step = OuterStep(members[0].rule, learner, settings, Programs(before_compiling), processes)
         self._packs = [Packed(members)] if self.name == "compiled" else []
         scored = CompiledScores(learner, settings, Programs(before_compiling))
         self._scores = scored if self.name == "compiled" else None
+
+    def _missing(self) -> str | None:
+        """What compiling needs and some process lacks, or None: all of them go the same way."""
+        own, ranks = _missing(self._learner.device), range(self._processes.count)
+        lacking = self._processes.each(lambda _: torch.tensor(own is not None), ranks)
+        return own or ("another process has no C++ compiler" if any(lacking) else None)
 
     def step(self, task: Task, alive: Sequence[bool]) -> tuple[list[float], list[bool]]:
         """One step of every seed that is alive: losses, and which took it, as what is finite tells.
@@ -61,7 +72,7 @@ class Engine:
             except CompilationError as error:
                 self._fall_back(error)
         answers = [
-            eager_step(member, self._learner, self._settings, task) if goes else (0.0, False)
+            eager_step(member, self._learner, self._settings, task, self._processes) if goes else (0.0, False)
             for member, goes in zip(self._members, alive, strict=True)
         ]
         return [loss for loss, _ in answers], [taken for _, taken in answers]
@@ -100,7 +111,9 @@ class Engine:
             self.name, self.note = "eager", f"rule {rule} cannot be compiled and runs eager: {error}"
 
 
-def eager_step(member: Member, learner: BaseLearner, settings: Settings, task: Task) -> tuple[float, bool]:
+def eager_step(
+    member: Member, learner: BaseLearner, settings: Settings, task: Task, processes: Processes = ALONE
+) -> tuple[float, bool]:
     """The loss, and whether everything was finite and the step taken."""
     rule, theta, every = member.rule, member.theta, settings.checkpoint_every
     how: dict[str, Any] = {"steps": settings.steps, "order": settings.order, "clip": settings.inner_clip}
@@ -113,7 +126,11 @@ def eager_step(member: Member, learner: BaseLearner, settings: Settings, task: T
             loss, grad, of_phi = meta_gradient(rule, learner, theta, task, **how)
         return [loss, grad, *of_phi.values()]
 
-    loss, *grads = over_pieces(gradients, task, settings.tasks_at_once)
+    def in_pieces(task: Task) -> Sequence[Tensor]:
+        return over_pieces(gradients, task, settings.tasks_at_once)
+
+    like = [theta.new_zeros(()), theta, *rule.parameters()]
+    loss, *grads = processes.mean_over(task, in_pieces, like)
     if not all(bool(torch.isfinite(x).all()) for x in (loss, *grads)):
         return float(loss), False
     scale = len(task) if settings.outer_loss == "sum" else 1

@@ -14,7 +14,8 @@ from torch import Tensor
 from metalearn_core.inner_loop import meta_gradient, meta_gradients
 from metalearn_core.kernels.by_steps import BySteps, taken_by_steps
 from metalearn_core.kernels.pieces import over_pieces
-from metalearn_core.kernels.programs import Programs, require_one_step_for_all
+from metalearn_core.kernels.processes import ALONE, FailedElsewhereError, Processes
+from metalearn_core.kernels.programs import CompilationError, Programs, require_one_step_for_all
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule, parameters_as
 from metalearn_core.settings import Settings
@@ -73,11 +74,14 @@ class OuterStep:
         rule: any seed's; they differ in the values of φ alone.
         learner, settings: as in `metalearn_core.meta_train`.
         programs: where what is compiled is kept.
+        processes: those that share every meta-batch; between the gradients and Adam they sum.
     """
 
     def __init__(
-        self, rule: UpdateRule, learner: BaseLearner, settings: Settings, programs: Programs | None = None
-    ) -> None:
+        self, rule: UpdateRule, learner: BaseLearner, settings: Settings, programs: Programs | None = None,
+        processes: Processes = ALONE,
+    ) -> None:  # fmt: skip
+        self._processes = processes
         self._rule, self._learner, self._settings = rule, learner, settings
         self._programs = Programs() if programs is None else programs
         self._scale = settings.meta_batch if settings.outer_loss == "sum" else 1
@@ -103,7 +107,8 @@ class OuterStep:
         ]  # fmt: skip
         # where several seeds cannot go together, each by itself comes next, and its errors are told
         told = len(packed.members) == 1
-        if self._by_steps or len(task) > (self._settings.tasks_at_once or len(task)):
+        in_pieces = len(task) > (self._settings.tasks_at_once or len(task))
+        if self._by_steps or in_pieces or self._processes.count > 1:
             answers = self._by_parts(state, constants, task, told)
         else:
             arguments = [*state, *constants, *task.tensors]
@@ -118,7 +123,7 @@ class OuterStep:
     def _by_parts(
         self, state: Sequence[Tensor], constants: Sequence[Tensor], task: Task, told: bool
     ) -> Sequence[Tensor]:
-        """The same by several programs: of one inner step, or of a piece of the meta-batch."""
+        """The same by several programs: of one inner step, or of a piece or share of the meta-batch."""
 
         def whole(values: Tensor, *rest: Tensor) -> list[Tensor]:
             given = dict(zip(self._constants, rest, strict=False))
@@ -131,8 +136,18 @@ class OuterStep:
                 return whole(*arguments)
             return self._programs("gradients", whole, arguments, eager_first=told)
 
-        losses, grad = over_pieces(gradients, task, self._settings.tasks_at_once)
-        return self._programs("move", self._move, [*state, losses, grad * self._scale])
+        def share(task: Task) -> Sequence[Tensor]:
+            return over_pieces(gradients, task, self._settings.tasks_at_once)
+
+        try:
+            like = [state[0].new_zeros(len(state[0])), state[0]]
+            losses, grad = self._processes.mean_over(task, share, like)
+        except FailedElsewhereError as error:  # one that cannot compile; all must go the same way
+            raise CompilationError(str(error)) from error
+        moved = [*state, losses, grad * self._scale]
+        if self._processes.count > 1:  # eager: every machine then rounds alike, and none can fail alone
+            return self._move(*moved)
+        return self._programs("move", self._move, moved)
 
     def _whole(
         self, values: Tensor, first: Tensor, second: Tensor, corrections: Tensor, alive: Tensor, *rest: Tensor

@@ -180,14 +180,14 @@ def test_a_node_that_does_not_see_the_folder_is_told_of_in_one_line(cluster, exp
 
 
 def test_what_no_node_has_is_refused(cluster, experiment, tmp_path):
-    told = refused(*command(experiment, cluster["address"], tmp_path, "--threads", "64"))
-    assert "no node has what a run needs, 64 CPU, 0 GPU; at most 1 CPU, 0 GPU" in told
+    told = refused(*command(experiment, cluster["address"], tmp_path, "--threads", "64", "--device", "cuda"))
+    assert "no node has what a run needs, 64 CPU, 1 GPU; at most 1 CPU, 0 GPU" in told
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--ray", "auto", "--workers", "2"], "give one of them"),
+        (["--ray", "auto", "--workers", "2"], "exclude each other: use one of them"),
         (["--ray", "there"], "--ray there: expected HOST:PORT, auto or local"),
         (["--ray", "ray://127.0.0.1:10001"], "expected HOST:PORT, auto or local"),
         (["--ray", "127.0.0.1:1"], "nothing answers at 127.0.0.1:1"),
