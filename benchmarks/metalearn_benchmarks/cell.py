@@ -6,143 +6,22 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import attrs
 import torch
-from torch import Tensor
 
 from metalearn_benchmarks import records
+from metalearn_benchmarks.at_test import AtTest
 from metalearn_benchmarks.audience import Audience
 from metalearn_benchmarks.catalogue import Cell
 from metalearn_benchmarks.metrics import MetricsLog
-from metalearn_benchmarks.pretrain import FlatFamily, Head
-from metalearn_benchmarks.provenance import batch_norm, provenance
-from metalearn_benchmarks.response import rule_response
-from metalearn_benchmarks.statistics import summary
-from metalearn_core import (
-    BaseLearner,
-    Clipping,
-    Event,
-    Observer,
-    Processes,
-    Registered,
-    Settings,
-    Task,
-    TaskFamily,
-    TaskStream,
-    Trained,
-    UpdateRule,
-    UsageError,
-    base_learners,
-    evaluate,
-    forked_rng,
-    make_rule,
-    meta_train_seeds,
-    rules,
-    seeded_generator,
-    task_families,
-    trajectory,
-    unknown,
-)
+from metalearn_benchmarks.outcome import outcome, told
+from metalearn_benchmarks.parts import Parts, resolved
+from metalearn_benchmarks.pretrain import FlatFamily
+from metalearn_core import Event, Observer, Processes, Settings, TaskFamily, Trained, meta_train_seeds
 
-
-def settings_of(cell: Cell) -> Settings:
-    """The cell's settings as the core takes them; UsageError names what it does not know."""
-    given = dict(cell.method.settings)
-    known = {field.name for field in attrs.fields(Settings)}
-    for key in given:
-        if key not in known:
-            raise UsageError(f"method {cell.name!r}: {unknown('setting', key, known)}")
-    try:
-        for key in {"inner_clip", "outer_clip"} & set(given):
-            given[key] = Clipping(**given[key])
-        return Settings(**given)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"settings of method {cell.name!r}: {str(error).splitlines()[0]}") from error
-
-
-def device_of(name: str) -> torch.device:
-    """A device that this machine has; UsageError for another."""
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
-    return device
-
-
-@attrs.frozen(eq=False)
-class Parts:
-    """What a cell is made of, built: this is where bad options show."""
-
-    family: TaskFamily
-    learner: BaseLearner
-    rule: UpdateRule
-    generator: torch.Generator
-    settings: Settings
-
-    @classmethod
-    def of(cls, cell: Cell) -> Parts:
-        """Build the parts. The seed decides θ⁰, the same for every method, and φ."""
-        family = task_families()[cell.family.name](**cell.family.options)
-        learner = base_learners()[cell.learner.name](**cell.learner.options)
-        if not isinstance(family, TaskFamily) or not isinstance(learner, BaseLearner):
-            made = {cell.family.name: family, cell.learner.name: learner}
-            raise UsageError(
-                "expected a TaskFamily and a BaseLearner, got "
-                + " and ".join(f"a {type(thing).__name__} from {name!r}" for name, thing in made.items())
-            )
-        learner = learner.to(device_of(cell.device))
-        return cls(family, learner, *_drawn(cell, learner, cell.seed), settings_of(cell))
-
-    def with_seed(self, cell: Cell, seed: int) -> Parts:
-        """The parts of the same cell but for its seed."""
-        rule, generator = _drawn(cell, self.learner, seed)
-        return attrs.evolve(self, rule=rule, generator=generator)
-
-    def tasks(self, split: str) -> TaskStream:
-        """The tasks of a split, the same for every method and seed."""
-        device, dtype = self.learner.device, self.learner.dtype
-        return TaskStream(self.family, split, self.settings.task_seed, device, dtype)
-
-
-def _drawn(cell: Cell, learner: BaseLearner, seed: int) -> tuple[UpdateRule, torch.Generator]:
-    """The rule with the φ of a seed, and the generator that θ⁰ comes from."""
-    generator = seeded_generator("weights", seed)
-    tested = learner
-    if cell.method.adapts == "head":
-        tested, _ = Head(learner).alone(learner.initial(seeded_generator("unused")))
-    with forked_rng(generator):
-        rule = make_rule(cell.method.rule, tested.layout, **cell.method.options)
-    return rule.to(learner.device), generator
-
-
-def resolved(cell: Cell) -> dict[str, Any]:
-    """The cell as its `experiment.toml` says it: every setting and option, nothing left to a default."""
-    plain = cell.as_toml()
-    settings = attrs.asdict(settings_of(cell))
-    plain["method"]["settings"] = {k: v for k, v in settings.items() if v is not None}
-    for part, entry in used(cell).items():
-        holder = plain["method"] if part == "rule" else plain[part]
-        holder["options"] = {**_defaults(entry), **holder["options"]}
-    return plain
-
-
-def used(cell: Cell) -> dict[str, Registered]:
-    """What is installed and makes the cell's parts."""
-    return {
-        "rule": rules()[cell.method.rule],
-        "family": task_families()[cell.family.name],
-        "learner": base_learners()[cell.learner.name],
-    }
-
-
-def _defaults(entry: Registered) -> dict[str, Any]:
-    """The options that a factory leaves to their defaults, as far as TOML can say them."""
-    given = {name: parameter.default for name, parameter in entry.options().items()}
-    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in given.items()}
-    return {k: v for k, v in plain.items() if isinstance(v, bool | int | float | str | list)}
+HELD_OUT = 10
+"""Of the training data of a method with a new head, one example in so many is for validation."""
 
 
 def run_cells(
@@ -197,9 +76,8 @@ def follow_cells(
     parts = Parts.of(cells[0])
     trained = _train(cells, parts, seeds, {}, watchers, processes)
     for cell in cells:
-        best = tested(cell, parts, trained[cell.seed])
-        evaluate(
-            *best, parts.family, parts.settings, split="test", tasks=cell.test_tasks, processes=processes
+        AtTest.of(cell, parts.with_seed(cell, cell.seed), trained[cell.seed]).scores(
+            cell.test_tasks, processes
         )
 
 
@@ -236,49 +114,21 @@ class Run:
         self, trained: Trained, seconds: float, watchers: Sequence[Observer], processes: Processes
     ) -> None:
         """Test the best state and write the result; `seconds`: what training took."""
-        cell, parts, since = self.cell, self.parts, time.monotonic()
-        self.clock.complete(trained.validations, parts.learner.higher_is_better)
-        rule, learner, theta = tested(cell, parts, trained)
-        settings, tasks = parts.settings, cell.test_tasks
-        steps, clip = settings.evaluation_steps, settings.inner_clip
-        distributions = {entry.distribution for entry in used(cell).values()}
+        cell, since = self.cell, time.monotonic()
+        self.clock.complete(trained.validations, self.parts.learner.higher_is_better)
+        tested = AtTest.of(cell, self.parts, trained)
+        total = cell.test_tasks * len(tested.families)
         self.audience(Event("testing", trained.position))
 
         def tell(done: int) -> None:
             for watch in watchers:
-                watch(Event("testing", trained.position, {"done": done, "of": tasks}))
+                watch(Event("testing", trained.position, {"done": done, "of": total}))
 
-        scores = evaluate(
-            rule, learner, theta, parts.family, settings,
-            split="test", tasks=tasks, watch=tell, processes=processes,
-        )  # fmt: skip
-        first, engine = parts.tasks("test").take(0, 20), trained.engine or "eager"
-        result = {
-            "score": learner.score_name.replace("_", " "),
-            "higher_is_better": learner.higher_is_better,
-            "scores": {cell.family.name: [[_rounded(x) for x in row] for row in scores.tolist()]},
-            "summary": summary(scores[:, -1].double().numpy()),
-            "validations": trained.validations,
-            "best_position": trained.best.position,
-            "diverged": trained.diverged,
-            "curves": _curves(rule, learner, theta, _telling(first), steps, clip),
-            "rule_response": rule_response(rule, learner, theta, first, steps, clip),
-            "batch_norm": batch_norm(learner),
-            "meta_parameters": sum(p.numel() for p in rule.parameters()),
-            "parameters": learner.layout.size,
-            "seconds": seconds + time.monotonic() - since,
-            **provenance(cell, learner.device, engine, distributions, self.together),
-        }
+        scores = tested.scores(cell.test_tasks, processes, tell)
+        result = outcome(cell, trained, tested, scores, self.together)
+        result["seconds"] = seconds + time.monotonic() - since
         records.write_result(self.folder, result)
-        self.audience(Event("result", trained.position, _told(result)))
-
-
-def _told(result: dict[str, Any]) -> dict[str, float]:
-    """Of a result, what observers are told."""
-    summary = result["summary"]
-    low, high = summary["ci95"]
-    told = {key: summary[key] for key in ("mean", "median", "tasks")}
-    return {**told, "ci95_low": low, "ci95_high": high, "seconds": result["seconds"]}
+        self.audience(Event("result", trained.position, told(result)))
 
 
 def _train(
@@ -313,7 +163,9 @@ def _trained_on(cell: Cell, parts: Parts) -> tuple[TaskFamily, Settings]:
     if cell.method.start == "random":
         settings = attrs.evolve(settings, tasks=0)
     if cell.method.start == "pretrained":
-        family = FlatFamily(family, cell.method.minibatch)
+        # classes of other splits have no place in a head over the training classes
+        held_out = HELD_OUT if parts.has_new_head else None
+        family = FlatFamily(family, cell.method.minibatch, held_out)
         settings = attrs.evolve(settings, steps=0, test_steps=None, outer_clip=None)
     return family, settings
 
@@ -325,52 +177,3 @@ def begun(cell: Cell, checkpoint: Path) -> tuple[Parts, Trained]:
     trained = Trained.begin(parts.rule, parts.learner, settings, parts.generator)
     trained.restore(checkpoint, ignoring={"origin"})
     return parts, trained
-
-
-def tested(cell: Cell, parts: Parts, trained: Trained) -> tuple[UpdateRule, BaseLearner, Tensor]:
-    """What is tested: the best state, or only the head of it."""
-    rule, theta = trained.at_best()
-    if cell.method.adapts == "head":
-        return rule, *Head(parts.learner).alone(theta)
-    return rule, parts.learner, theta
-
-
-def _telling(tasks: Task) -> Task:
-    """The one of the tasks whose query targets vary most: chosen by the data alone."""
-    spread = tasks.query.targets.to(torch.get_default_dtype()).reshape(len(tasks), -1).std(1)
-    return tasks[int(spread.argmax())]
-
-
-@torch.no_grad()
-def _curves(
-    rule: UpdateRule,
-    learner: BaseLearner,
-    theta: Tensor,
-    task: Task,
-    steps: int,
-    clip: Clipping | None,
-) -> dict[str, Any] | None:
-    """What the method predicts on one unseen task after 0, 1 and T steps, where inputs are scalars."""
-    if task.query.inputs.shape[1:] != (1,) or task.query.targets.shape[1:] != (1,):
-        return None
-    order = task.query.inputs.flatten().argsort()
-    inputs = task.query.inputs[order]
-    path = trajectory(rule, learner, theta, task.support, steps=steps, clip=clip)
-    predictions = {
-        str(t): learner.predict(now, inputs).flatten().tolist()
-        for t, (now, _) in enumerate(path)
-        if t in (0, 1, steps)
-    }
-    return {
-        "support": [
-            task.support.inputs.flatten().tolist(),
-            task.support.targets.flatten().tolist(),
-        ],
-        "query": [inputs.flatten().tolist(), task.query.targets[order].flatten().tolist()],
-        "predictions": predictions,
-    }
-
-
-def _rounded(value: float) -> float:
-    """A float32 in as few digits as tell it apart."""
-    return float(f"{value:.9g}")

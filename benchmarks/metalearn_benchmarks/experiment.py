@@ -37,13 +37,13 @@ class Method:
     """A row of a results table: how θ⁰ is obtained, and which rule adapts what of it.
 
     Args:
-        start: θ⁰ is meta-trained, pretrained on the flat training data, or random.
+        start: θ⁰ is meta-trained, pretrained on the flat training data, or random. Where that data has
+            classes, it is pretrained to tell all of them apart, and tasks start with a new head.
         adapts: all parameters, or the head (the last layer) alone.
         settings: fields of `metalearn_core.Settings`, over those of the experiment. Of a method that
             is not meta-trained, `steps` is T at test.
         minibatch: examples in a step of pretraining.
         learner: options of the base-learner, over those of the experiment.
-        head: of a pretrained method: every task starts with the pretrained head, or with a new one.
     """
 
     title: str
@@ -55,7 +55,6 @@ class Method:
     settings: dict[str, Any] = attrs.field(factory=dict)
     minibatch: int = attrs.field(default=16, validator=_at_least_1)
     learner: dict[str, Any] = attrs.field(factory=dict)
-    head: Literal["pretrained", "new"] = "pretrained"
 
 
 @attrs.frozen(kw_only=True)

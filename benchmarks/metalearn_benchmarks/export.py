@@ -12,8 +12,11 @@ from cattrs.errors import ClassValidationError
 
 from metalearn_benchmarks import records
 from metalearn_benchmarks.artifacts import CARD, PHI, THETA, installed_version, read_card, write_artifact
+from metalearn_benchmarks.at_test import best_state
 from metalearn_benchmarks.catalogue import Cell
-from metalearn_benchmarks.cell import Parts, begun, tested, used
+from metalearn_benchmarks.cell import begun
+from metalearn_benchmarks.parts import Parts, learner_options, used
+from metalearn_benchmarks.pretrain import Head
 from metalearn_benchmarks.provenance import provenance
 from metalearn_core import ParameterLayout, Registered, Trained, UpdateRule, UsageError
 
@@ -48,8 +51,9 @@ def export_run(run: Path, out: Path | None = None) -> tuple[Path, dict[str, Any]
     }  # fmt: skip
     if (folder / CARD).exists() and read_card(folder).get("run") != identity:
         raise UsageError(f"{folder}: it holds the artifact of another run; use another --out")
-    rule, learner, _ = tested(cell, parts, trained)
-    theta = parts.learner.layout.unflatten(trained.at_best()[1])
+    rule, start = best_state(cell, parts, trained)
+    theta = parts.tested.layout.unflatten(start)
+    adapted = Head(parts.tested).alone(start)[0] if cell.method.adapts == "head" else parts.tested
     tensors = {
         **{f"{THETA}{name}": tensor for name, tensor in theta.items()},
         **{f"{PHI}{name}": tensor for name, tensor in rule.state_dict().items()},
@@ -57,7 +61,7 @@ def export_run(run: Path, out: Path | None = None) -> tuple[Path, dict[str, Any]
     about = {
         "run": identity,
         **_what(cell, parts, rule),
-        "adapted": _plain(learner.layout),
+        "adapted": _plain(adapted.layout),
         **_how(cell, parts, trained),
         **_outcome(cell, parts, trained, result),
     }
@@ -99,12 +103,12 @@ def _what(cell: Cell, parts: Parts, rule: UpdateRule) -> dict[str, Any]:
         },
         "learner": {
             "name": cell.learner.name,
-            "options": cell.learner.options,
-            "description": parts.learner.describe(),
+            "options": learner_options(cell, parts.family),
+            "description": parts.tested.describe(),
             **_source(entries["learner"]),
         },
-        "layout": _plain(parts.learner.layout),
-        "dtype": str(parts.learner.dtype).removeprefix("torch."),
+        "layout": _plain(parts.tested.layout),
+        "dtype": str(parts.tested.dtype).removeprefix("torch."),
         "adapts": cell.method.adapts,
     }
 
@@ -131,13 +135,13 @@ def _how(cell: Cell, parts: Parts, trained: Trained) -> dict[str, Any]:
 
 def _outcome(cell: Cell, parts: Parts, trained: Trained, result: dict[str, Any] | None) -> dict[str, Any]:
     """Scores, as far as there are any, and where they came from."""
-    source = result or provenance(cell, parts.learner.device, trained.engine, (), [cell.seed])
+    source = result or provenance(cell, parts.tested.device, trained.engine, (), [cell.seed])
     score = trained.best.score
     return {
         "finished": result is not None,
         "scores": {
-            "score": parts.learner.score_name.replace("_", " "),
-            "higher_is_better": parts.learner.higher_is_better,
+            "score": parts.tested.score_name.replace("_", " "),
+            "higher_is_better": parts.tested.higher_is_better,
             "validation": score if math.isfinite(score) else None,
             "test": result and result["summary"],
         },

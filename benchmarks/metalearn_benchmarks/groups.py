@@ -11,7 +11,7 @@ import torch
 
 from metalearn_benchmarks import records
 from metalearn_benchmarks.catalogue import Cell
-from metalearn_benchmarks.cell import Parts
+from metalearn_benchmarks.parts import Parts
 
 MOST = 64
 """Seeds of one program, at most, unless a number is asked for: beyond, hardly any time is saved."""

@@ -16,7 +16,8 @@ import attrs
 from metalearn_benchmarks import groups, records
 from metalearn_benchmarks.aside import mend, set_aside
 from metalearn_benchmarks.catalogue import Cell
-from metalearn_benchmarks.cell import resolved, run_cells
+from metalearn_benchmarks.cell import run_cells
+from metalearn_benchmarks.parts import resolved
 from metalearn_core import Event, LostProcessError, Processes, UsageError
 from metalearn_core.errors import CheckpointError, WriteError, writing
 

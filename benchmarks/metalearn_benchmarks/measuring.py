@@ -13,9 +13,10 @@ from statistics import median
 import attrs
 
 from metalearn_benchmarks import groups
-from metalearn_benchmarks.cell import Parts, run_cells
+from metalearn_benchmarks.cell import run_cells
 from metalearn_benchmarks.estimates import Times, Timing
 from metalearn_benchmarks.experiment import Cell
+from metalearn_benchmarks.parts import Parts
 from metalearn_core import Event, Settings
 
 STEPS = 30

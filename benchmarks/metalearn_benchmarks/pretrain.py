@@ -11,10 +11,15 @@ from metalearn_core import BaseLearner, Batch, Task, TaskFamily
 
 
 class FlatFamily:
-    """Minibatches drawn with replacement from `family.examples(split)`, each one a task."""
+    """Minibatches drawn with replacement from `family.examples(split)`, each one a task.
 
-    def __init__(self, family: TaskFamily, minibatch: int) -> None:
-        self.family, self.minibatch = family, minibatch
+    Args:
+        held_out: where given, validation minibatches are of the training data, too: of one example in so
+            many, which no training minibatch has.
+    """
+
+    def __init__(self, family: TaskFamily, minibatch: int, held_out: int | None = None) -> None:
+        self.family, self.minibatch, self.held_out = family, minibatch, held_out
         self._examples: dict[str, Batch] = {}
 
     @property
@@ -27,8 +32,13 @@ class FlatFamily:
         return self._examples[split]
 
     def sample(self, split: str, count: int, generator: torch.Generator) -> Task:
-        flat = self.examples(split)
-        chosen = torch.randint(len(flat), (count, self.minibatch), generator=generator)
+        if self.held_out is not None and split in ("train", "validation"):
+            flat, kept = self.examples("train"), torch.arange(len(self.examples("train")))
+            kept = kept[(kept % self.held_out == self.held_out - 1) == (split == "validation")]
+        else:
+            flat = self.examples(split)
+            kept = torch.arange(len(flat))
+        chosen = kept[torch.randint(len(kept), (count, self.minibatch), generator=generator)]
         batch = Batch(flat.inputs[chosen], flat.targets[chosen], stacked=True)
         return Task(batch, batch, stacked=True)
 
@@ -49,12 +59,15 @@ class Head:
         ]
         return own[-1]
 
+    def owns(self, parameter: str) -> bool:
+        """Whether the parameter of this name is the head's."""
+        return parameter.startswith(f"{self.name}.") or not self.name
+
     def alone(self, theta: Tensor) -> tuple[BaseLearner, Tensor]:
         """The learner at θ `[n]` with all but the head frozen, and the head's own θ."""
         module = self.learner.module_at(theta)
         for name, parameter in module.named_parameters():
-            in_head = name.startswith(f"{self.name}.") or not self.name
-            parameter.requires_grad_(in_head and parameter.requires_grad)
+            parameter.requires_grad_(self.owns(name) and parameter.requires_grad)
         head = self.learner.with_module(module)
         parameters = dict(module.named_parameters())
         return head, head.layout.flatten({n: parameters[n].detach() for n in head.layout.names})

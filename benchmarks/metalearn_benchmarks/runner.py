@@ -18,8 +18,8 @@ import attrs
 
 from metalearn_benchmarks import groups, records
 from metalearn_benchmarks.catalogue import Cell
-from metalearn_benchmarks.cell import Parts, resolved
 from metalearn_benchmarks.job import TOLD_SECONDS, Finished, Job, finished_of, run_job
+from metalearn_benchmarks.parts import Parts, resolved
 from metalearn_benchmarks.progress import Display
 from metalearn_benchmarks.stopping import Stop, held_back
 from metalearn_core import Event, Processes, UsageError

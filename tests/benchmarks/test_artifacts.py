@@ -17,10 +17,11 @@ import torch
 from torch import nn
 
 from metalearn_benchmarks import artifacts, load_rule, loading
-from metalearn_benchmarks import cell as cells_module
+from metalearn_benchmarks.at_test import AtTest
 from metalearn_benchmarks.catalogue import Method, Overrides, cells, find_experiment
-from metalearn_benchmarks.cell import Parts, begun, run_cells
+from metalearn_benchmarks.cell import begun, run_cells
 from metalearn_benchmarks.export import export_run
+from metalearn_benchmarks.parts import Parts
 from metalearn_core import (
     BaseLearner,
     LearnedOptimizer,
@@ -91,7 +92,8 @@ def refused(told, *arguments, **options):
 def test_what_is_loaded_adapts_and_scores_bit_for_bit_as_in_the_run(runs, exported, method, monkeypatch):
     cell, run = runs[method]
     parts, trained = begun(cell, run / "checkpoint.pt")
-    rule, learner, theta = cells_module.tested(cell, parts, trained)
+    tested = AtTest.of(cell, parts, trained)
+    rule, learner, theta = tested.rule, tested.learner, tested.theta
     folder = exported(method)
     for name in ("load", "loads", "Unpickler"):
         monkeypatch.setattr(pickle, name, None)

@@ -49,7 +49,7 @@ def labels(found, **overrides):
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", sorted(experiments()))
 def test_every_shipped_experiment_has_every_scale_and_could_be_run(name, scale):
-    from metalearn_benchmarks.cell import Parts
+    from metalearn_benchmarks.parts import Parts
 
     found = runs(find_experiment(name), scale)
     assert found[0].family.name == "sine"

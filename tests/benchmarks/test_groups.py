@@ -14,8 +14,9 @@ import pytest
 
 from metalearn_benchmarks import groups
 from metalearn_benchmarks.catalogue import Overrides, cells, find_experiment
-from metalearn_benchmarks.cell import Parts, run_cells
+from metalearn_benchmarks.cell import run_cells
 from metalearn_benchmarks.job import Voice
+from metalearn_benchmarks.parts import Parts
 from metalearn_core import Event, Registry, Settings, UpdateRule, hookimpl, registry
 
 RUN = ("run", "sine", "--scale", "smoke", "--tasks", 60, "-m", "maml", "--engine", "eager")

@@ -16,11 +16,11 @@ import pytest
 from scipy import stats
 
 from metalearn_benchmarks import catalogue
-from metalearn_benchmarks.cell import resolved
 from metalearn_benchmarks.claim_effects import _log_deviations
 from metalearn_benchmarks.claim_rules import claim_rules
 from metalearn_benchmarks.claims import Outcome, decide_all
 from metalearn_benchmarks.claims_text import Overview, as_data, summary
+from metalearn_benchmarks.parts import resolved
 from metalearn_benchmarks.records import Record
 
 HOLDS, FAILS, OPEN = Outcome

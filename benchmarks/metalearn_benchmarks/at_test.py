@@ -1,0 +1,96 @@
+"""What is tested of a run: the best state, what of it adapts, and the families that it is tested on."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+
+import attrs
+from torch import Tensor
+
+from metalearn_benchmarks.catalogue import Cell
+from metalearn_benchmarks.features import FeatureFamily, head_on_features
+from metalearn_benchmarks.parts import Parts
+from metalearn_benchmarks.pretrain import Head
+from metalearn_core import (
+    BaseLearner,
+    Processes,
+    Task,
+    TaskFamily,
+    TaskStream,
+    Trained,
+    UpdateRule,
+    evaluate,
+    seeded_generator,
+)
+
+
+def best_state(cell: Cell, parts: Parts, trained: Trained) -> tuple[UpdateRule, Tensor]:
+    """The rule, and θ⁰ of `parts.tested`: of the best validation, with a new head for classes of tasks.
+
+    A new head is drawn from the seed, and the same one for each of its tasks.
+    """
+    rule, theta = trained.at_best()
+    if not parts.has_new_head:
+        return rule, theta
+    fresh = parts.tested.initial(seeded_generator("head", cell.seed))
+    body, head = parts.learner.layout.unflatten(theta), Head(parts.tested)
+    parameters = {
+        name: new if head.owns(name) else body[name]
+        for name, new in parts.tested.layout.unflatten(fresh).items()
+    }
+    return rule, parts.tested.layout.flatten(parameters)
+
+
+@attrs.frozen(eq=False)
+class AtTest:
+    """What is tested.
+
+    Args:
+        learner, theta: what the rule adapts, and from where: all of θ⁰, or the head alone.
+        families: by name, the one that was trained on first; as the learner takes them.
+    """
+
+    rule: UpdateRule
+    learner: BaseLearner
+    theta: Tensor
+    families: Mapping[str, TaskFamily]
+    parts: Parts
+
+    @classmethod
+    def of(cls, cell: Cell, parts: Parts, trained: Trained) -> AtTest:
+        """Of a run that is trained."""
+        rule, theta = best_state(cell, parts, trained)
+        learner, families = parts.tested, {cell.family.name: parts.family, **parts.others}
+        if cell.method.adapts == "head" and parts.has_new_head:
+            families = {name: FeatureFamily(one, learner, theta) for name, one in families.items()}
+            learner, theta = head_on_features(learner, theta)
+        elif cell.method.adapts == "head":
+            learner, theta = Head(learner).alone(theta)
+        return cls(rule, learner, theta, families, parts)
+
+    def first_tasks(self, count: int) -> Task:
+        """The first test tasks of the family that was trained on."""
+        family = next(iter(self.families.values()))
+        seed, learner = self.parts.settings.task_seed, self.learner
+        return TaskStream(family, "test", seed, learner.device, learner.dtype).take(0, count)
+
+    def scores(
+        self, tasks: int, processes: Processes, watch: Callable[[int], None] = lambda done: None
+    ) -> dict[str, Tensor]:
+        """Of each family's first test tasks, after each inner step: `[tasks, T + 1]`.
+
+        `watch`: told before each batch how many tasks are done, of all families.
+        """
+        found: dict[str, Tensor] = {}
+        for name, family in self.families.items():
+            before = len(found) * tasks
+            found[name] = evaluate(
+                self.rule, self.learner, self.theta, family, self.parts.settings, split="test", tasks=tasks,
+                watch=functools.partial(_from, before, watch), processes=processes,
+            )  # fmt: skip
+        return found
+
+
+def _from(before: int, watch: Callable[[int], None], done: int) -> None:
+    watch(before + done)

@@ -1,0 +1,57 @@
+"""Adapting a head alone: what the rest of the network makes of a task's inputs is computed once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from metalearn_benchmarks.pretrain import Head
+from metalearn_core import BaseLearner, Batch, Task, TaskFamily, UsageError
+
+
+class FeatureFamily:
+    """The tasks of a family, with what the head of a network sees of them for inputs.
+
+    Adapting the head on these tasks is adapting it inside the network, as long as all else is constant:
+    the network's batch statistics are those of the batch, support or query, as they would be there.
+
+    Args:
+        learner, theta: the network and its parameters, `[n]`. The head must be the last thing it does.
+    """
+
+    def __init__(self, family: TaskFamily, learner: BaseLearner, theta: Tensor) -> None:
+        self.family, self._device = family, learner.device
+        self._module, self._dtype = learner.module_at(theta).requires_grad_(False), learner.dtype
+        self._head, self._seen = self._module.get_submodule(Head(learner).name), list[Tensor]()
+        self._head.register_forward_pre_hook(lambda _, given: self._seen.append(given[0]))
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return self.family.splits
+
+    def examples(self, split: str) -> Batch:
+        raise NotImplementedError("FeatureFamily: it has tasks, no flat data")
+
+    def sample(self, split: str, count: int, generator: torch.Generator) -> Task:
+        task = self.family.sample(split, count, generator).to(self._device, self._dtype)
+        return Task(self._seen_of(task.support), self._seen_of(task.query), stacked=True)
+
+    @torch.no_grad()
+    def _seen_of(self, batch: Batch) -> Batch:
+        """`[tasks, k, ...]` to `[tasks, k, features]`, each by itself: batch statistics are its own."""
+        return Batch(torch.stack([self._features(x) for x in batch.inputs]), batch.targets, stacked=True)
+
+    def _features(self, inputs: Tensor) -> Tensor:
+        self._seen.clear()
+        output = self._module(inputs)
+        if len(self._seen) != 1 or not torch.equal(self._head(self._seen[0]), output):
+            name = type(self._module).__name__
+            raise UsageError(f"{name}: a new head for each task needs a network that ends with its head")
+        return self._seen[0]
+
+
+def head_on_features(learner: BaseLearner, theta: Tensor) -> tuple[BaseLearner, Tensor]:
+    """The head of a learner at θ `[n]` as a learner of its own, over `FeatureFamily`, and its own θ."""
+    head = learner.with_module(learner.module_at(theta).get_submodule(Head(learner).name))
+    parameters = {name: p.detach() for name, p in head.module.named_parameters() if p.requires_grad}
+    return head, head.layout.flatten(parameters)
