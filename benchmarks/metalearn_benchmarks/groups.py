@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -48,13 +48,16 @@ def label(cells: Sequence[Cell]) -> str:
     return f"{cells[0].prefix}{cells[0].name}, seeds {shown}"
 
 
-def size_of(cell: Cell, parts: Parts, together: int | None, programs: int, memory: int | None = None) -> int:
+def size_of(
+    cell: Cell, parts: Parts, together: int | None, programs: int,
+    memory: Callable[[torch.device], int] | None = None,
+) -> int:  # fmt: skip
     """How many seeds of the cell's method to train together.
 
     Args:
         together: what is asked for; None leaves it to what is compiled and fits in memory.
         programs: how many run at the same time and share the memory.
-        memory: bytes that are free where they run; None: here, as it is now.
+        memory: bytes that are free where they run, asked for only where it matters; None: here, now.
     """
     if cell.method.start != "meta":
         return 1
@@ -62,8 +65,8 @@ def size_of(cell: Cell, parts: Parts, together: int | None, programs: int, memor
         return together
     if parts.settings.wanted_engine != "compiled":
         return 1
-    memory = free_memory(parts.learner.device) if memory is None else memory
-    fitting = SHARE * memory / programs / bytes_per_seed(parts)
+    free = (memory or free_memory)(parts.learner.device)
+    fitting = SHARE * free / programs / bytes_per_seed(parts)
     return min(max(int(fitting), 1), MOST)
 
 

@@ -13,7 +13,7 @@ import pickle
 import re
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -99,14 +99,27 @@ class RayCluster:
     def _fitting(self, wanted: Mapping[str, float]) -> list[dict[str, float]]:
         return [n for n in self._nodes() if all(n.get(k, 0.0) >= v for k, v in wanted.items())]
 
-    def memory(self, cell: Cell) -> int:
-        """Bytes for one program, on the node that has least for each of those that it runs at a time."""
+    def memory_for(self, cell: Cell) -> Callable[[Any], int]:
+        """What tells the bytes for one program: of a GPU of the cluster, as a worker there finds it.
+
+        On CPUs: of the node that has least for each of the programs that it runs at a time. Raises
+        UsageError where a worker cannot use its GPU.
+        """
         needs = self.needs(cell)
-        if needs["GPU"]:
+
+        def of_gpu(_: Any) -> int:
             probe = self.ray.remote(num_cpus=needs["CPU"], num_gpus=1)(_free_memory_of_gpu)
-            return int(self.ray.get(probe.remote()))
-        nodes = self._fitting(needs)
-        return int(min(n.get("memory", 0.0) // max(n["CPU"] // needs["CPU"], 1.0) for n in nodes))
+            try:
+                return int(self.ray.get(probe.remote()))
+            except self.ray.exceptions.RayError as error:
+                why = str(error).strip().splitlines()[-1]
+                raise UsageError(f"--ray {self.address}: a worker cannot use its GPU: {why}") from error
+
+        def of_nodes(_: Any) -> int:
+            nodes = self._fitting(needs)
+            return int(min(n.get("memory", 0.0) // max(n["CPU"] // needs["CPU"], 1.0) for n in nodes))
+
+        return of_gpu if needs["GPU"] else of_nodes
 
     def run(
         self, jobs: Sequence[Job], directory: Path, display: Display, stop: Stop,

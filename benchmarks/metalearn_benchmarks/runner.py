@@ -118,10 +118,12 @@ def _looked_at(
             looked_at.add(tasks)
             for split in ("train", "validation", "test"):
                 parts.tasks(split).take(0, 1)
-        programs = min(workers, len(cells)) if cluster is None else 1
+        programs, memory = min(workers, len(cells)), None
+        if cluster is not None:
+            cluster.needs(cell)
+            programs, memory = 1, cluster.memory_for(cell)
         size = together
         if not isinstance(size, tuple):
-            memory = None if cluster is None else cluster.memory(cell)
             size = groups.size_of(cell, parts, size, programs, memory)
         plans[row] = Plan(size, 0 if cluster is None else groups.bytes_per_seed(parts))
     return plans, records.require_same_experiment(directory, [resolved(cell) for cell in rows.values()])
