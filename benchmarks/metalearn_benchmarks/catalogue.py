@@ -129,6 +129,7 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
             test_tasks=size.test_tasks,
             device=overrides.device,
             threads=overrides.threads,
+            processes=overrides.processes,
             prefix=f"{setting}: " if len(settings) > 1 else "",
             observe=tuple(overrides.observe),
         )

@@ -25,6 +25,7 @@ from metalearn_core import (
     Clipping,
     Event,
     Observer,
+    Processes,
     Registered,
     Settings,
     Task,
@@ -150,6 +151,7 @@ def run_cells(
     watchers: Sequence[Observer],
     together: Sequence[int] = (),
     installed: bool = True,
+    processes: Processes | None = None,
 ) -> None:
     """Train cells that differ in their seed alone as one program, then test and record each of them.
 
@@ -160,22 +162,45 @@ def run_cells(
         together: the seeds of the program, where others than those of the cells are among them: these
             keep their places in it, and nothing of theirs is touched.
         installed: whether the installed observers are told, too.
+        processes: those that share each meta-batch, this the first; the others are in `follow_cells`.
 
     Raises:
         UsageError: for anything that is wrong with a cell or its folder.
         CheckpointError: for a checkpoint that must not be gone on from.
+        LostProcessError: where another process has ended or failed.
     """
     torch.set_num_threads(cells[0].threads)
+    processes = processes or Processes()
     seeds, parts = list(together) or [cell.seed for cell in cells], Parts.of(cells[0])
     with ExitStack() as audiences:
         runs = {}
         for cell in cells:
             runs[cell.seed] = Run.prepare(cell, directory, seeds, parts, watchers, installed)
             audiences.enter_context(runs[cell.seed].audience)
-        trained = _train(runs, parts, seeds, watchers)
+        processes.of_first(lambda: (list(cells), seeds))
+        trained = _train(cells, parts, seeds, runs, watchers, processes)
         times = {seed: run.clock.seconds for seed, run in runs.items()}  # others' tests are not its own time
         for seed, run in runs.items():
-            run.record(trained[seed], times[seed], watchers)
+            run.record(trained[seed], times[seed], watchers, processes)
+
+
+def follow_cells(
+    cells: Sequence[Cell], seeds: Sequence[int], watchers: Sequence[Observer], processes: Processes
+) -> None:
+    """Take this process's share of what process 0 trains and tests in `run_cells`; write nothing.
+
+    Args:
+        seeds: those of the program.
+        watchers: told of every event of every cell's training.
+    """
+    torch.set_num_threads(cells[0].threads)
+    parts = Parts.of(cells[0])
+    trained = _train(cells, parts, seeds, {}, watchers, processes)
+    for cell in cells:
+        best = tested(cell, parts, trained[cell.seed])
+        evaluate(
+            *best, parts.family, parts.settings, split="test", tasks=cell.test_tasks, processes=processes
+        )
 
 
 @attrs.frozen(eq=False)
@@ -207,7 +232,9 @@ class Run:
         audience = Audience({**plain, "folder": str(folder)}, cell.observe if installed else None, report)
         return cls(cell, folder, own, clock, audience, together)
 
-    def record(self, trained: Trained, seconds: float, watchers: Sequence[Observer] = ()) -> None:
+    def record(
+        self, trained: Trained, seconds: float, watchers: Sequence[Observer], processes: Processes
+    ) -> None:
         """Test the best state and write the result; `seconds`: what training took."""
         cell, parts, since = self.cell, self.parts, time.monotonic()
         self.clock.complete(trained.validations, parts.learner.higher_is_better)
@@ -221,7 +248,10 @@ class Run:
             for watch in watchers:
                 watch(Event("testing", trained.position, {"done": done, "of": tasks}))
 
-        scores = evaluate(rule, learner, theta, parts.family, settings, split="test", tasks=tasks, watch=tell)
+        scores = evaluate(
+            rule, learner, theta, parts.family, settings,
+            split="test", tasks=tasks, watch=tell, processes=processes,
+        )  # fmt: skip
         first, engine = parts.tasks("test").take(0, 20), trained.engine or "eager"
         result = {
             "score": learner.score_name.replace("_", " "),
@@ -252,22 +282,27 @@ def _told(result: dict[str, Any]) -> dict[str, float]:
 
 
 def _train(
-    runs: Mapping[int, Run], parts: Parts, seeds: Sequence[int], watchers: Sequence[Observer]
-) -> dict[int, Trained]:
+    cells: Sequence[Cell], parts: Parts, seeds: Sequence[int], runs: Mapping[int, Run],
+    watchers: Sequence[Observer], processes: Processes,
+) -> dict[int, Trained]:  # fmt: skip
     """Obtain θ⁰ (and φ) of every seed: by meta-training, by pretraining, or at random.
 
-    `runs`: those of the `seeds` that are trained; the others only keep their places.
+    Args:
+        cells: those of the `seeds` that are trained; the others only keep their places.
+        runs: where the cells are kept, by seed, and who is told of them; none where another process does it.
     """
-    cell = next(iter(runs.values())).cell
-    family, settings = _trained_on(cell, parts)
-    members = [runs[seed].parts if seed in runs else parts.with_seed(cell, seed) for seed in seeds]
-    asked = [runs.get(seed) for seed in seeds]
+    family, settings = _trained_on(cells[0], parts)
+    trained_seeds, kept = {cell.seed for cell in cells}, [runs.get(seed) for seed in seeds]
+    members = [
+        run.parts if run else parts.with_seed(cells[0], seed) for seed, run in zip(seeds, kept, strict=True)
+    ]
     trained = meta_train_seeds(
         [member.rule for member in members], parts.learner, family, settings,
         generators=[member.generator for member in members],
-        checkpoints=[run.folder / records.CHECKPOINT if run else None for run in asked],
-        observers=[[run.clock, run.audience, *watchers] if run else [] for run in asked],
-        idle=[index for index, run in enumerate(asked) if run is None],
+        checkpoints=[run.folder / records.CHECKPOINT if run else None for run in kept],
+        observers=[[*((run.clock, run.audience) if run else ()), *watchers] for run in kept],
+        idle=[index for index, seed in enumerate(seeds) if seed not in trained_seeds],
+        processes=processes,
     )  # fmt: skip
     return dict(zip(seeds, trained, strict=True))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -127,16 +127,22 @@ def run(
     from metalearn_benchmarks.progress import Display
     from metalearn_benchmarks.runner import run_experiment
 
-    console = _console(stderr=_require_one_way(workers, address, given["observe"]))
-    cells, again = _asked(context, experiment, scale, given)
+    processes = _of_torchrun()
+    console = _console(stderr=_require_one_way(workers, address, processes, given["observe"]))
+    cells, again = _asked(context, experiment, scale, {**given, "processes": processes})
     together = again or together
     directory = out or Path("results", cells[0].scale)
     if workers is None:
         cores = len(os.sched_getaffinity(0))
-        workers = max(cores // cells[0].threads, 1) if cells[0].device == "cpu" else 1
+        alone = cells[0].device == "cpu" and processes == 1
+        workers = max(cores // cells[0].threads, 1) if alone else 1
     try:
-        with _cluster(address) as cluster, Display(console, len(cells)) as display:
-            outcome = run_experiment(cells, directory, display, workers, together, cluster)
+        with (
+            _together_with_others(cells) as others,
+            _cluster(address) as cluster,
+            Display(console, len(cells)) as display,
+        ):
+            outcome = run_experiment(cells, directory, display, workers, together, cluster, others)
     except KeyboardInterrupt:
         click.echo(f"stopped; everything is saved in {directory}, the same command goes on", err=True)
         sys.exit(EXIT_INTERRUPTED)
@@ -149,14 +155,23 @@ def run(
         sys.exit(EXIT_USAGE if outcome.mendable == len(cells) else EXIT_FAILED_CELLS)
 
 
-def _require_one_way(workers: int | None, address: str | None, observe: tuple[str, ...]) -> bool:
+def _of_torchrun() -> int:
+    """How many processes torchrun has started for this run; 1 without it."""
+    told = os.environ.get("WORLD_SIZE", "1") if {"RANK", "MASTER_ADDR"} <= os.environ.keys() else "1"
+    return int(told) if told.isdigit() else 1
+
+
+def _require_one_way(
+    workers: int | None, address: str | None, processes: int, observe: tuple[str, ...]
+) -> bool:
     """Whether an observer has standard output to itself; UsageError for what excludes each other."""
     from metalearn_benchmarks import audience
 
-    if workers is not None and address is not None:
-        raise UsageError(
-            f"--workers {workers} runs on this machine, --ray {address} on a cluster: give one of them"
-        )
+    asked = [] if workers is None else [f"--workers {workers} (programs on this machine)"]
+    asked += [] if address is None else [f"--ray {address} (programs on a cluster)"]
+    asked += [] if processes == 1 else [f"torchrun ({processes} processes for one run at a time)"]
+    if len(asked) > 1:
+        raise UsageError(f"{' and '.join(asked)} exclude each other: use one of them")
     audience.require(observe)
     talks = audience.takes_stdout(observe)
     if talks and address is not None:
@@ -165,6 +180,16 @@ def _require_one_way(workers: int | None, address: str | None, observe: tuple[st
             " run it with --workers"
         )
     return talks
+
+
+def _together_with_others(cells: Sequence[Any]) -> AbstractContextManager[Any]:
+    """The processes that torchrun started, or None; one that is not the first never gets out of it."""
+    if cells[0].processes == 1:
+        return nullcontext()
+    from metalearn_benchmarks.torchrun import joined, require_shares
+
+    require_shares(cells)
+    return joined(cells[0].device)
 
 
 def _cluster(address: str | None) -> AbstractContextManager[Any]:
@@ -211,6 +236,7 @@ def _asked(
     if again is not None:
         recompute.require_no_other(context, experiment)
         cell, seeds = again
+        recompute.require_processes(cell, experiment, given["processes"])
         return [attrs.evolve(cell, observe=tuple(given["observe"]))], seeds
     name, found = catalogue.find_experiment(experiment)
     overrides = catalogue.Overrides(rules=context.obj, **given)
@@ -587,5 +613,7 @@ def main() -> None:
 
 
 def _refuse(message: str) -> None:
-    click.echo(f"metalearn: {' '.join(message.split())}", err=True)
+    # the other processes that torchrun started on this machine would say the same
+    if os.environ.get("LOCAL_RANK", os.environ.get("RANK", "0")) == "0":
+        click.echo(f"metalearn: {' '.join(message.split())}", err=True)
     sys.exit(EXIT_USAGE)

@@ -89,6 +89,7 @@ class Cell:
     """One run: a method, a seed, and everything that its numbers depend on.
 
     Args:
+        processes: those that share each of its meta-batches.
         prefix: what its label begins with, where an experiment has several settings; not recorded.
         observe: observers asked for by name, on which its numbers do not depend; not recorded.
     """
@@ -104,6 +105,7 @@ class Cell:
     test_tasks: int = attrs.field(validator=_at_least_1)
     device: str = "cpu"
     threads: int = 1
+    processes: int = attrs.field(default=1, validator=_at_least_1)
     prefix: str = attrs.field(default="", eq=False)
     observe: tuple[str, ...] = ()
 
@@ -142,4 +144,5 @@ class Overrides:
     engine: str | None = None
     device: str = "cpu"
     threads: int = 1
+    processes: int = 1
     observe: Sequence[str] = ()

@@ -17,7 +17,7 @@ from metalearn_benchmarks import groups, records
 from metalearn_benchmarks.aside import mend, set_aside
 from metalearn_benchmarks.catalogue import Cell
 from metalearn_benchmarks.cell import resolved, run_cells
-from metalearn_core import Event, UsageError
+from metalearn_core import Event, LostProcessError, Processes, UsageError
 from metalearn_core.errors import CheckpointError, WriteError, writing
 
 Tell = Callable[[str, Event], None]
@@ -85,8 +85,13 @@ class Voice:
         return Event(event.kind, event.position, mean)
 
 
-def run_job(job: Job, directory: Path, tell: Tell, stop: Stop) -> list[Finished]:
+def run_job(
+    job: Job, directory: Path, tell: Tell, stop: Stop, processes: Processes | None = None
+) -> list[Finished]:
     """Cells of one method, alone in their folders; stops between two outer steps once it is told to.
+
+    Args:
+        processes: those that share each meta-batch, as in `run_cells`.
 
     Raises:
         WriteError, AnotherExperimentError: what would keep any other job from running too.
@@ -99,7 +104,7 @@ def run_job(job: Job, directory: Path, tell: Tell, stop: Stop) -> list[Finished]
             for folder in folders:
                 mend(folder)
             records.require_same_experiment(directory, [resolved(job.cells[0])])
-            while not _run_missing(job, directory, voice):
+            while not _run_missing(job, directory, voice, processes):
                 pass
     except KeyboardInterrupt:
         pass
@@ -107,17 +112,21 @@ def run_job(job: Job, directory: Path, tell: Tell, stop: Stop) -> list[Finished]
         raise
     except Exception as error:
         mendable = isinstance(error, UsageError)
-        trace = "" if mendable else traceback.format_exc()
-        text = f"{'' if mendable else f'{type(error).__name__}: '}{' '.join(str(error).split())}"
+        lost = isinstance(error, LostProcessError)
+        trace = "" if mendable or lost else traceback.format_exc()
+        text = f"{'' if mendable or lost else f'{type(error).__name__}: '}{' '.join(str(error).split())}"
+        if lost and stop.is_set():  # the other one was told to stop as well, and was faster
+            text = None
     return [finished_of(cell, directory, text, trace, mendable) for cell in job]
 
 
-def _run_missing(job: Job, directory: Path, voice: Voice) -> bool:
+def _run_missing(job: Job, directory: Path, voice: Voice, processes: Processes | None) -> bool:
     """Run those that have no result; False where a checkpoint was set aside and it has to be begun again."""
     missing = [cell for cell in job if not records.is_finished(directory / cell.folder)]
     try:
         for group in groups.form(missing, directory, {job.cells[0].row: job.seeds}):
-            run_cells(group.cells, directory, [Voice(voice.label, voice.tell, voice.stop)], group.seeds)
+            watchers = [Voice(voice.label, voice.tell, voice.stop)]
+            run_cells(group.cells, directory, watchers, group.seeds, processes=processes)
     except CheckpointError as error:
         set_aside(error.path, error.reason, "damaged" if error.damaged else "foreign")
         return False

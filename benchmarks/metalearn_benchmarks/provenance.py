@@ -37,6 +37,7 @@ def provenance(
         "device": f"{device.type}: {name}",
         "engine": engine,
         "threads": cell.threads,
+        "processes": cell.processes,
         "seeds_together": list(seeds_together),
         "protocol": "paper",
     }

@@ -41,6 +41,19 @@ def recorded(path: str) -> tuple[Cell, tuple[int, ...]] | None:
     return cell, tuple(seeds)
 
 
+def require_processes(cell: Cell, path: str, processes: int) -> None:
+    """UsageError unless there are as many processes as shared the meta-batches of the run in the file."""
+    if cell.processes == processes:
+        return
+    how = "without torchrun"
+    if cell.processes > 1:
+        how = f"with torchrun --nproc-per-node {cell.processes} -m metalearn_benchmarks run {path}"
+    raise UsageError(
+        f"{path}: its meta-batches were shared by {cell.processes} process(es), and here there are"
+        f" {processes}: run it {how}"
+    )
+
+
 def require_no_other(context: click.Context, path: str) -> None:
     """Refuse options that would make it another run than the one in the file; UsageError."""
     given = [

@@ -290,7 +290,7 @@ _SEEDS = re.compile(rb"^(seed = \d+|seeds_together = \[[\d,\s]*\])$", re.MULTILI
 def _require_same(directory: Path, folder: Path, wanted: Sequence[dict[str, Any]]) -> None:
     """Refuse what one folder was asked for where it differs from what is wanted; DamagedError."""
     require_whole(folder)
-    found = read_cell(folder) or {}
+    found = {"processes": 1, **(read_cell(folder) or {})}  # it was not always said
     own, shared = _flat(found), _shared(found)
     for one in wanted:
         theirs, ours = (own, _flat(one)) if found.get("name") == one["name"] else (shared, _shared(one))
@@ -304,7 +304,7 @@ def _require_same(directory: Path, folder: Path, wanted: Sequence[dict[str, Any]
 
 def _shared(cell: dict[str, Any]) -> dict[str, Any]:
     """What all methods of a setting have in common, by dotted key."""
-    own = {"name", "seed", "seeds_together", "method", "device", "threads"}
+    own = {"name", "seed", "seeds_together", "method", "device", "threads", "processes"}
     flat = _flat({key: value for key, value in cell.items() if key not in own})
     for key in ("tasks", "validation_tasks", "task_seed"):
         flat[f"settings.{key}"] = cell.get("method", {}).get("settings", {}).get(key)

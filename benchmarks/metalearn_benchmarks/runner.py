@@ -22,7 +22,7 @@ from metalearn_benchmarks.cell import Parts, resolved
 from metalearn_benchmarks.job import TOLD_SECONDS, Finished, Job, finished_of, run_job
 from metalearn_benchmarks.progress import Display
 from metalearn_benchmarks.stopping import Stop, held_back
-from metalearn_core import Event, UsageError
+from metalearn_core import Event, Processes, UsageError
 from metalearn_core.errors import writing
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Outcome:
 def run_experiment(
     cells: Sequence[Cell], directory: Path, display: Display, workers: int,
     together: groups.Size | None = None, cluster: RayCluster | None = None,
+    processes: Processes | None = None,
 ) -> Outcome:  # fmt: skip
     """Run what is missing in `directory`, `workers` programs at a time; one that fails stops no other.
 
@@ -51,6 +52,7 @@ def run_experiment(
         cells: of each row by seed.
         together: seeds of a method that are begun as one program; None: as many as are worth it and fit.
         cluster: where the programs run, as many as fit there; None: on this machine.
+        processes: those that share each meta-batch, one run after the other; this is the first of them.
 
     Raises:
         UsageError: for anything that is wrong with a cell or the folder, before any cell is run; and for
@@ -66,14 +68,15 @@ def run_experiment(
         else:
             missing.append(cell)
     jobs = groups.form(missing, directory, {row: plan.seeds for row, plan in plans.items()})
-    outcome, stop = Outcome(), Stop(multiprocessing.get_context("spawn"))
+    outcome, stop = Outcome(), Stop(multiprocessing.get_context("spawn"), processes)
     with stop.on_interrupt():
         if cluster is not None:
             needs = {row: plan.bytes_per_seed for row, plan in plans.items()}
             ends = cluster.run(jobs, directory, display, stop, needs)
+        elif processes is not None or min(workers, len(jobs)) <= 1:
+            ends = _one_by_one(jobs, directory, display, stop, processes)
         else:
-            run = _one_by_one if min(workers, len(jobs)) <= 1 else _in_processes
-            ends = run(jobs, directory, display, stop, workers)
+            ends = _in_processes(jobs, directory, display, stop, workers)
         for job, finished in ends:
             display.end(groups.label(job.cells))
             for one in finished:
@@ -143,11 +146,16 @@ def _account(finished: Finished, display: Display, outcome: Outcome) -> None:
 
 
 def _one_by_one(
-    jobs: Sequence[Job], directory: Path, display: Display, stop: Stop, workers: int
+    jobs: Sequence[Job], directory: Path, display: Display, stop: Stop, processes: Processes | None
 ) -> Iterator[tuple[Job, list[Finished]]]:
     for job in jobs:
-        if not stop.is_set():
-            yield job, run_job(job, directory, display.event, stop)
+        if stop.is_set():
+            return
+        finished = run_job(job, directory, display.event, stop, processes)
+        yield job, finished
+        if processes is not None and any(one.error for one in finished):
+            processes.stop = True  # the others may not be in step
+            return
 
 
 def _in_processes(
