@@ -173,6 +173,10 @@ def test_two_processes_are_one_run(uninterrupted, experiment, metalearn, tmp_pat
     assert (result["processes"], result["engine"]) == (2, "eager")
     assert "\nprocesses = 2\n" in (directory / TURTLE / "experiment.toml").read_text()
     assert json.loads((tmp_path / TURTLE / "result.json").read_text())["processes"] == 1
+    for path in tmp_path.rglob("experiment.toml"):  # as they were before there could be several
+        path.write_text(path.read_text().replace("processes = 1\n", ""))
+    code, out, _ = metalearn(*asked(experiment, tmp_path, "--workers", "1"))
+    assert (code, out.count("already done")) == (0, 2)
 
 
 def flat(value):
