@@ -248,3 +248,13 @@ def test_the_counters_count():
     body = "\n".join("    x = 1" for _ in range(LONGEST_FUNCTION - 1))
     assert long_functions({"a": f'def f():\n    """Doc."""\n{body}\n'}) == []
     assert long_functions({"a": f"class A:\n  def f():\n{body}\n    x = 1\n"}) == ["a:2 f: 46 lines"]
+
+
+def test_one_file_speaks_to_other_processes():
+    users = {
+        path
+        for path, source in checkout().items()
+        for module, name in imported(path, source)
+        if f"{module}.{name}.".startswith("torch.distributed.")
+    }
+    assert users == {"metalearn_core/kernels/processes.py"}

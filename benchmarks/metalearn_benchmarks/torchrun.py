@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 
 import torch
@@ -49,10 +49,14 @@ def joined(device: str) -> Iterator[Processes]:
     except LostProcessError as error:
         raise UsageError(f"torchrun: the processes do not find each other: {error.__cause__}") from error
     if processes.rank > 0:
-        sys.exit(_follow(processes))
+        code = _follow(processes)
+        sys.stderr.flush()
+        # gloo's threads may abort a process that takes itself apart, and nothing here is left to be written
+        os._exit(code)
     yield processes
     if not processes.stop:
-        processes.of_first(lambda: None)
+        with suppress(LostProcessError):  # all is recorded
+            processes.of_first(lambda: None)
         processes.leave()
     # else the others may wait for something else: a closed connection tells them
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -177,6 +178,37 @@ def test_a_node_that_does_not_see_the_folder_is_told_of_in_one_line(cluster, exp
     assert f"does not see {tmp_path} as this machine does" in told
     assert "give --out on a file system that all nodes share" in told
     assert not list(tmp_path.rglob("experiment.toml"))
+
+
+def test_a_folder_that_a_worker_cannot_write_ends_the_command_with_one_line(cluster, experiment, tmp_path):
+    """DIR itself can be written, and the folders of the runs cannot; no other run fares better."""
+    (tmp_path / "tiny").write_text("in the way")
+    told = refused(*command(experiment, cluster["address"], tmp_path))
+    assert re.search(rf"{tmp_path}/tiny/sine-5-shot/(maml|turtle)/\d: cannot be written \(Not a dir", told)
+    assert "mend that and give the same command again, or use another --out" in told
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
+
+
+@pytest.mark.nightly
+def test_a_disk_that_is_full_ends_the_command_with_one_line(cluster, experiment, local, tmp_path):
+    """In truth, and half-way: what is on it is kept, and the same command goes on."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a file system cannot be mounted here: it takes root")
+    try:
+        filler = disk / "filler"
+        filler.write_bytes(bytes(2**20 - 100 * 2**10))
+        told = refused(*command(experiment, cluster["address"], disk))
+        assert "cannot be written (No space left on device)" in told
+        filler.unlink()
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        _, err = begun(command(experiment, cluster["address"], disk)).communicate(timeout=120)
+        assert err == ""
+        assert scores(disk) == local
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def test_what_no_node_has_is_refused(cluster, experiment, tmp_path):

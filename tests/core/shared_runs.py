@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -162,10 +163,20 @@ def compiled_in_one(processes: Processes) -> list[tuple[str | None, torch.Tensor
     return [(one.engine, one.theta) for one in trained]
 
 
+def meet_in(folder: Path) -> None:
+    """Find the others by a file: the store that torch would begin listens on every interface."""
+    rank, count = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
+    torch.distributed.init_process_group = functools.partial(
+        torch.distributed.init_process_group,
+        store=torch.distributed.FileStore(str(folder / "store"), count), rank=rank, world_size=count,
+    )  # fmt: skip
+
+
 def main(folder: Path, compiling: bool) -> None:
     torch.set_num_threads(1)
     if not compiling:  # the same path, with the functions as they are for programs
         programs.compiled = lambda function, arguments, **_: function
+    meet_in(folder)
     processes = Processes.joined(torch.device("cpu"))
     results = {
         name: [found(one, scores_of(one, processes)) for one in train(case, processes)]

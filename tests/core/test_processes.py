@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,14 +18,8 @@ COUNT = 2
 
 
 def run_in_processes(*arguments, count=COUNT):
-    """Start Python `count` times with the environment that torchrun would give; all must succeed."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {
-        **os.environ, "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        "GLOO_SOCKET_IFNAME": "lo",
-    }  # fmt: skip
+    """Start Python `count` times with what torchrun tells of rank and number; all must succeed."""
+    common = {**os.environ, "WORLD_SIZE": str(count), "GLOO_SOCKET_IFNAME": "lo"}
     started = [
         subprocess.Popen(
             [sys.executable, *arguments], env={**common, "RANK": str(rank)}, stderr=subprocess.PIPE, text=True
