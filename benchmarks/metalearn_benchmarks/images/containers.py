@@ -39,6 +39,10 @@ class Files(Protocol):
         """UsageError where it cannot be read."""
         ...
 
+    def where(self, name: str) -> str:
+        """A file's name for people."""
+        ...
+
     def facts(self) -> Mapping[str, object]:
         """What tells this copy from another one: for the manifest."""
         ...
@@ -46,13 +50,13 @@ class Files(Protocol):
 
 def read(files: Files, name: str) -> bytes:
     """A whole file; UsageError where it cannot be read."""
-    with files.open(name) as file, reading(files.path, name):
+    with files.open(name) as file, reading(files.where(name)):
         return file.read()
 
 
 def head(files: Files, name: str) -> bytes:
     """How a file begins."""
-    with files.open(name) as file, reading(files.path, name):
+    with files.open(name) as file, reading(files.where(name)):
         return file.read(HEAD)
 
 
@@ -67,9 +71,8 @@ def others(files: Files) -> list[str]:
 
 
 @contextmanager
-def reading(path: Path, name: str = "") -> Iterator[None]:
+def reading(where: Path | str) -> Iterator[None]:
     """In it, what the system or an archive's format refuses is a UsageError."""
-    where = f"{path}: {name}" if name else str(path)
     damaged = (EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
     try:
         yield
@@ -111,6 +114,9 @@ class Folder:
     def open(self, name: str) -> BinaryIO:
         with reading(self.path / name):
             return open(self.path / name, "rb")
+
+    def where(self, name: str) -> str:
+        return str(self.path / name)
 
     def facts(self) -> Mapping[str, object]:
         """Names and sizes: to read every byte once more would take as long as to prepare them."""
@@ -158,6 +164,9 @@ class Archive:
     def open(self, name: str) -> BinaryIO:
         raise NotImplementedError
 
+    def where(self, name: str) -> str:
+        return f"{self.path}: {name}"
+
     def facts(self) -> Mapping[str, object]:
         return {"name": self.path.name, **attrs.asdict(self.sums)}
 
@@ -191,7 +200,7 @@ class Zip(Archive):
         self.names = names
 
     def open(self, name: str) -> BinaryIO:
-        with reading(self.path, name):
+        with reading(self.where(name)):
             return cast(BinaryIO, self._zip.open(name))
 
 
@@ -224,7 +233,7 @@ class Tar(Archive):
     def open(self, name: str) -> BinaryIO:
         if name in self._kept:
             return io.BytesIO(self._kept[name])
-        with reading(self.path, name):
+        with reading(self.where(name)):
             return cast(BinaryIO, self._tar.extractfile(self._members[name]))
 
 
@@ -239,6 +248,10 @@ class Together:
     def open(self, name: str) -> BinaryIO:
         part, inner = self._homes[name]
         return part.open(inner)
+
+    def where(self, name: str) -> str:
+        part, inner = self._homes[name]
+        return part.where(inner)
 
     def facts(self) -> Mapping[str, object]:
         return {"name": self.path.name, "parts": [dict(part.facts()) for part in self.parts]}

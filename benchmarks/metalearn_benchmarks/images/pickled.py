@@ -71,7 +71,7 @@ NAMES = "fine_label_names"
 def content(files: Files, name: str) -> dict[str, Any]:
     """A pickle's dictionary, its keys as text; {} for a pickle of anything else."""
     with files.open(name) as file:
-        found = unpickling.load(file, f"{files.path}: {name}")
+        found = unpickling.load(file, files.where(name))
     return {_text(key): value for key, value in found.items()} if isinstance(found, dict) else {}
 
 

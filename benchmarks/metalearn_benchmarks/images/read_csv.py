@@ -45,7 +45,7 @@ def read_csv(files: Files, dataset: Dataset, split: SplitList) -> ImageFiles | N
     for each in lists:
         for image, which in each.rows:
             if which in split.on_disk:
-                members[which].append(homes.find(f"{files.path}: {each.name}", image, which))
+                members[which].append(homes.find(files.where(each.name), image, which))
                 parts[each.name].add(which)
     return ImageFiles(
         files,
@@ -78,7 +78,7 @@ def _lists(files: Files) -> Iterator[List]:
             image, which = ("filename", "label") if header[0] == "filename" else ("image_name", "class_name")
             rows = tuple((row[image].strip(), row[which].strip()) for row in table)
         except (ValueError, AttributeError, csv.Error) as error:
-            raise UsageError(f"{files.path}: {name}: no CSV with {','.join(header)} in every row") from error
+            raise UsageError(f"{files.where(name)}: no CSV with {','.join(header)} in every row") from error
         yield List(name, header, hashlib.sha256(data).hexdigest(), rows)
 
 

@@ -28,7 +28,8 @@ def read_cub(files: Files, dataset: Dataset, split: SplitList) -> ImageFiles | N
     for number, image in images.items():
         name = f"{root}images/{image}"
         if ".." in image.split("/") or name not in names:
-            raise UsageError(f"{files.path}: {root}images.txt names {image}, which is not in {root}images")
+            where = files.where(f"{root}{LISTS[1]}")
+            raise UsageError(f"{where} names {image}, which is not in {root}images")
         which = classes.get(labels.get(number, ""), "")
         if which in split.on_disk:
             members[which].append(name)
@@ -42,6 +43,6 @@ def _pairs(files: Files, name: str) -> Mapping[str, str]:
     for at, line in enumerate(containers.read(files, name).decode("utf-8", "replace").splitlines(), 1):
         words = line.split()
         if len(words) != 2:
-            raise UsageError(f"{files.path}: {name}, line {at}: expected a number and a word, found {line!r}")
+            raise UsageError(f"{files.where(name)}, line {at}: expected a number and a word, found {line!r}")
         found[words[0]] = words[1]
     return found

@@ -44,19 +44,19 @@ def read_pickles(files: Files, dataset: Dataset, split: SplitList) -> ImageArray
     found, strange = _indexed(files, names, split)
     if not found:
         if strange:
-            raise UsageError(f"{files.path}: {strange[0]}: no pickle of images whose layout is known")
+            raise UsageError(f"{files.where(strange[0])}: no pickle of images whose layout is known")
         return None
     chosen = _choose(found, dataset)
     layouts = {each.name: each.layout for each in found}
 
     def load(name: str) -> npt.NDArray[np.uint8]:
-        return pickled.pixels_of(pickled.content(files, name), layouts[name], f"{files.path}: {name}")
+        return pickled.pixels_of(pickled.content(files, name), layouts[name], files.where(name))
 
     return ImageArrays(
-        str(files.path),
+        files.where,
         found[0].layout.form,
         chosen.rows,
-        {each.name: frozenset(each.rows) for each in found},
+        {each.name: frozenset(each.rows) for each in found if not each.layout.pooled},
         [each.name for each in found],
         load,
         chosen.notes,
@@ -94,7 +94,7 @@ def _index(
     files: Files, name: str, content: Mapping[str, object], layout: Layout, numbered: Sequence[str],
     wanted: Mapping[str, str],
 ) -> list[Pickle]:  # fmt: skip
-    rows = pickled.rows_of(content, layout, numbered, f"{files.path}: {name}")
+    rows = pickled.rows_of(content, layout, numbered, files.where(name))
     kept = {which: found for which, found in rows.items() if which in wanted and found}
     return [Pickle(name, layout, kept)] if kept else []
 
@@ -102,9 +102,9 @@ def _index(
 def _choose(found: list[Pickle], dataset: Dataset) -> _Chosen:
     """Whole classes first: files with other images of classes that are whole elsewhere are left out."""
     chosen = _Chosen()
-    for each in found:
-        if each.layout.pooled:
-            chosen.take(each, list(each.rows))
+    pooled = [each for each in found if each.layout.pooled]
+    for each in sorted(pooled, key=lambda one: (-sum(map(len, one.rows.values())), one.name)):
+        chosen.take(each, list(each.rows))  # the larger file first, however they lie on disk
     rest = [each for each in found if not each.layout.pooled]
     for each in sorted(rest, key=lambda one: not _is_whole(one, dataset)):
         missing = [which for which in each.rows if which not in chosen.rows]

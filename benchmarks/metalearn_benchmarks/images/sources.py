@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Protocol
 
@@ -73,7 +73,7 @@ class ImageFiles:
             name: containers.read(self.files, name) for name in sorted(names, key=self._places.__getitem__)
         }
         for name in names:
-            yield f"{self.files.path}: {name}", data[name]
+            yield self.files.where(name), data[name]
 
     def place(self, which: str) -> int:
         return min(self._places[name] for name in self.members[which])
@@ -89,7 +89,7 @@ class Arrays(Protocol):
 class ImageArrays:
     """Images that lie in arrays; `rows`: class to (file, rows of its array), in order."""
 
-    path: str
+    where: Callable[[str], str]
     form: str
     rows: Mapping[str, Sequence[tuple[str, Sequence[int]]]]
     parts: Mapping[str, frozenset[str]]
@@ -110,7 +110,7 @@ class ImageArrays:
         for file, rows in self.rows[which]:
             pixels = self._cached(file)
             for row in rows:
-                yield f"{self.path}: {file}, row {row}", pixels[row]
+                yield f"{self.where(file)}, row {row}", pixels[row]
 
     def place(self, which: str) -> int:
         return self.lists.index(self.rows[which][0][0])

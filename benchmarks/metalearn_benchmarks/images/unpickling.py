@@ -19,6 +19,11 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return codecs.encode(text, "latin1")
 
 
+def _no_bytes() -> bytes:
+    """How Python 3 writes b"" for Python 2."""
+    return b""
+
+
 _EMPTY = np.zeros(0)
 ARRAYS: dict[str, Any] = {
     "_reconstruct": _EMPTY.__reduce_ex__(2)[0],
@@ -26,6 +31,7 @@ ARRAYS: dict[str, Any] = {
 }
 BUFFERS: dict[str, Any] = {"_frombuffer": _EMPTY.__reduce_ex__(5)[0]}
 """What NumPy itself writes into pickles."""
+BUILTINS: dict[str, Any] = {"bytes": _no_bytes, "set": set, "frozenset": frozenset}
 ALLOWED: dict[str, dict[str, Any]] = {
     "numpy": {"ndarray": np.ndarray, "dtype": np.dtype},
     "numpy.core.multiarray": ARRAYS,
@@ -34,6 +40,8 @@ ALLOWED: dict[str, dict[str, Any]] = {
     "numpy._core.numeric": BUFFERS,
     "collections": {"OrderedDict": OrderedDict},
     "_codecs": {"encode": _encode},
+    "__builtin__": BUILTINS,
+    "builtins": BUILTINS,
 }
 """Where NumPy keeps them before and since version 2; a name that is not here is never looked up."""
 
