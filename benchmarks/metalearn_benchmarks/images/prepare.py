@@ -45,13 +45,10 @@ def prepare(
     there = _store_at(folder)
     if there is not None and there.manifest.plan == manifest:
         return Prepared(there, found.notes, already=True)
-    writer = StoreWriter(folder, manifest)
-    try:
+    with StoreWriter(folder, manifest) as writer:
         with decoding.decoder(manifest.images, size, dataset.channels, processes) as decode:
             _fill(writer, found, decode, tell)
         return Prepared(writer.finish(), found.notes)
-    finally:
-        writer.close()
 
 
 def _store_at(folder: Path) -> ImageStore | None:

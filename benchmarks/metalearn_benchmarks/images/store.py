@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import attrs
 import cattrs
@@ -300,10 +300,17 @@ class StoreWriter:
 
     def close(self) -> None:
         """Remember what is done and let go of the folder; `finish` has done so already."""
-        if self._lock.alive:
-            if self.done:
+        try:
+            if self._lock.alive and self.done:
                 self._save()
+        finally:
             self._lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _locked(folder: Path) -> int:
