@@ -72,8 +72,13 @@ def decoder(images: int, size: int, channels: int, processes: int | None = None)
     if processes <= 1:
         yield lambda given: _stacked(map(one, given))
         return
-    context = get_context("spawn")
-    pool = ProcessPoolExecutor(processes, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    pool = ProcessPoolExecutor(processes, get_context("spawn"))
+    # Ctrl-C is for this process alone: the others are born deaf to it, all at the first thing to do
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        pool.submit(int)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
     try:
         yield lambda given: _stacked(_ordered(pool, one, given))
     finally:
