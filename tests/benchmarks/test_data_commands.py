@@ -58,6 +58,18 @@ def test_prepare_verify_list(metalearn, tmp_path, photos):
     }  # fmt: skip
 
 
+def test_another_copy_is_prepared_in_the_place_of_the_first(metalearn, photos):
+    metalearn(*PREPARE, photos)
+    changed = PHOTOS | {"n00000005": [copies.photo(900 + k) for k in range(3)]}
+    copies.write(photos, copies.ravi_files(changed))
+    code, out, _ = metalearn(*PREPARE, photos)
+    assert (code, out.split(":")[0]) == (0, "prepared")
+    copies.require_pictures(
+        ImageStore.open(store_folder("mini-imagenet", 12)),
+        {w: [copies.as_jpeg(p) for p in f] for w, f in changed.items()},
+    )
+
+
 def test_the_manifest_says_what_it_was_made_from(metalearn, photos):
     metalearn(*PREPARE, photos)
     source = ImageStore.open(store_folder("mini-imagenet", 12)).manifest.source
@@ -296,3 +308,23 @@ def test_the_small_background_sets_of_omniglot(metalearn, monkeypatch):
     code, _, err = metalearn("data", "prepare", "omniglot", place)
     assert (code, err.count("\n")) == (2, 1)
     assert "1381 of 1623 classes" in err
+
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "data.md"
+
+
+def test_the_document_names_every_dataset_and_split():
+    text = DOCUMENT.read_text(encoding="utf-8")
+    for each in REAL().values():
+        for split in each.splits.values():
+            assert f"| `{each.prepared_name(split)}` | `{split.name}` |" in text
+            assert split.counts in text
+
+
+def test_the_documents_code_runs(metalearn, tmp_path):
+    birds = copies.write(tmp_path / "birds", copies.cub_files(copies.birds()))
+    metalearn("data", "prepare", "cub", birds, "--size", 84)
+    code = DOCUMENT.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    found = {}
+    exec(code, found)
+    assert found["images"].shape == (4, 84, 84, 3)

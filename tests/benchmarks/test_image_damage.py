@@ -126,6 +126,19 @@ def test_a_listed_image_that_is_not_there(tmp_path):
     refused(copies.CUB, path, tmp_path, "images.txt names 003.Crow/Crow_0.jpg, which is not in")
 
 
+def test_one_image_for_two_rows(tmp_path):
+    """A class that has no images of its own is not given another one's of the same name."""
+    files = copies.ravi_files(PHOTOS, "{k}.jpg", "class_name,image_name")
+    files = {name: data for name, data in files.items() if name.endswith(".csv")}
+    files |= {f"n00000001/{k}.jpg": copies.encoded(p) for k, p in enumerate(PHOTOS["n00000001"], 1)}
+    path = copies.write(tmp_path / "copy", files)
+    refused(copies.MINI, path, tmp_path, "n00000001/1.jpg is taken for a row before it")
+    files = copies.ravi_files(PHOTOS)
+    files["val.csv"] += "n0000000300000001.jpg,n00000003\n"
+    path = copies.write(tmp_path / "twice", files)
+    refused(copies.MINI, path, tmp_path, "is taken for a row before it")
+
+
 @pytest.mark.parametrize("data", [b"", b"no image", "half"])
 def test_an_image_that_cannot_be_decoded_is_named(tmp_path, data):
     files = copies.ravi_files(PHOTOS)

@@ -68,6 +68,25 @@ def test_csvs_decide_which_images_are_of_the_dataset_and_in_which_order(tmp_path
     require_pictures(made.store, {w: f[::-1] if w in copies.TRAIN else f for w, f in JPEGS.items()})
 
 
+def test_csvs_of_ranks_with_imagenet_itself(tmp_path):
+    """ImageNet's names are other ones: a rank counts its images of a class, by number and not by text."""
+    lists = {n: d for n, d in copies.ravi_files(PHOTOS).items() if n.endswith(".csv")}
+    lists = {n: text.replace("00000003.jpg", "00000004.jpg") for n, text in lists.items()}
+    images = {}
+    for at, (which, found) in enumerate(PHOTOS.items()):
+        extra = copies.photo(5000 + at)
+        for number, picture in zip((9, 20, 100, 1003), (*found[:2], extra, found[2]), strict=True):
+            images[f"train/{which}/{which}_{number}.JPEG"] = copies.encoded(picture)
+    made = ready(copies.MINI, as_tree(tmp_path, lists | images), tmp_path / "out")
+    require_pictures(made.store, JPEGS)
+    assert "15 images were found by their rank" in made.notes[0]
+    del images["train/n00000002/n00000002_9.JPEG"]
+    with pytest.raises(
+        UsageError, match=r"names n0000000200000004.jpg of class n00000002, which is not there"
+    ):
+        ready(copies.MINI, copies.write(tmp_path / "b", lists | images), tmp_path / "out-b")
+
+
 @pytest.mark.parametrize("pack", [as_tree, as_tar])
 @pytest.mark.parametrize(
     "place", ["{split}/{which}/{k}.jpg", "{which}/{k}.jpg", "{which}/images/{k}.jpg", "images/{which}{k}.jpg"]

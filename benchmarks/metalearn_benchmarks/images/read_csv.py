@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
@@ -47,13 +48,19 @@ def read_csv(files: Files, dataset: Dataset, split: SplitList) -> ImageFiles | N
             if which in split.on_disk:
                 members[which].append(homes.find(files.where(each.name), image, which))
                 parts[each.name].add(which)
+    notes = _notes(lists, dataset)
+    if homes.ranked:
+        notes.append(
+            f"{homes.ranked} images were found by their rank among all that ImageNet has of a class; where this"
+            " copy lacks some of those, they are the wrong ones"
+        )
     return ImageFiles(
         files,
         HEADERS[lists[0].header],
         members,
         {part: frozenset(classes) for part, classes in parts.items()},
         [each.name for each in lists],
-        _notes(lists, dataset),
+        notes,
     )
 
 
@@ -82,19 +89,55 @@ def _lists(files: Files) -> Iterator[List]:
         yield List(name, header, hashlib.sha256(data).hexdigest(), rows)
 
 
+RANKED = re.compile(r"(n\d{8})(\d{8})\.jpg", re.IGNORECASE)
+"""A name in Ravi & Larochelle's lists: a class, and the rank of the image among ImageNet's of that class."""
+IMAGENET = re.compile(r"(n\d{8})_(\d+)\.jpe?g", re.IGNORECASE)
+"""A name in ImageNet: a class and a number, from 1 with gaps."""
+
+
 class _Homes:
-    """Where an image of a list lies: under images/, under its class, or anywhere else under its name."""
+    """Where an image of a list lies: under images/, under its class, or anywhere else under its name.
+
+    Where ImageNet itself is there, in place of renamed copies, images are found by their rank.
+    """
 
     def __init__(self, images: list[str]) -> None:
         self._by_name: Mapping[str, list[str]] = defaultdict(list)
+        numbered: Mapping[str, list[tuple[int, str]]] = defaultdict(list)
         for name in images:
-            self._by_name[name.rsplit("/", 1)[-1]].append(name)
+            base = name.rsplit("/", 1)[-1]
+            self._by_name[base].append(name)
+            if found := IMAGENET.fullmatch(base):
+                numbered[found[1]].append((int(found[2]), name))
+        self._by_rank = {which: [name for _, name in sorted(found)] for which, found in numbered.items()}
+        self._taken: set[str] = set()
+        self.ranked = 0
+        """Images that were found by their rank."""
+
+    def _ranked(self, image: str) -> list[str]:
+        parts = RANKED.fullmatch(image)
+        names = self._by_rank.get(parts[1], []) if parts else []
+        found = names[int(parts[2]) - 1 :][:1] if parts and int(parts[2]) else []
+        self.ranked += len(found)
+        return found
 
     def find(self, where: str, image: str, which: str) -> str:
-        """UsageError where it is not there, in several places, or outside of the folder."""
+        """UsageError where it is not there, in several places, named twice, or outside of the folder."""
+        name = self._find(where, image, which)
+        if name in self._taken:
+            raise UsageError(
+                f"{where} names {image} of class {which}, but {name} is taken for a row before it"
+            )
+        self._taken.add(name)
+        return name
+
+    def _find(self, where: str, image: str, which: str) -> str:
         if image.startswith("/") or ".." in image.split("/"):
             raise UsageError(f"{where} names {image}, which leads out of the folder: refused")
-        found = self._by_name.get(image.rsplit("/", 1)[-1], [])
+        base = image.rsplit("/", 1)[-1]
+        found = self._by_name.get(base) or self._ranked(base)
+        if len(found) == 1:
+            return found[0]
         for ending in (image, f"{which}/{image}", f"images/{image}"):
             exact = [name for name in found if f"/{name}".endswith(f"/{ending}")]
             if len(exact) == 1:
