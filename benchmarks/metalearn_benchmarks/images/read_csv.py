@@ -51,8 +51,8 @@ def read_csv(files: Files, dataset: Dataset, split: SplitList) -> ImageFiles | N
     notes = _notes(lists, dataset)
     if homes.ranked:
         notes.append(
-            f"{homes.ranked} images were found by their rank among all that ImageNet has of a class; where this"
-            " copy lacks some of those, they are the wrong ones"
+            f"{homes.ranked} images were found by their rank among all that ImageNet has of a class: where"
+            " this copy lacks some of those, they are the wrong ones"
         )
     return ImageFiles(
         files,
