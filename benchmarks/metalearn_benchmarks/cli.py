@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from metalearn_benchmarks.images.data_commands import data
 from metalearn_core.errors import UsageError
 
 EXIT_FAILED_CELLS, EXIT_FAILED_CLAIMS, EXIT_USAGE, EXIT_INTERRUPTED = 1, 1, 2, 130
@@ -567,6 +568,9 @@ def _check_map(found: Any, rules: tuple[str, ...], examples: int, as_json: bool)
         click.echo(f"\n{outcome.line}\n{outcome.problem}", err=True)
     if failed:
         sys.exit(EXIT_FAILED_CLAIMS)
+
+
+metalearn.add_command(data)
 
 
 @metalearn.group()

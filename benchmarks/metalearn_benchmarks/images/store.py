@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
+import time
+import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import attrs
 import cattrs
 import numpy as np
 import numpy.typing as npt
 
-from metalearn_core.errors import UsageError, unknown
+from metalearn_core import write_atomically
+from metalearn_core.errors import UsageError, WriteError, unknown
 
 FORMAT = 1
-PIXELS, MANIFEST = "pixels.npy", "manifest.json"
+MANIFEST, LOCK = "manifest.json", ".lock"
+PREPARING, STATE = "preparing.npy", "preparing.json"
 SPLITS = ("train", "validation", "test")
 CHUNK = 1 << 22
+SAVE_SECONDS = 0.5
+"""At most so much work is lost where a writer is killed."""
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -47,6 +57,7 @@ class Manifest:
         channels: 1 (grey) or 3 (RGB).
         classes: in the order of their rows.
         source: what it was made from: paths' names, checksums, versions, how images were resized.
+        tally: what was counted while it was made, such as images that were converted to RGB.
         sha256: of the pixels' file; empty while it is being written.
     """
 
@@ -56,8 +67,19 @@ class Manifest:
     channels: int
     classes: tuple[ImageClass, ...]
     source: Mapping[str, Any]
+    tally: Mapping[str, int] = attrs.field(factory=dict)
     sha256: str = ""
     format: int = FORMAT
+
+    @property
+    def file(self) -> str:
+        """Name of the pixels' file: a manifest can only ever be read with the pixels it was written for."""
+        return f"pixels-{self.sha256[:16]}.npy"
+
+    @property
+    def plan(self) -> Manifest:
+        """What was known before any pixel was written."""
+        return attrs.evolve(self, tally={}, sha256="")
 
     @property
     def images(self) -> int:
@@ -101,7 +123,7 @@ class ImageStore:
     def open(cls, folder: Path) -> ImageStore:
         """UsageError where nothing whole is there; the pixels' checksum is `verify`'s to look at."""
         manifest = read_manifest(folder)
-        path = folder / PIXELS
+        path = folder / manifest.file
         try:
             pixels = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
@@ -121,10 +143,14 @@ class ImageStore:
 
     def verify(self, tell: Callable[[int], None] = lambda done: None) -> None:
         """UsageError unless the pixels are those that were written; `tell`: bytes read so far."""
-        found = checksum(self.folder / PIXELS, tell)
+        path = self.folder / self.manifest.file
+        try:
+            found = checksum(path, tell)
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be read ({error}); prepare the dataset again") from error
         if found != self.manifest.sha256:
             raise UsageError(
-                f"{self.folder / PIXELS}: sha256 is {found}, expected {self.manifest.sha256}; it was damaged"
+                f"{path}: sha256 is {found}, expected {self.manifest.sha256}; it was damaged"
                 " after it was prepared: prepare the dataset again"
             )
 
@@ -173,80 +199,153 @@ def store_folder(name: str, size: int) -> Path:
 
 
 class StoreWriter:
-    """Fills a store class by class, in a folder beside it that becomes the store when all is there.
+    """Fills a store class by class; it becomes readable, and what was there before goes, when all is there.
 
-    What was cut off goes on with the first class that is not whole. One writer at a time: whoever
-    opens a second one is responsible for a lock.
+    What was cut off goes on with the classes that are not whole. The folder is this writer's from the first
+    moment to `finish` or `close`; a second one is refused. Disks that are full are WriteErrors.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder, self.manifest = folder, manifest
-        self.staging = folder.with_name(f".{folder.name}.preparing")
-        self._state = self.staging / "state.json"
+        self._pixels = folder / PREPARING
         self._plan = hashlib.sha256(manifest.as_json().encode()).hexdigest()
-        self.done = self._done()
+        self._rows = {which.name: which for which in manifest.classes}
+        if len(self._rows) != len(manifest.classes):
+            raise ValueError("two classes have one name")
+        self._lock = weakref.finalize(self, os.close, _locked(folder))
+        self.done: dict[str, dict[str, int]] = {}
+        self._sha256 = ""
+        self._read_state()
+        self._saved = time.monotonic()
 
-    def _done(self) -> int:
-        """How many classes an earlier writer of the same plan has finished."""
+    def _read_state(self) -> None:
+        """What an earlier writer of the same plan has finished: its classes, and what it counted in each."""
         try:
-            state = json.loads(self._state.read_text(encoding="utf-8"))
-            return int(state["done"]) if state["plan"] == self._plan else 0
+            state = json.loads((self.folder / STATE).read_text(encoding="utf-8"))
+            whole = self.folder / f"pixels-{state['sha256'][:16]}.npy"
+            if state["plan"] == self._plan and (self._pixels.exists() or whole.exists()):
+                self.done, self._sha256 = dict(state["done"]), state["sha256"]
         except (OSError, ValueError, KeyError, TypeError):
-            return 0
+            return
 
     def remaining(self) -> Iterator[ImageClass]:
-        """Classes that are to be `put`, in order."""
-        yield from self.manifest.classes[self.done :]
+        """Classes that are to be `put`, in the order of their rows; any other order will do as well."""
+        yield from [each for each in self.manifest.classes if each.name not in self.done]
 
-    def put(self, which: ImageClass, pixels: Pixels) -> None:
-        """Write a class's images, uint8 `[count, size, size, channels]`; OSError as the system has it."""
+    def put(self, which: ImageClass, pixels: Pixels, tally: Mapping[str, int] | None = None) -> None:
+        """Write a class's images, uint8 `[count, size, size, channels]`, and what was counted in them."""
         expected = (which.count, *self.manifest.shape[1:])
+        if self._rows.get(which.name) != which:
+            raise ValueError(f"{which} is no class of this store")
         if pixels.dtype != np.uint8 or pixels.shape != expected:
             raise ValueError(f"expected uint8 {list(expected)}, got {pixels.dtype} {list(pixels.shape)}")
-        self._allocate()
         row = int(np.prod(self.manifest.shape[1:]))
-        with open(self.staging / PIXELS, "r+b") as file:  # not through a map: a full disk must be an error
-            file.seek(-(self.manifest.images - which.first) * row, os.SEEK_END)
-            file.write(np.ascontiguousarray(pixels).data)
-            file.flush()
-            os.fsync(file.fileno())
-        self.done = self.manifest.classes.index(which) + 1
-        self._remember()
+        with _writing(self._pixels):
+            if not self.done or not self._pixels.exists():
+                self._allocate()
+            with open(self._pixels, "r+b") as file:  # not through a map: a full disk must be an error
+                file.seek(-(self.manifest.images - which.first) * row, os.SEEK_END)
+                file.write(np.ascontiguousarray(pixels).data)
+        self.done[which.name] = dict(tally or {})
+        if time.monotonic() - self._saved >= SAVE_SECONDS:
+            self._save()
 
     def _allocate(self) -> None:
         """All the space there will be, at the start: a disk that is too small is noticed before the work."""
-        path = self.staging / PIXELS
-        if self.done and path.exists():
-            return
-        self.staging.mkdir(parents=True, exist_ok=True)
-        with open(path, "wb") as file:
-            np.lib.format.write_array_header_1_0(
-                file, {"descr": "|u1", "fortran_order": False, "shape": self.manifest.shape}
-            )
-            os.posix_fallocate(file.fileno(), 0, file.tell() + int(np.prod(self.manifest.shape)))
+        header = {"descr": "|u1", "fortran_order": False, "shape": self.manifest.shape}
+        (self.folder / STATE).unlink(missing_ok=True)  # it speaks of pixels that go now
+        try:
+            with open(self._pixels, "wb") as file:
+                np.lib.format.write_array_header_1_0(file, header)
+                _reserve(file.fileno(), file.tell() + int(np.prod(self.manifest.shape)))
+        except OSError:
+            with suppress(OSError):
+                self._pixels.unlink(missing_ok=True)
+            raise
 
-    def _remember(self) -> None:
-        temporary = self._state.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"plan": self._plan, "done": self.done}), encoding="utf-8")
-        os.replace(temporary, self._state)
+    def _save(self) -> None:
+        """Remember what is done, and that only after it is on the disk."""
+        if self._pixels.exists():
+            with _writing(self._pixels), open(self._pixels, "r+b") as file:
+                os.fsync(file.fileno())
+        state = {"plan": self._plan, "done": self.done, "sha256": self._sha256}
+        with _writing(self.folder):
+            write_atomically(self.folder / STATE, json.dumps(state).encode())
+        self._saved = time.monotonic()
 
     def finish(self) -> ImageStore:
-        """Make the store of what was written; an older store there is replaced."""
-        if self.done != len(self.manifest.classes):
-            raise ValueError(f"{len(self.manifest.classes) - self.done} classes are not written yet")
-        whole = attrs.evolve(self.manifest, sha256=checksum(self.staging / PIXELS))
-        (self.staging / MANIFEST).write_text(whole.as_json(), encoding="utf-8")
-        self._state.unlink()
-        older = self.folder.with_name(f".{self.folder.name}.older")
-        if self.folder.exists():
-            os.replace(self.folder, older)
-        os.replace(self.staging, self.folder)
-        _remove(older)
+        """Make the store of what was written; an older store there is replaced.
+
+        The manifest's arrival is the one moment at which the store changes; what is interrupted before or
+        after it is done by the next writer.
+        """
+        missing = sum(1 for _ in self.remaining())
+        if missing or not self.done:
+            raise ValueError(f"{missing} of {len(self.manifest.classes)} classes are not written yet")
+        if not self._sha256:
+            self._sha256 = checksum(self._pixels)
+            self._save()
+        tally = sum(map(Counter, self.done.values()), Counter[str]())
+        whole = attrs.evolve(self.manifest, tally=dict(sorted(tally.items())), sha256=self._sha256)
+        with _writing(self.folder):
+            if self._pixels.exists():
+                os.replace(self._pixels, self.folder / whole.file)
+            write_atomically(self.folder / MANIFEST, whole.as_json().encode())
+            (self.folder / STATE).unlink()
+            for path in self.folder.glob("pixels-*.npy"):
+                if path.name != whole.file:
+                    path.unlink()
+        self._lock()
         return ImageStore.open(self.folder)
 
+    def close(self) -> None:
+        """Remember what is done and let go of the folder; `finish` has done so already."""
+        try:
+            if self._lock.alive and self.done:
+                self._save()
+        finally:
+            self._lock()
 
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _locked(folder: Path) -> int:
+    """A file that holds the folder's lock until it is closed; UsageError where another writer has it."""
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(file)
+        raise UsageError(f"{folder}: another command is preparing it; wait until that has ended") from error
+    return file
+
+
+def _reserve(file: int, size: int) -> None:
+    """Make a file so large, with space on the disk behind it where the system can promise that."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file, 0, size)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a file system that makes no promises
+                raise
+    os.truncate(file, size)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """In it, what the system refuses is a WriteError that says what to do about images."""
+    try:
+        yield
+    except (OSError, WriteError) as error:
+        system = error if isinstance(error, OSError) else error.__cause__
+        raise WriteError(
+            f"{path}: cannot be written ({getattr(system, 'strerror', None) or error}); what is prepared is"
+            " kept: make room and give the same command again, or prepare it in another place"
+        ) from error

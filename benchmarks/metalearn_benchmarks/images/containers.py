@@ -1,0 +1,284 @@
+"""Where files lie: a folder or an archive, read the same way. Nothing is ever unpacked to disk."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+import weakref
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Protocol, cast
+
+import attrs
+
+from metalearn_core.errors import UsageError
+
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm")
+HEAD = 512
+KEPT = 1 << 22
+"""Bytes: files of an archive up to this size that are no images are kept in memory: coming back is slow."""
+
+
+class Files(Protocol):
+    """Files under one root.
+
+    Attributes:
+        path: of the root.
+        names: relative to the root, with `/`; in the order in which they are read fastest.
+    """
+
+    path: Path
+    names: Sequence[str]
+
+    def open(self, name: str) -> BinaryIO:
+        """UsageError where it cannot be read."""
+        ...
+
+    def where(self, name: str) -> str:
+        """A file's name for people."""
+        ...
+
+    def facts(self) -> Mapping[str, object]:
+        """What tells this copy from another one: for the manifest."""
+        ...
+
+
+def read(files: Files, name: str) -> bytes:
+    """A whole file; UsageError where it cannot be read."""
+    with files.open(name) as file, reading(files.where(name)):
+        return file.read()
+
+
+def head(files: Files, name: str) -> bytes:
+    """How a file begins."""
+    with files.open(name) as file, reading(files.where(name)):
+        return file.read(HEAD)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is taken for an image."""
+    return name.lower().endswith(IMAGES)
+
+
+def others(files: Files) -> list[str]:
+    """What is no image: lists, pickles and the like."""
+    return [name for name in files.names if not is_image(name)]
+
+
+@contextmanager
+def reading(where: Path | str) -> Iterator[None]:
+    """In it, what the system or an archive's format refuses is a UsageError."""
+    damaged = (EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
+    try:
+        yield
+    except OSError as error:  # a gzip file that is none is an OSError too
+        raise UsageError(f"{where}: cannot be read ({error.strerror or error})") from error
+    except damaged as error:
+        raise UsageError(f"{where}: the archive is truncated or damaged ({error}); get it again") from error
+
+
+def _is_hidden(name: str) -> bool:
+    """What systems leave behind: .DS_Store, ._image.jpg, __MACOSX."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+class Folder:
+    """A folder, with links followed; or one file of it."""
+
+    def __init__(self, path: Path, only: str | None = None) -> None:
+        self.path = path
+        with reading(path):
+            self.names: Sequence[str] = [only] if only else sorted(self._walk())
+
+    def _walk(self) -> Iterator[str]:
+        seen: set[str] = set()
+
+        def fail(error: OSError) -> None:
+            raise error
+
+        for folder, below, names in os.walk(self.path, followlinks=True, onerror=fail):
+            here = os.path.realpath(folder)
+            if here in seen:  # a link to a folder above
+                below.clear()
+                continue
+            seen.add(here)
+            place = PurePosixPath(Path(folder).relative_to(self.path).as_posix())
+            found = (str(place / name) for name in names)
+            yield from (name for name in found if not _is_hidden(name))
+
+    def open(self, name: str) -> BinaryIO:
+        with reading(self.path / name):
+            return open(self.path / name, "rb")
+
+    def where(self, name: str) -> str:
+        return str(self.path / name)
+
+    def facts(self) -> Mapping[str, object]:
+        """Names and sizes: to read every byte once more would take as long as to prepare them."""
+        listing = hashlib.sha256()
+        with reading(self.path):
+            for name in self.names:
+                listing.update(f"{name}\0{(self.path / name).stat().st_size}\n".encode())
+        return {
+            "name": self.path.name,
+            "files": len(self.names),
+            "sha256 of names and sizes": listing.hexdigest(),
+        }
+
+
+@attrs.frozen(eq=False)
+class Sums:
+    """Checksums of a file."""
+
+    size: int
+    md5: str
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Sums:
+        """Both in one reading."""
+        md5, sha256, size = hashlib.md5(usedforsecurity=False), hashlib.sha256(), 0
+        with reading(path), open(path, "rb") as file:
+            while chunk := file.read(KEPT):
+                md5.update(chunk)
+                sha256.update(chunk)
+                size += len(chunk)
+        return cls(size, md5.hexdigest(), sha256.hexdigest())
+
+
+class Archive:
+    """What tar and zip archives share: members that lead out of the archive are refused, and their sums."""
+
+    path: Path
+    names: Sequence[str] = ()
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.sums = Sums.of(path)
+
+    def open(self, name: str) -> BinaryIO:
+        raise NotImplementedError
+
+    def where(self, name: str) -> str:
+        return f"{self.path}: {name}"
+
+    def facts(self) -> Mapping[str, object]:
+        return {"name": self.path.name, **attrs.asdict(self.sums)}
+
+    def require_inside(self, name: str) -> None:
+        """UsageError for a member with an absolute path or one that climbs."""
+        pure = name.replace("\\", "/")
+        if pure.startswith("/") or pure[1:2] == ":" or ".." in pure.split("/"):
+            raise UsageError(f"{self.path}: refused, its member {name!r} leads out of the archive")
+
+    def require_plain(self, name: str, plain: bool) -> None:
+        """UsageError for links and devices."""
+        if not plain:
+            raise UsageError(f"{self.path}: refused, its member {name!r} is a link or a device")
+
+
+class Zip(Archive):
+    """A zip archive."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        with reading(path):
+            self._zip = zipfile.ZipFile(path)
+        weakref.finalize(self, self._zip.close)
+        names = []
+        for member in self._zip.infolist():
+            self.require_inside(member.filename)
+            mode = member.external_attr >> 16 & 0o170000
+            self.require_plain(member.filename, mode in (0, 0o100000, 0o040000))
+            if not member.is_dir() and not _is_hidden(member.filename):
+                names.append(member.filename)
+        self.names = names
+
+    def open(self, name: str) -> BinaryIO:
+        with reading(self.where(name)):
+            return cast(BinaryIO, self._zip.open(name))
+
+
+class Tar(Archive):
+    """A tar archive, compressed or not; going back in a compressed one starts from its beginning."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._members: dict[str, tarfile.TarInfo] = {}
+        self._kept: dict[str, bytes] = {}
+        with reading(path):
+            self._tar = tarfile.open(path)  # noqa: SIM115 (it stays open as long as this object)
+            weakref.finalize(self, self._tar.close)
+            for member in self._tar:
+                self._add(member)
+        self.names = list(self._members)
+
+    def _add(self, member: tarfile.TarInfo) -> None:
+        name = member.name.removeprefix("./")
+        self.require_inside(name)
+        self.require_plain(name, member.isfile() or member.isdir())
+        if not member.isfile() or _is_hidden(name):
+            return
+        self._members[name] = member
+        if not is_image(name) and member.size <= KEPT:
+            file = self._tar.extractfile(member)
+            assert file is not None  # it is a plain file
+            self._kept[name] = file.read()
+
+    def open(self, name: str) -> BinaryIO:
+        if name in self._kept:
+            return io.BytesIO(self._kept[name])
+        with reading(self.where(name)):
+            return cast(BinaryIO, self._tar.extractfile(self._members[name]))
+
+
+class Together:
+    """Several roots as one; what lies in each is found under the root's own name."""
+
+    def __init__(self, path: Path, parts: Sequence[Files]) -> None:
+        self.path, self.parts = path, parts
+        self._homes = {f"{part.path.name}/{name}": (part, name) for part in parts for name in part.names}
+        self.names: Sequence[str] = list(self._homes)
+
+    def open(self, name: str) -> BinaryIO:
+        part, inner = self._homes[name]
+        return part.open(inner)
+
+    def where(self, name: str) -> str:
+        part, inner = self._homes[name]
+        return part.where(inner)
+
+    def facts(self) -> Mapping[str, object]:
+        return {"name": self.path.name, "parts": [dict(part.facts()) for part in self.parts]}
+
+
+def opened(path: Path) -> Files:
+    """A folder, an archive by its content, or a file alone; UsageError where nothing is there."""
+    if path.is_dir():
+        return Folder(path)
+    if not path.exists():
+        raise UsageError(f"{path}: there is no such file or folder")
+    kind = _kind(path)
+    return Folder(path.parent, path.name) if kind is None else kind(path)
+
+
+def archives_in(folder: Folder) -> list[Archive]:
+    """The archives that lie directly in a folder."""
+    direct = [folder.path / name for name in others(folder) if "/" not in name]
+    return [kind(path) for path in direct if (kind := _kind(path)) is not None]
+
+
+def _kind(path: Path) -> type[Zip] | type[Tar] | None:
+    """What a file is, by how it begins; None for what is no archive."""
+    with reading(path), open(path, "rb") as file:
+        start = file.read(HEAD)
+    if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return Zip
+    if start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")) or start[257:262] == b"ustar":
+        return Tar
+    return None
