@@ -11,7 +11,12 @@ from metalearn_core import BaseLearner, Batch, Task, TaskFamily
 
 
 class FlatFamily:
-    """Minibatches drawn with replacement from `family.examples(split)`, each one a task."""
+    """Minibatches drawn with replacement from `family.examples(split)`, each one a task.
+
+    A family whose examples are large may have two more methods: `codes(split, numbers, generator)` gives what
+    stands for those examples, `[..., fields]`, and `images(split, codes, dtype)` the inputs themselves; a
+    minibatch is then drawn as codes, and looked up where it is used.
+    """
 
     def __init__(self, family: TaskFamily, minibatch: int) -> None:
         self.family, self.minibatch = family, minibatch
@@ -26,11 +31,25 @@ class FlatFamily:
             self._examples[split] = self.family.examples(split)
         return self._examples[split]
 
-    def sample(self, split: str, count: int, generator: torch.Generator) -> Task:
+    def draw(self, split: str, count: int, generator: torch.Generator) -> Task:
+        """Minibatches as the stream keeps them: with codes as inputs, where the family has codes."""
         flat = self.examples(split)
         chosen = torch.randint(len(flat), (count, self.minibatch), generator=generator)
-        batch = Batch(flat.inputs[chosen], flat.targets[chosen], stacked=True)
+        codes = getattr(self.family, "codes", None)
+        inputs = flat.inputs[chosen] if codes is None else codes(split, chosen, generator)
+        batch = Batch(inputs, flat.targets[chosen], stacked=True)
         return Task(batch, batch, stacked=True)
+
+    def realise(self, split: str, task: Task, dtype: torch.dtype) -> Task:
+        """Minibatches with the inputs that their codes stand for."""
+        images = getattr(self.family, "images", None)
+        if images is None:
+            return task
+        batch = Batch(images(split, task.query.inputs, dtype), task.query.targets, stacked=True)
+        return Task(batch, batch, stacked=True)  # once: support and query are the same
+
+    def sample(self, split: str, count: int, generator: torch.Generator) -> Task:
+        return self.realise(split, self.draw(split, count, generator), torch.get_default_dtype())
 
 
 class Head:
