@@ -17,11 +17,11 @@ SIGNS = "0123456789!?&@#$%*+/\\()[]{}<>=~^¡¿§¶©®£¥€¢†‡°µ«»‹
 STANDS_FOR = dict(zip("æœøđðħıĳŀłŋßþŧ", "aooddhiillnbpt", strict=True))
 ALIKE = (
     "o0º°", "il1!¡¹j", "s5§$", "z2²", "b8", "g9q", "c€¢©", "r®", "x×", "p¶", "t†‡+±", "a@ª", "f∫ƒ", "l£",
-    "y¥", "uµ", "3³", "%‰½¼¾", "?¿", "()", "[]", "{}", "<>‹›«»≤≥", "=≠", "/\\", "d∂", "n∏π", "e∑", "v√", "m™",
+    "y¥", "uµ", "3³", "%‰½¼¾", "?¿", "()", "[]", "{}", "<>‹›«»≤≥", "=≠", "/\\", "d∂", "n∏π", "v√", "m™",
 )  # fmt: skip
 """What looks alike, or is the other's mirror image, goes together; a set that shares a sign joins another."""
-VALIDATION = "ug3?*[~÷∞"
-TEST = "cnrkhw467&#({◊Ω="
+VALIDATION = "cgwh3?*[~÷∞Ω"
+TEST = "eunrk467&#({◊="
 """A sign of each group that is held out; all others are trained on."""
 
 

@@ -6,7 +6,9 @@ import importlib.metadata
 import importlib.util
 import json
 from collections.abc import Mapping
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -32,13 +34,21 @@ DISPLAY = (
 DOMAINS: Mapping[str, tuple[str, ...]] = {"glyphs-print": PRINT, "glyphs-display": DISPLAY}
 
 
+STYLES: Mapping[str, tuple[tuple[int, str], ...]] = {
+    "glyphs-print": ((400, "normal"), (700, "italic"), (300, "normal"), (400, "italic"), (900, "normal")),
+    "glyphs-display": ((400, "normal"),),
+}
+"""Weight and slope, a family after the other: text is set in bold and in italics too."""
+
+
 @attrs.frozen
 class Font:
-    """An installed font family: package, version, and the file of its upright regular face."""
+    """An installed font family: package, version, and the file and weight of the face that is drawn."""
 
     package: str
     version: str
     path: Path
+    weight: int
 
 
 def installed(domain: str) -> tuple[Font, ...]:
@@ -50,20 +60,27 @@ def installed(domain: str) -> tuple[Font, ...]:
             f"{domain}: {len(missing)} of its {len(packages)} font packages are missing ({missing[0]}, ...):"
             " pip install 'metalearn-benchmarks[images]'"
         )
-    return tuple(Font(p, importlib.metadata.version(p), _regular(p)) for p in packages)
+    return tuple(
+        Font(package, importlib.metadata.version(package), _file(package, *style), style[0])
+        for package, style in zip(packages, cycle(STYLES[domain]), strict=False)
+    )
 
 
 def _module(package: str) -> str:
     return package.replace("-", "_")
 
 
-def _regular(package: str) -> Path:
-    """The file that holds the upright face of weight 400, or of a weight that can be set."""
+def _file(package: str, weight: int, slope: str) -> Path:
+    """The file of that slope, or an upright one, whose weight is nearest or can be set."""
     spec = importlib.util.find_spec(_module(package))
     assert spec is not None
     assert spec.origin is not None
     folder = Path(spec.origin).parent
     files = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))["files"]
-    upright = [file for file in files if file["style"] == "normal"]
-    upright.sort(key=lambda file: (not file["variable"], file["weight"] != 400, file["path"]))
-    return folder / str(upright[0]["path"])
+
+    def distance(file: Mapping[str, Any]) -> tuple[bool, bool, int, str]:
+        return (
+            file["style"] != slope, not file["variable"], abs((file["weight"] or 400) - weight), file["path"]
+        )  # fmt: skip
+
+    return folder / str(min(files, key=distance)["path"])

@@ -1,7 +1,8 @@
 """Two families of real images that pip alone brings: characters are classes, font families their examples.
 
 `glyphs-print` is drawn from text faces, `glyphs-display` from handwriting and headline faces. White on black,
-one cap height and one baseline in both. The same characters are in the same split on both sides.
+the same font size
+and baseline in both. The same characters are in the same split on both sides.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,7 +65,7 @@ def _source(found: tuple[fonts.Font, ...]) -> Mapping[str, Any]:
         ) from error
     rules = "".join(inspect.getsource(module) for module in (table, rendering))
     return {
-        "fonts": {font.package: font.version for font in found},
+        "fonts": {font.package: [font.version, font.path.name, font.weight] for font in found},
         "pillow": __version__,
         "freetype": features.version("freetype2"),
         "rules": hashlib.sha256(f"{rules}{LEAST}{SAME_CLASS}{SAME_FONT}".encode()).hexdigest(),
@@ -83,16 +83,13 @@ def _made(name: str, size: int, found: tuple[fonts.Font, ...], source: Mapping[s
 
 def draw(found: tuple[fonts.Font, ...], size: int) -> Mapping[table.Character, list[Pixels]]:
     """Every character in every font that has it, without drawings that are already there."""
-    from metalearn_benchmarks.images.rendering import Face, near
+    from metalearn_benchmarks.images.rendering import Drawings, Face
 
-    images: dict[table.Character, list[Pixels]] = defaultdict(list)
+    images = {each: Drawings(SAME_CLASS) for each in table.characters()}
     for font in found:
-        face, mine = Face(font.path, size), list[Pixels]()
+        face, mine = Face(font.path, font.weight, size), Drawings(SAME_FONT)
         for each in table.characters():
             image = face.draw(each.sign)
-            if image is None or near(image, mine, SAME_FONT):
-                continue
-            mine.append(image)
-            if not near(image, images[each], SAME_CLASS):
-                images[each].append(image)
-    return images
+            if image is not None and mine.add(image):
+                images[each].add(image)
+    return {each: drawings.images for each, drawings in images.items()}

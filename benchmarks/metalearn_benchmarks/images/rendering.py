@@ -1,8 +1,7 @@
-"""Characters of a font as grey images that can be compared between fonts: one cap height, one baseline."""
+"""Characters of a font as grey images: the same font size, and the same baseline, in every font."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,23 +10,20 @@ from PIL import Image, ImageDraw, ImageFont
 
 FINER = 4
 """Drawn so many times larger and averaged: hinting for small sizes would bend what it draws."""
-CAP, BASELINE, MARGIN = 0.5, 0.74, 0.03
-"""Height of an H, where the baseline lies (from the top), and what stays empty at the sides, of the size."""
+EM, BASELINE, MARGIN = 0.72, 0.74, 0.03
+"""The size of the font, where the baseline lies (from the top), and what stays empty at the sides; of the image."""
 NOWHERE = "\U0010fffe"
 """No font has it: what is drawn for it is the font's sign for what it lacks."""
-WEIGHT = 400
-"""Of a variable font, where it has it."""
 Image8 = npt.NDArray[np.uint8]
 
 
 class Face:
     """A font file, drawn white on black."""
 
-    def __init__(self, path: Path, size: int) -> None:
-        self.path, self.size = path, size
+    def __init__(self, path: Path, weight: int, size: int) -> None:
+        self.path, self.weight, self.size = path, weight, size
         self.pixels = size * FINER
-        _, top, _, _ = self._at(1000.0).getbbox("H", anchor="ls")
-        self._usual = self._at(1000.0 * CAP * self.pixels / -top)
+        self._usual = self._at(EM * self.pixels)
         self._lacking = self._draw(NOWHERE)
 
     def _at(self, size: float) -> ImageFont.FreeTypeFont:
@@ -38,7 +34,7 @@ class Face:
             return font
         font.set_variation_by_axes(
             [
-                min(max(WEIGHT, axis["minimum"] or 0), axis["maximum"] or WEIGHT)
+                min(max(self.weight, axis["minimum"] or 0), axis["maximum"] or self.weight)
                 if axis["name"] in (b"Weight", "Weight")
                 else axis["default"] or 0
                 for axis in axes
@@ -72,11 +68,22 @@ class Face:
         return drawn
 
 
-def near(image: Image8, others: Sequence[Image8], share: float) -> bool:
-    """Whether it differs from one of the others by less than a share of the ink."""
-    if not others:
-        return False
-    mine = image.astype(np.int64)
-    theirs = np.stack(others).astype(np.int64)
-    ink = np.maximum(mine.sum(), theirs.sum((1, 2)))
-    return bool((np.abs(theirs - mine).sum((1, 2)) < share * ink).any())
+class Drawings:
+    """Images of which no two differ by less than a share of their ink."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+        self.images: list[Image8] = []
+        self._inks: list[int] = []
+
+    def add(self, image: Image8) -> bool:
+        """Add it, unless one that is nearly the same is there: then False."""
+        ink = int(image.sum())
+        for other, other_ink in zip(self.images, self._inks, strict=True):
+            least = self.share * max(ink, other_ink)
+            # images differ by at least what their sums differ by, and that is quickly known
+            if abs(ink - other_ink) < least and np.abs(image.astype(np.int16) - other).sum() < least:
+                return False
+        self.images.append(image)
+        self._inks.append(ink)
+        return True
