@@ -1,5 +1,4 @@
-"""Random flips and crops of training images, drawn as a few numbers for each image and applied where it is
-used.
+"""Random flips and crops of training images: numbers drawn with the task, applied on the task's device.
 
 Not torchvision's: its transforms draw from the global generator, one draw for a whole batch, so that a task
 would not be the same again; and these two are shorter than the repair that torchvision needs beside a CPU's

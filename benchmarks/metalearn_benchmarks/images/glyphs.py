@@ -1,8 +1,7 @@
 """Two families of real images that pip alone brings: characters are classes, font families their examples.
 
-`glyphs-print` is drawn from text faces, `glyphs-display` from handwriting and headline faces. White on black,
-the same font size
-and baseline in both. The same characters are in the same split on both sides.
+`glyphs-print` is drawn from text faces in their styles, `glyphs-display` from handwriting and headline faces.
+White on black, the same font size and baseline in both; a character is in the same split on both sides.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 FINER = 4
 """Drawn so many times larger and averaged: hinting for small sizes would bend what it draws."""
 EM, BASELINE, MARGIN = 0.72, 0.74, 0.03
-"""The size of the font, where the baseline lies (from the top), and what stays empty at the sides; of the image."""
+"""Shares of the image: the font's size, where the baseline lies (from the top), what is empty at a side."""
 NOWHERE = "\U0010fffe"
 """No font has it: what is drawn for it is the font's sign for what it lacks."""
 Image8 = npt.NDArray[np.uint8]
