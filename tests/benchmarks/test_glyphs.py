@@ -229,3 +229,23 @@ def test_the_extra_installs_each_font_and_no_other():
     asked = re.findall(r'"fontpkg-([a-z0-9-]+)>=[0-9.]+"', text)
     assert sorted(asked) == sorted(slug for slugs in fonts.DOMAINS.values() for slug in slugs)
     assert not set(fonts.PRINT) & set(fonts.DISPLAY)
+
+
+@drawn
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_a_font_draws_what_it_has_and_no_placeholder(domain):
+    from fontTools.ttLib import TTFont  # it comes with matplotlib
+
+    from metalearn_benchmarks.images.rendering import Face
+
+    lacked = 0
+    for font in fonts.installed(domain)[::4]:
+        with TTFont(font.path) as file:
+            face, has = Face(font.path, font.weight, 20), file.getBestCmap()
+        for each in characters.characters():
+            if ord(each.sign) in has:
+                assert face.draw(each.sign) is not None, (font.package, each.sign)
+            else:
+                lacked += 1
+                assert face.draw(each.sign) is None, (font.package, each.sign)
+    assert lacked > 10
