@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import attrs
 import torch
@@ -27,6 +27,10 @@ class TaskStream:
     So task i does not depend on the meta-batch it is used in nor on where a run was resumed, and no
     generator state has to be kept. `family` is sampled on the CPU and moved to `device`.
 
+    A family whose tasks are large may have two more methods: `draw(split, count, generator)`, called in the
+    place of `sample`, gives tasks whose inputs are small (say, numbers of images); `realise(split, task,
+    dtype)` makes, on the device, those that are taken. What it makes is not looked through for NaN.
+
     Raises UsageError for a split that the family lacks, for tasks of the wrong number, and for a
     task that holds a NaN or an infinity.
     """
@@ -45,7 +49,8 @@ class TaskStream:
     def _block(self, index: int) -> Task:
         if self._cached is None or self._cached[0] != index:
             name = f"{type(self.family).__name__}.sample({self.split!r})"
-            task = self.family.sample(self.split, BLOCK, seeded_generator(self.seed, self.split, index))
+            draw = getattr(self.family, "draw", self.family.sample)
+            task = draw(self.split, BLOCK, seeded_generator(self.seed, self.split, index))
             if not isinstance(task, Task) or not task.stacked or len(task) != BLOCK:
                 given = f"{len(task)} task(s)" if isinstance(task, Task) else type(task).__name__
                 raise UsageError(f"{name}: expected a meta-batch of {BLOCK} tasks, got {given}")
@@ -66,7 +71,9 @@ class TaskStream:
             part = self._block(block)[offset : offset + count]
             parts.append(part)
             start, count = start + len(part), count - len(part)
-        return Task.concatenate(parts)
+        task = Task.concatenate(parts)
+        realise: Callable[..., Task] = getattr(self.family, "realise", lambda _split, drawn, _dtype: drawn)
+        return realise(self.split, task, self.dtype)
 
     def batches(self, total: int, size: int) -> Iterator[Task]:
         """The first `total` tasks in meta-batches of `size`, the last one smaller where need be."""

@@ -33,7 +33,18 @@ class FeatureFamily:
         raise NotImplementedError("FeatureFamily: it has tasks, no flat data")
 
     def sample(self, split: str, count: int, generator: torch.Generator) -> Task:
-        task = self.family.sample(split, count, generator).to(self._device, self._dtype)
+        return self.realise(split, self.draw(split, count, generator), self._dtype)
+
+    def draw(self, split: str, count: int, generator: torch.Generator) -> Task:
+        """Tasks as a stream keeps them: the family's own inputs, or what stands for them."""
+        drawn: Task = getattr(self.family, "draw", self.family.sample)(split, count, generator)
+        return drawn
+
+    def realise(self, split: str, task: Task, dtype: torch.dtype) -> Task:
+        """The tasks with features for inputs."""
+        if hasattr(self.family, "realise"):
+            task = self.family.realise(split, task, dtype)
+        task = task.to(self._device, dtype)
         return Task(self._seen_of(task.support), self._seen_of(task.query), stacked=True)
 
     @torch.no_grad()

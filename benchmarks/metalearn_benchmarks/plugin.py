@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from metalearn_benchmarks.images.families import image_families
 from metalearn_benchmarks.networks import multilayer_perceptron
 from metalearn_benchmarks.observers import JsonLines, TensorBoard
 from metalearn_benchmarks.sine import SineFamily
@@ -14,7 +15,7 @@ from metalearn_core import hookimpl
 @hookimpl
 def metalearn_task_families() -> Mapping[str, Callable[..., Any]]:
     """The families, by name."""
-    return {"sine": SineFamily}
+    return {"sine": SineFamily, **image_families()}
 
 
 @hookimpl

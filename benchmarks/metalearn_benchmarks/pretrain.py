@@ -13,6 +13,10 @@ from metalearn_core import BaseLearner, Batch, Task, TaskFamily
 class FlatFamily:
     """Minibatches drawn with replacement from `family.examples(split)`, each one a task.
 
+    A family whose examples are large may have two more methods: `codes(split, numbers, generator)` gives what
+    stands for those examples, `[..., fields]`, and `images(split, codes, dtype)` the inputs themselves; a
+    minibatch is then drawn as codes, and looked up where it is used.
+
     Args:
         held_out: where given, validation minibatches are of the training data, too: of one example in so
             many, which no training minibatch has.
@@ -31,16 +35,34 @@ class FlatFamily:
             self._examples[split] = self.family.examples(split)
         return self._examples[split]
 
-    def sample(self, split: str, count: int, generator: torch.Generator) -> Task:
+    def _numbers(self, split: str) -> tuple[str, Tensor]:
+        """Where the minibatches of a split come from: a split of the family, and its examples for them."""
+        source = split if self.held_out is None or split == "test" else "train"
+        numbers = torch.arange(len(self.examples(source)))
         if self.held_out is not None and split in ("train", "validation"):
-            flat, kept = self.examples("train"), torch.arange(len(self.examples("train")))
-            kept = kept[(kept % self.held_out == self.held_out - 1) == (split == "validation")]
-        else:
-            flat = self.examples(split)
-            kept = torch.arange(len(flat))
-        chosen = kept[torch.randint(len(kept), (count, self.minibatch), generator=generator)]
-        batch = Batch(flat.inputs[chosen], flat.targets[chosen], stacked=True)
+            numbers = numbers[(numbers % self.held_out == self.held_out - 1) == (split == "validation")]
+        return source, numbers
+
+    def draw(self, split: str, count: int, generator: torch.Generator) -> Task:
+        """Minibatches as the stream keeps them: with codes as inputs, where the family has codes."""
+        source, numbers = self._numbers(split)
+        flat, codes = self.examples(source), getattr(self.family, "codes", None)
+        chosen = numbers[torch.randint(len(numbers), (count, self.minibatch), generator=generator)]
+        inputs = flat.inputs[chosen] if codes is None else codes(source, chosen, generator)
+        batch = Batch(inputs, flat.targets[chosen], stacked=True)
         return Task(batch, batch, stacked=True)
+
+    def realise(self, split: str, task: Task, dtype: torch.dtype) -> Task:
+        """Minibatches with the inputs that their codes stand for."""
+        images = getattr(self.family, "images", None)
+        if images is None:
+            return task
+        source, _ = self._numbers(split)
+        batch = Batch(images(source, task.query.inputs, dtype), task.query.targets, stacked=True)
+        return Task(batch, batch, stacked=True)  # once: support and query are the same
+
+    def sample(self, split: str, count: int, generator: torch.Generator) -> Task:
+        return self.realise(split, self.draw(split, count, generator), torch.get_default_dtype())
 
 
 class Head:

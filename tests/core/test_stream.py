@@ -90,6 +90,34 @@ def test_tasks_come_in_the_type_of_the_learner():
     assert same(task.to(CPU, FLOAT), Task.stack(one_by_one()[98:102]))
 
 
+class Numbered(Noise):
+    """Draws numbers, and makes of each number n a task of n's halves."""
+
+    def draw(self, split: str, count: int, generator: torch.Generator) -> Task:
+        self.drawn.append(count)
+        return Task.of(list(torch.randint(1000, (4, count, 2), generator=generator)), stacked=True)
+
+    def realise(self, split: str, task: Task, dtype: torch.dtype) -> Task:
+        made.append((split, len(task)))
+        return task.map(lambda x: x.to(dtype) / 2)
+
+
+made: list[tuple[str, int]] = []
+
+
+def test_a_family_may_draw_small_and_realise_what_is_taken():
+    family = Numbered()
+    tasks, whole = stream(family, dtype=torch.float64), Numbered()
+    made.clear()
+    taken = tasks.take(98, 4)
+    assert made == [("train", 4)]  # not the 200 that were drawn
+    assert family.drawn == [100, 100]
+    blocks = [whole.draw("train", 100, seeded_generator(7, "train", b)) for b in range(2)]
+    expected = Task.concatenate(blocks)[98:102].map(lambda x: x.double() / 2)
+    assert {x.dtype for x in taken.tensors} == {torch.float64}
+    assert same(taken, expected)
+
+
 def refused(*parts: str):
     return pytest.raises(UsageError, match=r"\A[^\n]*" + r"[^\n]*".join(parts) + r"[^\n]*\Z")
 

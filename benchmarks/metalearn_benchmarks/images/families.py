@@ -1,0 +1,57 @@
+"""The image families by name, each with the size of image that the literature uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from metalearn_benchmarks.images.episodes import ImageFamily
+from metalearn_benchmarks.images.glyphs import Glyphs
+from metalearn_benchmarks.images.store import MANIFEST, SPLITS, ImageStore, store_folder
+from metalearn_benchmarks.images.targets import DEBIAN, Digits, FashionMnist
+from metalearn_core.errors import UsageError
+
+PREPARED = {"mini-imagenet": 84, "cub": 84, "omniglot": 28, "cifar-fs": 32, "fc100": 32}
+"""What users bring, and the usual size."""
+
+
+@attrs.frozen
+class Prepared:
+    """Opens what `metalearn data prepare` made of a dataset."""
+
+    name: str
+    splits = SPLITS
+
+    def __call__(self, size: int) -> ImageStore:
+        """Raises UsageError where it was not prepared at this size."""
+        folder = store_folder(self.name, size)
+        if not (folder / MANIFEST).exists():
+            raise UsageError(
+                f"{self.name}: not prepared at {size} x {size} pixels (nothing in {folder}); where you have "
+                "its"
+                f" files: metalearn data prepare {self.name} PATH --size {size}"
+            )
+        return ImageStore.open(folder)
+
+
+def fashion_mnist(
+    ways: int = 5, shots: int = 1, queries: int = 16, size: int = 28, files: str = DEBIAN
+) -> ImageFamily:
+    """Fashion-MNIST, a target only; `files`: the folder with its four `*-ubyte.gz`."""
+    return ImageFamily(FashionMnist(Path(files)), ways, shots, queries, size)
+
+
+def digits(ways: int = 5, shots: int = 1, queries: int = 16, size: int = 28) -> ImageFamily:
+    """scikit-learn's digits, a target only."""
+    return ImageFamily(Digits(), ways, shots, queries, size)
+
+
+def image_families() -> Mapping[str, Callable[..., Any]]:
+    """Factories by name."""
+    prepared = {name: partial(ImageFamily, Prepared(name), size=size) for name, size in PREPARED.items()}
+    glyphs = {name: partial(ImageFamily, Glyphs(name)) for name in ("glyphs-print", "glyphs-display")}
+    return {**prepared, **glyphs, "digits": digits, "fashion-mnist": fashion_mnist}
