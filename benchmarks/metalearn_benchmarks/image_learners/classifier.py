@@ -47,7 +47,7 @@ class Classifier(nn.Module):
             )
         joined = inputs if support is None else torch.cat([support, inputs])
         count = None if support is None else len(support)
-        x = joined.permute(0, 2, 3, 1)
+        x = joined.permute(0, 2, 3, 1).contiguous()
         for block in self.blocks:
             x = block(x, count)
         x = x if count is None else x[count:]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from metalearn_benchmarks.image_learners.classifier import classifier, pooled, require_counts
-from metalearn_benchmarks.image_learners.layers import BatchNorm, Convolution, max_pool
+from metalearn_benchmarks.image_learners.layers import BatchNorm, Convolution
+from metalearn_benchmarks.image_learners.pooling import max_pool
 from metalearn_core import BaseLearner, UsageError
 
 
@@ -18,8 +19,9 @@ class Block(nn.Module):
         self.norm = BatchNorm(width)
 
     def forward(self, x: Tensor, count: int | None) -> Tensor:
+        x = self.convolution(x)
         # ReLU of the maximum is the maximum of ReLUs, and takes a quarter of the work
-        return max_pool(self.norm(self.convolution(x), count)).relu()
+        return max_pool(x, *self.norm.scaling(x, count)).relu()
 
 
 def conv_4(

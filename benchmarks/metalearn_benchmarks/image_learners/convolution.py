@@ -9,7 +9,7 @@ are three of them, each linear in both its tensors, and the derivatives of each 
     y = convolution(x, w)    dx = convolution_input(dy, w)    dw = convolution_weight(x, dy)
 
 Shapes: x `[groups, n, h, w, channels]`, weights `[groups, out, channels, k, k]`; a group is a task, or a task
-of a seed. Stride 1. On another device the layer is torch's own, grouped under `vmap`.
+of a seed. Stride 1.
 """
 
 from __future__ import annotations
@@ -20,61 +20,54 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from metalearn_benchmarks.image_learners.operators import define, differentiate, leading, operators
+
 aten = torch.ops.aten
 
 PIECE = 2**21
-"""Numbers of one image batch that are computed at a time, about: 8 MB in float32."""
-
-_library: Any = torch.library.Library("metalearn_benchmarks", "DEF")  # type: ignore[no-untyped-call]
-for _schema in (
-    "convolution(Tensor x, Tensor weight, int padding) -> Tensor",
-    "convolution_input(Tensor cotangent, Tensor weight, int padding) -> Tensor",
-    "convolution_weight(Tensor x, Tensor cotangent, int padding) -> Tensor",
-):
-    _library.define(_schema)
-_ops = torch.ops.metalearn_benchmarks
+"""Numbers that are computed at a time, about: 8 MB in float32."""
 
 
 def convolution(x: Tensor, weight: Tensor, padding: int) -> Tensor:
     """Images `[n, h, w, channels]` and weights `[out, channels, k, k]` to `[n, h', w', out]`; stride 1.
 
-    Raises whatever torch does for shapes that do not fit.
+    On other devices than a CPU it is torch's own, grouped under `vmap`.
     """
     if x.device.type == "cpu":
-        whole: Tensor = _ops.convolution(x.unsqueeze(0), weight.unsqueeze(0), padding)
+        whole: Tensor = operators.convolution(x.unsqueeze(0), weight.unsqueeze(0), padding)
         return whole.squeeze(0)
-    return nn.functional.conv2d(x.permute(0, 3, 1, 2), weight, padding=padding).permute(0, 2, 3, 1)
+    return nn.functional.conv2d(_first(x), weight, padding=padding).permute(0, 2, 3, 1)
 
 
 def _first(x: Tensor) -> Tensor:
     """`[n, h, w, channels]` as torch has it, `[n, channels, h, w]`, without moving anything."""
+    if x.shape[-1] == 1 and x.is_contiguous():
+        # the stride of an axis of 1 is anybody's guess, and torch guesses the layout by it
+        _, height, width, _ = x.shape
+        return x.as_strided((len(x), 1, height, width), (height * width, 1, width, 1))
     return x.permute(0, 3, 1, 2)
 
 
-def _weights(weight: Tensor) -> list[Tensor]:
-    return [w.contiguous(memory_format=torch.channels_last) for w in weight]
-
-
-def _in_pieces(out: Tensor, made: Callable[[int, slice], Tensor]) -> Tensor:
-    """`out`, `[groups, n, h, w, channels]`, filled with `made(group, images)`, channels first."""
+def _in_pieces(out: Tensor, weight: Tensor, made: Callable[[int, slice, Tensor], Tensor]) -> Tensor:
+    """`out`, `[groups, n, h, w, channels]`, filled with `made(group, images, its weight)`, channels first."""
     groups, n = out.shape[:2]
     size = max(1, PIECE * n // max(1, out[0].numel()))
-    if groups == 1 and size >= n:
-        return made(0, slice(None)).permute(0, 2, 3, 1).unsqueeze(0).contiguous()
     for group in range(groups):
+        own = weight[group].contiguous(memory_format=torch.channels_last)
         for start in range(0, n, size):
             images = slice(start, start + size)
-            out[group, images] = made(group, images).permute(0, 2, 3, 1)
+            piece = made(group, images, own).permute(0, 2, 3, 1)
+            if groups == 1 and size >= n:
+                return piece.unsqueeze(0).contiguous()
+            out[group, images] = piece
     return out
 
 
 def _convolution(x: Tensor, weight: Tensor, padding: int) -> Tensor:
-    out, weights = _fake_convolution(x, weight, padding), _weights(weight)
+    def made(group: int, images: slice, own: Tensor) -> Tensor:
+        return nn.functional.conv2d(_first(x[group, images]), own, padding=padding)
 
-    def made(group: int, images: slice) -> Tensor:
-        return nn.functional.conv2d(_first(x[group, images]), weights[group], padding=padding)
-
-    return _in_pieces(out, made)
+    return _in_pieces(_fake_convolution(x, weight, padding), weight, made)
 
 
 def _backward(cotangent: Tensor, x: Tensor, weight: Tensor, padding: int, which: int) -> Tensor:
@@ -87,19 +80,20 @@ def _backward(cotangent: Tensor, x: Tensor, weight: Tensor, padding: int, which:
     return answer
 
 
-def _convolution_input(cotangent: Tensor, weight: Tensor, padding: int) -> Tensor:
-    out, weights = _fake_input(cotangent, weight, padding), _weights(weight)
+def _input(cotangent: Tensor, weight: Tensor, padding: int) -> Tensor:
+    out = _fake_input(cotangent, weight, padding)
 
-    def made(group: int, images: slice) -> Tensor:
+    def made(group: int, images: slice, own: Tensor) -> Tensor:
         # of the input only the shape is read
-        return _backward(cotangent[group, images], out[group, images], weights[group], padding, 0)
+        return _backward(cotangent[group, images], out[group, images], own, padding, 0)
 
-    return _in_pieces(out, made)
+    return _in_pieces(out, weight, made)
 
 
-def _convolution_weight(x: Tensor, cotangent: Tensor, padding: int) -> Tensor:
+def _weight(x: Tensor, cotangent: Tensor, padding: int) -> Tensor:
     out = _fake_weight(x, cotangent, padding)
     for group in range(len(x)):
+        # of the weight only the shape is read
         out[group] = _backward(cotangent[group], x[group], out[group], padding, 1)
     return out
 
@@ -121,74 +115,62 @@ def _fake_weight(x: Tensor, cotangent: Tensor, padding: int) -> Tensor:
     return x.new_empty(len(x), cotangent.shape[-1], x.shape[-1], side, side)
 
 
-for _name, _kernel, _fake in (
-    ("convolution", _convolution, _fake_convolution),
-    ("convolution_input", _convolution_input, _fake_input),
-    ("convolution_weight", _convolution_weight, _fake_weight),
-):
-    _library.impl(_name, _kernel, "CPU")
-    torch.library.register_fake(f"metalearn_benchmarks::{_name}", _fake, lib=_library)
-
-
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.save_for_backward(*inputs[:2])
-    ctx.padding = inputs[2]
-
-
 def _convolution_vjp(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-    (x, weight), (of_x, of_weight, *_) = ctx.saved_tensors, ctx.needs_input_grad
+    (x, weight), (padding,), needed = ctx.saved_tensors, ctx.numbers, ctx.needs_input_grad
     return (
-        _ops.convolution_input(cotangent, weight, ctx.padding) if of_x else None,
-        _ops.convolution_weight(x, cotangent, ctx.padding) if of_weight else None,
+        operators.convolution_input(cotangent, weight, padding) if needed[0] else None,
+        operators.convolution_weight(x, cotangent, padding) if needed[1] else None,
         None,
     )
 
 
 def _input_vjp(ctx: Any, x: Tensor) -> tuple[Tensor | None, ...]:
-    (cotangent, weight), (of_cotangent, of_weight, *_) = ctx.saved_tensors, ctx.needs_input_grad
+    (cotangent, weight), (padding,), needed = ctx.saved_tensors, ctx.numbers, ctx.needs_input_grad
     return (
-        _ops.convolution(x, weight, ctx.padding) if of_cotangent else None,
-        _ops.convolution_weight(x, cotangent, ctx.padding) if of_weight else None,
+        operators.convolution(x, weight, padding) if needed[0] else None,
+        operators.convolution_weight(x, cotangent, padding) if needed[1] else None,
         None,
     )
 
 
 def _weight_vjp(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:
-    (x, cotangent), (of_x, of_cotangent, *_) = ctx.saved_tensors, ctx.needs_input_grad
+    (x, cotangent), (padding,), needed = ctx.saved_tensors, ctx.numbers, ctx.needs_input_grad
     return (
-        _ops.convolution_input(cotangent, weight, ctx.padding) if of_x else None,
-        _ops.convolution(x, weight, ctx.padding) if of_cotangent else None,
+        operators.convolution_input(cotangent, weight, padding) if needed[0] else None,
+        operators.convolution(x, weight, padding) if needed[1] else None,
         None,
     )
 
 
-def _batching(name: str) -> Callable[..., tuple[Tensor, int]]:
-    """The rule for `vmap`: a batch is more groups; where weights are shared, it is more images of a group."""
-    operator = getattr(_ops, name)
+def _sharing(name: str) -> Callable[..., Any]:
+    """The rule for `vmap`: with weights of its own a batch is more groups, with shared ones more images."""
 
     def batched(
-        info: Any, dims: tuple[int | None, ...], first: Tensor, second: Tensor, padding: int
+        info: Any, dims: tuple[int | None, ...], images: Tensor, weight: Tensor, padding: int
     ) -> tuple[Tensor, int]:
-        size = info.batch_size
-        if dims[1] is None and name != "convolution_weight":
-            images = first.movedim(dims[0] or 0, 1)
-            answer = operator(images.flatten(1, 2), second, padding)
+        size, operator = info.batch_size, getattr(operators, name)
+        if dims[1] is None:
+            answer = operator(images.movedim(dims[0] or 0, 1).flatten(1, 2), weight, padding)
             return answer.unflatten(1, (size, -1)), 1
-        own, other = (
-            x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
-            for x, dim in zip((first, second), dims, strict=False)
-        )
-        answer = operator(own.flatten(0, 1), other.flatten(0, 1), padding)
+        answer = operator(leading(images, dims[0], size), leading(weight, dims[1], size), padding)
         return answer.unflatten(0, (size, -1)), 0
 
     return batched
 
 
+_both = "(Tensor {}, Tensor {}, int padding) -> Tensor"
+define(
+    "convolution" + _both.format("x", "weight"),
+    _convolution, _fake_convolution, _sharing("convolution"),
+)  # fmt: skip
+define(
+    "convolution_input" + _both.format("cotangent", "weight"),
+    _input, _fake_input, _sharing("convolution_input"),
+)  # fmt: skip
+define("convolution_weight" + _both.format("x", "cotangent"), _weight, _fake_weight)
 for _name, _vjp in (
     ("convolution", _convolution_vjp),
     ("convolution_input", _input_vjp),
     ("convolution_weight", _weight_vjp),
 ):
-    _operator = f"metalearn_benchmarks::{_name}"
-    torch.library.register_autograd(_operator, _vjp, setup_context=_keep, lib=_library)
-    torch.library.register_vmap(_operator, _batching(_name), lib=_library)
+    differentiate(_name, _vjp, lambda inputs, output: inputs[:2])

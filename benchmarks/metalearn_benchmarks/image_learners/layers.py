@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from metalearn_benchmarks.image_learners.convolution import convolution
+from metalearn_benchmarks.image_learners.moments import moments
 
 
 class Convolution(nn.Conv2d):
@@ -29,23 +30,15 @@ class BatchNorm(nn.BatchNorm2d):
     def __init__(self, channels: int) -> None:
         super().__init__(channels, track_running_stats=False)
 
-    def forward(self, x: Tensor, count: int | None = None) -> Tensor:
-        """`count`: how many examples, from the first on, the statistics are of; None: all."""
-        variance, mean = torch.var_mean(x[:count], (0, 1, 2), correction=0)
+    def scaling(self, x: Tensor, count: int | None) -> tuple[Tensor, Tensor]:
+        """What x, `[n, h, w, c]`, is multiplied with, and what is added then: `[c]`, `[c]`.
+
+        `count`: how many examples, from the first on, the statistics are of; None: all.
+        """
+        mean, variance = moments(x if count is None else x[:count])
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        return torch.addcmul(self.bias - mean * scale, x, scale)
+        return scale, self.bias - mean * scale
 
-
-def max_pool(x: Tensor) -> Tensor:
-    """The largest of each 2×2: `[n, h, w, c]` to `[n, h // 2, w // 2, c]`; an odd row or column is left out.
-
-    Of equal ones the first counts, as in `nn.MaxPool2d`. Made of comparisons, it has every derivative.
-    """
-    height, width = (2 * (side // 2) for side in x.shape[1:3])
-    rows = (x[:, row:height:2] for row in (0, 1))
-    above, below = (_larger(row[:, :, 0:width:2], row[:, :, 1:width:2]) for row in rows)
-    return _larger(above, below)
-
-
-def _larger(a: Tensor, b: Tensor) -> Tensor:
-    return torch.where(b > a, b, a)
+    def forward(self, x: Tensor, count: int | None = None) -> Tensor:
+        scale, shift = self.scaling(x, count)
+        return torch.addcmul(shift, x, scale)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from metalearn_benchmarks.image_learners.classifier import classifier, pooled, require_counts
-from metalearn_benchmarks.image_learners.layers import BatchNorm, Convolution, max_pool
+from metalearn_benchmarks.image_learners.layers import BatchNorm, Convolution
+from metalearn_benchmarks.image_learners.pooling import max_pool
 from metalearn_core import BaseLearner, UsageError
 
 SLOPE = 0.1
@@ -41,7 +43,8 @@ class Residual(nn.Module):
             if index < 2:
                 x = nn.functional.leaky_relu(x, SLOPE)
         # the leaky ReLU of the maximum is the maximum of leaky ReLUs
-        return nn.functional.leaky_relu(max_pool(x + beside), SLOPE)
+        one = torch.ones_like(self.norms[-1].weight)
+        return nn.functional.leaky_relu(max_pool(x + beside, one, 0 * one), SLOPE)
 
 
 def resnet_12(
