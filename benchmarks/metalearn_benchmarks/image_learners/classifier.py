@@ -1,4 +1,4 @@
-"""What image classifiers have in common: blocks and a head, cross entropy, accuracy, the mode of batch norm."""
+"""What image classifiers have in common: blocks and a head, cross entropy, accuracy, batch norm's mode."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from metalearn_benchmarks.image_learners.heads import make_head
 from metalearn_core import BaseLearner, UsageError, unknown
 
 STATISTICS = ("batch", "support")
-"""Where batch norm's statistics come from: the examples that are evaluated, at test the query set (transductive;
-the paper's); or the task's support set, for its query set too."""
+"""Where batch norm's statistics come from: the examples that are evaluated, at test the query set
+(transductive; the paper's); or the task's support set, for its query set too."""
 
 
 class Classifier(nn.Module):

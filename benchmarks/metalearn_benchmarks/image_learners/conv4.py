@@ -30,17 +30,17 @@ def conv_4(
 ) -> BaseLearner:  # fmt: skip
     """Conv-4 under cross entropy, scored by accuracy.
 
-    Inputs are float images in [0, 1], `[n, channels, size, size]`; targets are classes, int64 `[n]`. Convolutions
-    are drawn as torch draws them, γ = 1, β = 0, the head's bias 0, as in the authors' program.
+    Inputs are float images in [0, 1], `[n, channels, size, size]`; targets are classes, int64 `[n]`.
+    Convolutions are drawn as torch draws them, γ = 1, β = 0, the head's bias 0, as in the authors' program.
 
     Args:
         ways: classes.
         channels, size: of an image, which is a square.
         width: channels of every block.
-        padding: 1, the usual form (1,600 features at 84); or 0, that of the authors' program (576 at 84, 115,973
-            parameters for 5 classes).
-        batch_norm: `"batch"`, statistics of the examples that are evaluated, at test the query set (transductive;
-            the paper's); or `"support"`, those of the task's support set, for its query set too.
+        padding: 1, the usual form (1,600 features at 84); or 0, that of the authors' program (576 at 84,
+            115,973 parameters for 5 classes).
+        batch_norm: `"batch"`, statistics of the examples that are evaluated, at test the query set
+            (transductive; the paper's); or `"support"`, those of the task's support set, for its query too.
         head: `"linear"`, or `"cosine"` for Baseline++, with its factor `scale`.
 
     Raises:
@@ -52,6 +52,7 @@ def conv_4(
         raise UsageError(f"padding must be 0 or 1, got {padding!r}")
     side = pooled(size, 4, 2 - 2 * padding)
     blocks = [Block(before, width, padding) for before in (channels, width, width, width)]
+    features, image = width * side**2, (channels, size, size)
     return classifier(
-        blocks, width * side**2, (channels, size, size), ways=ways, batch_norm=batch_norm, head=head, scale=scale
-    )
+        blocks, features, image, ways=ways, batch_norm=batch_norm, head=head, scale=scale
+    )  # fmt: skip

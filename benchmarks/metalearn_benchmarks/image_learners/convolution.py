@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metalearn_benchmarks.image_learners.operators import define, differentiate, leading, operators
+from metalearn_benchmarks.image_learners.operators import Batching, Operator, define, leading, parted
 
 aten = torch.ops.aten
 
@@ -34,7 +34,7 @@ def convolution(x: Tensor, weight: Tensor, padding: int) -> Tensor:
     On other devices than a CPU it is torch's own, grouped under `vmap`.
     """
     if x.device.type == "cpu":
-        whole: Tensor = operators.convolution(x.unsqueeze(0), weight.unsqueeze(0), padding)
+        whole: Tensor = _of_groups(x.unsqueeze(0), weight.unsqueeze(0), padding)
         return whole.squeeze(0)
     return nn.functional.conv2d(_first(x), weight, padding=padding).permute(0, 2, 3, 1)
 
@@ -118,8 +118,8 @@ def _fake_weight(x: Tensor, cotangent: Tensor, padding: int) -> Tensor:
 def _convolution_vjp(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
     (x, weight), (padding,), needed = ctx.saved_tensors, ctx.numbers, ctx.needs_input_grad
     return (
-        operators.convolution_input(cotangent, weight, padding) if needed[0] else None,
-        operators.convolution_weight(x, cotangent, padding) if needed[1] else None,
+        _input_of_groups(cotangent, weight, padding) if needed[0] else None,
+        _weight_of_groups(x, cotangent, padding) if needed[1] else None,
         None,
     )
 
@@ -127,8 +127,8 @@ def _convolution_vjp(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
 def _input_vjp(ctx: Any, x: Tensor) -> tuple[Tensor | None, ...]:
     (cotangent, weight), (padding,), needed = ctx.saved_tensors, ctx.numbers, ctx.needs_input_grad
     return (
-        operators.convolution(x, weight, padding) if needed[0] else None,
-        operators.convolution_weight(x, cotangent, padding) if needed[1] else None,
+        _of_groups(x, weight, padding) if needed[0] else None,
+        _weight_of_groups(x, cotangent, padding) if needed[1] else None,
         None,
     )
 
@@ -136,41 +136,41 @@ def _input_vjp(ctx: Any, x: Tensor) -> tuple[Tensor | None, ...]:
 def _weight_vjp(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:
     (x, cotangent), (padding,), needed = ctx.saved_tensors, ctx.numbers, ctx.needs_input_grad
     return (
-        operators.convolution_input(cotangent, weight, padding) if needed[0] else None,
-        operators.convolution(x, weight, padding) if needed[1] else None,
+        _input_of_groups(cotangent, weight, padding) if needed[0] else None,
+        _of_groups(x, weight, padding) if needed[1] else None,
         None,
     )
 
 
-def _sharing(name: str) -> Callable[..., Any]:
+def _sharing(operator: Operator) -> Batching:
     """The rule for `vmap`: with weights of its own a batch is more groups, with shared ones more images."""
 
     def batched(
         info: Any, dims: tuple[int | None, ...], images: Tensor, weight: Tensor, padding: int
     ) -> tuple[Tensor, int]:
-        size, operator = info.batch_size, getattr(operators, name)
+        size = info.batch_size
         if dims[1] is None:
             answer = operator(images.movedim(dims[0] or 0, 1).flatten(1, 2), weight, padding)
             return answer.unflatten(1, (size, -1)), 1
         answer = operator(leading(images, dims[0], size), leading(weight, dims[1], size), padding)
-        return answer.unflatten(0, (size, -1)), 0
+        return parted(answer, size), 0
 
     return batched
 
 
-_both = "(Tensor {}, Tensor {}, int padding) -> Tensor"
-define(
-    "convolution" + _both.format("x", "weight"),
-    _convolution, _fake_convolution, _sharing("convolution"),
+def _both(inputs: tuple[Any, ...], output: Any) -> tuple[Tensor, ...]:
+    return inputs[:2]
+
+
+_of_groups = define(
+    "convolution(Tensor x, Tensor weight, int padding) -> Tensor",
+    _convolution, _fake_convolution, backward=_convolution_vjp, saved=_both, batching=_sharing,
 )  # fmt: skip
-define(
-    "convolution_input" + _both.format("cotangent", "weight"),
-    _input, _fake_input, _sharing("convolution_input"),
+_input_of_groups = define(
+    "convolution_input(Tensor cotangent, Tensor weight, int padding) -> Tensor",
+    _input, _fake_input, backward=_input_vjp, saved=_both, batching=_sharing,
 )  # fmt: skip
-define("convolution_weight" + _both.format("x", "cotangent"), _weight, _fake_weight)
-for _name, _vjp in (
-    ("convolution", _convolution_vjp),
-    ("convolution_input", _input_vjp),
-    ("convolution_weight", _weight_vjp),
-):
-    differentiate(_name, _vjp, lambda inputs, output: inputs[:2])
+_weight_of_groups = define(
+    "convolution_weight(Tensor x, Tensor cotangent, int padding) -> Tensor",
+    _weight, _fake_weight, backward=_weight_vjp, saved=_both,
+)  # fmt: skip

@@ -44,7 +44,8 @@ class CosineHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.direction * (self.magnitude / self.direction.norm(dim=1)).unsqueeze(1)
-        return self.scale * (x / (x.norm(dim=1, keepdim=True) + 1e-5)) @ weight.T
+        scores: Tensor = self.scale * (x / (x.norm(dim=1, keepdim=True) + 1e-5)) @ weight.T
+        return scores
 
 
 def make_head(kind: str, features: int, ways: int, scale: float) -> nn.Module:

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalearn_benchmarks.image_learners.operators import define, differentiate, operators
+from metalearn_benchmarks.image_learners.operators import define
 
 aten = torch.ops.aten
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance over `[n, h, w, c]` but for c: `[c]`, `[c]`."""
-    mean, variance = operators.moments(x.unsqueeze(0))
+    mean, variance = _of_groups(x.unsqueeze(0))
     return mean.squeeze(0), variance.squeeze(0)
 
 
@@ -38,5 +38,7 @@ def _vjp(ctx: Any, of_mean: Tensor, of_variance: Tensor) -> tuple[Tensor]:
     return (torch.addcmul(level[:, None, None, None], x, slope[:, None, None, None]),)
 
 
-define("moments(Tensor x) -> (Tensor, Tensor)", _moments, _fake)
-differentiate("moments", _vjp, lambda inputs, output: (inputs[0], output[0]))
+_of_groups = define(
+    "moments(Tensor x) -> (Tensor, Tensor)", _moments, _fake,
+    backward=_vjp, saved=lambda inputs, output: (inputs[0], output[0]),
+)  # fmt: skip

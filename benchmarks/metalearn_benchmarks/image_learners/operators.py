@@ -1,4 +1,8 @@
-"""How this package's operators are registered: one axis of groups leads, and `vmap` makes more of them."""
+"""How this package's operators are made: one axis of groups leads, and `vmap` makes more of them.
+
+Each is an operator of torch, so that a traced program has it as one node, within an autograd function, so
+that autograd, `vmap` and the transforms of `torch.func` take it in any order.
+"""
 
 from __future__ import annotations
 
@@ -8,54 +12,72 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NAMESPACE = "metalearn_benchmarks"
-library: Any = torch.library.Library(NAMESPACE, "DEF")  # type: ignore[no-untyped-call]
-operators = torch.ops.metalearn_benchmarks
+_NAMESPACE = "metalearn_benchmarks"
+_library: Any = torch.library.Library(_NAMESPACE, "DEF")  # type: ignore[no-untyped-call]
 
-Backward = Callable[..., tuple[Tensor | None, ...]]
+Operator = Callable[..., Any]
+Batching = Callable[..., tuple[Any, Any]]
 
 
 def define(
-    schema: str, kernel: Callable[..., Any], fake: Callable[..., Any], batched: Callable[..., Any] | None = None
-) -> None:
-    """Register an operator `name(...) -> ...`, what its answer looks like, and its rule for `vmap`.
+    schema: str, kernel: Operator, fake: Operator,
+    *, backward: Callable[..., Any], saved: Callable[[tuple[Any, ...], Any], tuple[Tensor, ...]],
+    batching: Callable[[Operator], Batching] | None = None, constants: int = 0,
+) -> Operator:  # fmt: skip
+    """Register `name(...) -> ...` and return it, differentiable.
 
-    `batched`: the rule, if it is not that a batch is more groups.
+    Args:
+        kernel, fake: what computes it, and what its answer looks like.
+        backward: its vector-Jacobian product, `(ctx, *cotangents)`; `ctx.numbers` are its arguments that are
+            no tensors.
+        saved: of the arguments and the answer, the tensors that `backward` reads as `ctx.saved_tensors`.
+        batching: the rule for `vmap`, if it is not that a batch is more groups.
+        constants: of the answers, the last so many have no derivative.
     """
     name = schema.split("(")[0]
-    library.define(schema)
-    library.impl(name, kernel, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=library)
-    torch.library.register_vmap(f"{NAMESPACE}::{name}", batched or more_groups(name), lib=library)
-
-
-def differentiate(name: str, backward: Backward, saved: Callable[[tuple[Any, ...], Any], tuple[Any, ...]]) -> None:
-    """Register a vector-Jacobian product. `saved`: of inputs and output, the tensors that it needs."""
+    _library.define(schema)
+    _library.impl(name, kernel, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"{_NAMESPACE}::{name}", fake, lib=_library)
+    plain = getattr(torch.ops.metalearn_benchmarks, name)
 
     def keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.save_for_backward(*saved(inputs, output))
         ctx.numbers = [x for x in inputs if not isinstance(x, Tensor)]
+        if constants:
+            ctx.mark_non_differentiable(*output[-constants:])
 
-    torch.library.register_autograd(f"{NAMESPACE}::{name}", backward, setup_context=keep, lib=library)
+    def applied(*arguments: Any) -> Any:
+        return made.apply(*arguments)  # type: ignore[attr-defined]
+
+    parts = {
+        "forward": staticmethod(lambda *arguments: plain(*arguments)),
+        "setup_context": staticmethod(keep),
+        "backward": staticmethod(backward),
+        "vmap": staticmethod((batching or more_groups)(applied)),
+    }
+    made = type(name, (torch.autograd.Function,), parts)
+    return applied
 
 
 def leading(x: Tensor, dim: int | None, size: int) -> Tensor:
-    """A batch's axis and the groups' as one; what is shared is repeated, without being copied."""
+    """A batch's axis and the groups' as one; what is shared is repeated."""
     moved = x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
     return moved.flatten(0, 1)
 
 
-def more_groups(name: str) -> Callable[..., Any]:
+def parted(x: Tensor, size: int) -> Tensor:
+    """The way back from `leading`."""
+    return x.reshape(size, -1, *x.shape[1:])
+
+
+def more_groups(operator: Operator) -> Batching:
     """The rule for `vmap` by which a batch is more groups."""
 
-    def batched(info: Any, dims: tuple[int | None, ...], *arguments: Any) -> Any:
-        size = info.batch_size
-        given = (
-            leading(x, dim, size) if isinstance(x, Tensor) else x for x, dim in zip(arguments, dims, strict=True)
-        )
-        answers = getattr(operators, name)(*given)
+    def batched(info: Any, dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
+        size, given = info.batch_size, zip(arguments, dims, strict=True)
+        answers = operator(*(leading(x, dim, size) if isinstance(x, Tensor) else x for x, dim in given))
         if isinstance(answers, Tensor):
-            return answers.unflatten(0, (size, -1)), 0
-        return tuple(x.unflatten(0, (size, -1)) for x in answers), (0,) * len(answers)
+            return parted(answers, size), 0
+        return tuple(parted(x, size) for x in answers), (0,) * len(answers)
 
     return batched

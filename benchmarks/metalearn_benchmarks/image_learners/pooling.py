@@ -1,8 +1,8 @@
 """The largest of each 2×2 of an affine function of images, to derivatives of any order.
 
 What is largest is decided first; to pick it is then linear, with an adjoint that puts it back in its place.
-Shapes: images `[groups, n, h, w, c]`, what is picked `[groups, n, h // 2, w // 2, c]`; an odd row or column is
-left out.
+Shapes: images `[groups, n, h, w, c]`, what is picked `[groups, n, h // 2, w // 2, c]`; an odd row or column
+is left out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalearn_benchmarks.image_learners.operators import define, differentiate, operators
+from metalearn_benchmarks.image_learners.operators import define
 
 PLACES = ((0, 0), (0, 1), (1, 0), (1, 1))
 
@@ -23,7 +23,7 @@ def max_pool(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     Of equal ones the first counts, as in `nn.MaxPool2d`. `scale`, `shift`: `[c]`.
     """
     # the largest of scale · x, which is the smallest x where scale is negative
-    picked, _ = operators.extreme(x.unsqueeze(0), scale.detach().unsqueeze(0))
+    picked, _ = _extreme_of_groups(x.unsqueeze(0), scale.detach().unsqueeze(0))
     return torch.addcmul(shift, picked.squeeze(0), scale)
 
 
@@ -75,26 +75,32 @@ def _fake_place(picked: Tensor, places: Tensor, height: int, width: int) -> Tens
 
 def _extreme_vjp(ctx: Any, cotangent: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     x, places = ctx.saved_tensors
-    return operators.place(cotangent, places, *x.shape[2:4]), None
+    return _place_of_groups(cotangent, places, *x.shape[2:4]), None
 
 
 def _place_vjp(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
     (places,) = ctx.saved_tensors
-    return operators.pick(cotangent, places), None, None, None
+    return _pick_of_groups(cotangent, places), None, None, None
 
 
 def _pick_vjp(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
     x, places = ctx.saved_tensors
-    return operators.place(cotangent, places, *x.shape[2:4]), None
+    return _place_of_groups(cotangent, places, *x.shape[2:4]), None
 
 
 def _fake_extreme(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     return x.new_empty(_smaller(x)), x.new_empty(_smaller(x), dtype=torch.uint8)
 
 
-define("extreme(Tensor x, Tensor scale) -> (Tensor, Tensor)", _extreme, _fake_extreme)
-define("pick(Tensor x, Tensor places) -> Tensor", _pick, lambda x, places: x.new_empty(_smaller(x)))
-define("place(Tensor picked, Tensor places, int height, int width) -> Tensor", _place, _fake_place)
-differentiate("extreme", _extreme_vjp, lambda inputs, output: (inputs[0], output[1]))
-differentiate("pick", _pick_vjp, lambda inputs, output: inputs)
-differentiate("place", _place_vjp, lambda inputs, output: inputs[1:2])
+_extreme_of_groups = define(
+    "extreme(Tensor x, Tensor scale) -> (Tensor, Tensor)", _extreme, _fake_extreme,
+    backward=_extreme_vjp, saved=lambda inputs, output: (inputs[0], output[1]), constants=1,
+)  # fmt: skip
+_pick_of_groups = define(
+    "pick(Tensor x, Tensor places) -> Tensor", _pick, lambda x, places: x.new_empty(_smaller(x)),
+    backward=_pick_vjp, saved=lambda inputs, output: inputs,
+)  # fmt: skip
+_place_of_groups = define(
+    "place(Tensor picked, Tensor places, int height, int width) -> Tensor", _place, _fake_place,
+    backward=_place_vjp, saved=lambda inputs, output: inputs[1:2],
+)  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 
 from metalearn_benchmarks.image_learners.classifier import classifier, pooled, require_counts
@@ -43,7 +42,7 @@ class Residual(nn.Module):
             if index < 2:
                 x = nn.functional.leaky_relu(x, SLOPE)
         # the leaky ReLU of the maximum is the maximum of leaky ReLUs
-        one = torch.ones_like(self.norms[-1].weight)
+        one = x.new_ones(x.shape[-1])
         return nn.functional.leaky_relu(max_pool(x + beside, one, 0 * one), SLOPE)
 
 
@@ -53,8 +52,8 @@ def resnet_12(
 ) -> BaseLearner:  # fmt: skip
     """ResNet-12 under cross entropy, scored by accuracy; images and targets as in `conv_4`.
 
-    Lee et al. regularise it by DropBlock. It is left out: it draws random numbers, and a loss here is a function
-    of θ and the examples alone.
+    Lee et al. regularise it by DropBlock. It is left out: it draws random numbers, and a loss here is a
+    function of θ and the examples alone.
 
     Args:
         ways, channels, size: as in `conv_4`.
