@@ -47,7 +47,14 @@ def define(
             ctx.mark_non_differentiable(*output[-constants:])
 
     def applied(*arguments: Any) -> Any:
-        return made.apply(*arguments)  # type: ignore[attr-defined]
+        # outside a transform without torch's preparations for one, which take longer than a small convolution
+        transformed = torch._C._are_functorch_transforms_active()
+        return (within if transformed else plain_function).apply(*arguments)  # type: ignore[attr-defined]
+
+    def kept(ctx: Any, *arguments: Any) -> Any:
+        answer = plain(*arguments)
+        keep(ctx, arguments, answer)
+        return answer
 
     parts = {
         "forward": staticmethod(lambda *arguments: plain(*arguments)),
@@ -55,7 +62,9 @@ def define(
         "backward": staticmethod(backward),
         "vmap": staticmethod((batching or more_groups)(applied)),
     }
-    made = type(name, (torch.autograd.Function,), parts)
+    within = type(name, (torch.autograd.Function,), parts)
+    alone = {"forward": staticmethod(kept), "backward": staticmethod(backward)}
+    plain_function = type(name, (torch.autograd.Function,), alone)
     return applied
 
 

@@ -49,9 +49,13 @@ def _extreme(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _pick(x: Tensor, places: Tensor) -> Tensor:
-    a, b, c, d = _quarters(x)
-    column = (places % 2).bool()
-    return torch.where(places > 1, torch.where(column, d, c), torch.where(column, b, a))
+    first, *others = (
+        (part, (places == number).to(x.dtype)) for number, part in enumerate(_quarters(x))
+    )  # fmt: skip
+    out = torch.mul(*first)  # by 0 and 1: to choose by a condition takes three times as long
+    for part, chosen in others:
+        out.addcmul_(part, chosen)
+    return out
 
 
 def _place(picked: Tensor, places: Tensor, height: int, width: int) -> Tensor:
