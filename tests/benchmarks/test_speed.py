@@ -136,6 +136,24 @@ def test_a_peer_with_another_gradient_is_not_timed(monkeypatch):
     assert found[1].ratio == 1
 
 
+def test_on_images_one_meta_batch_of_several_is_enough_and_none_is_not(monkeypatch):
+    work, asked = Work.of(IMAGES), []
+
+    def off(distances):
+        def distance(theirs, ours):
+            asked.append(float(ours[0][0]))
+            return distances[(len(asked) - 1) % len(distances)]
+
+        monkeypatch.setattr(measure, "_distance", distance)
+        return measure._meta_gradients(work, ["clone loop"], 0.0, lambda text: None)["clone loop"]
+
+    assert isinstance(off([1.0, 1.0, 0.0]), Sample)
+    assert len(asked) == len(set(asked)) == 3
+    asked.clear()
+    assert off([0.5, 0.4, 1.0, 1.0]) == "its gradient is 4.0e-01 off: not timed"
+    assert len(asked) == measure.TRIED["conv-4"]
+
+
 def halved(peer):
     """The gradients of θ⁰ with every other element's sign turned."""
 

@@ -56,12 +56,17 @@ class Work:
             torch.manual_seed(0)
             made = make_rule(rule, learner.layout, **options)
         theta = learner.initial(weights())
-        return cls(setting, made, learner, family, theta, _tasks(setting, family, learner))
+        return cls(setting, made, learner, family, theta, _tasks(setting, family, learner, 0))
 
     @property
     def phi(self) -> list[Tensor]:
         """The rule's φ, in its order."""
         return [parameter.detach() for parameter in self.rule.parameters()]
+
+    def meta_batches(self, count: int) -> list[Task]:
+        """`task`, and others of its shape."""
+        others = (_tasks(self.setting, self.family, self.learner, i) for i in range(1, count))
+        return [self.task, *others]
 
     @property
     def criterion(self) -> Callable[[Tensor, Tensor], Tensor]:
@@ -98,11 +103,11 @@ def _images(setting: Setting) -> tuple[BaseLearner, TaskFamily]:
     return images.learner(setting), images.Noise(setting)
 
 
-def _tasks(setting: Setting, family: TaskFamily, learner: BaseLearner) -> Task:
-    """A meta-batch; of images no more than that, since a stream draws a hundred tasks at once."""
+def _tasks(setting: Setting, family: TaskFamily, learner: BaseLearner, index: int) -> Task:
+    """A meta-batch by number; of images drawn alone, since a stream draws a hundred tasks at once."""
     if setting.learner == "mlp":
-        return stream(family, learner).take(0, setting.tasks)
-    return family.sample("train", setting.tasks, weights(1))
+        return stream(family, learner).take(index * setting.tasks, setting.tasks)
+    return family.sample("train", setting.tasks, weights(1 + index))
 
 
 def weights(seed: int = 0) -> torch.Generator:
