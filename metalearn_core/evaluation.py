@@ -73,4 +73,5 @@ def scores(rule: UpdateRule, learner: BaseLearner, theta: Tensor, task: Task, se
         rule, learner, theta.detach(), task.support,
         steps=settings.evaluation_steps, clip=settings.inner_clip,
     )  # fmt: skip
-    return torch.stack([per_task(learner.score, now, task.query) for now, _ in path], 1)
+    context = learner.context(task)
+    return torch.stack([per_task(learner.score, now, task.query, *context) for now, _ in path], 1)

@@ -69,13 +69,16 @@ def trajectory(
     return ((theta[0], pytree.tree_map(lambda s: s[0], state)) for theta, state in path)
 
 
-def per_task(criterion: Callable[[Tensor, Batch], Tensor], theta: Tensor, batch: Batch) -> Tensor:
-    """`criterion(θ, batch)` of every task, θ `[tasks, n]`, on a stacked batch: `[tasks]`."""
+def per_task(criterion: Callable[..., Tensor], theta: Tensor, batch: Batch, *context: Tensor) -> Tensor:
+    """`criterion(θ, batch)` of every task, θ `[tasks, n]`, on a stacked batch: `[tasks]`.
 
-    def one(theta: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        return criterion(theta, Batch(inputs, targets))
+    `context`: of a query set, the learner's: further arguments of `criterion`, stacked too.
+    """
 
-    values: Tensor = vmap(one)(theta, batch.inputs, batch.targets)
+    def one(theta: Tensor, inputs: Tensor, targets: Tensor, *context: Tensor) -> Tensor:
+        return criterion(theta, Batch(inputs, targets), *context)
+
+    values: Tensor = vmap(one)(theta, batch.inputs, batch.targets, *context)
     return values
 
 
@@ -99,7 +102,7 @@ def meta_gradient(
     with torch.enable_grad():
         theta = theta.detach().requires_grad_()
         adapted = adapt(rule, learner, theta, task.support, steps=steps, order=order, clip=clip)
-        loss = per_task(learner.loss, adapted, task.query).mean()
+        loss = per_task(learner.loss, adapted, task.query, *learner.context(task)).mean()
         return loss.detach(), *_gradients(loss, theta, phi)
 
 
@@ -124,7 +127,8 @@ def meta_gradients(
         start = theta.unsqueeze(1).expand(-1, len(task), -1)
         path = _unroll(rule, learner, start, task.support, steps, order, clip, True, phi)
         adapted = functools.reduce(lambda _, now: now, path)[0]
-        losses = vmap(lambda theta: per_task(learner.loss, theta, task.query))(adapted).mean(1)
+        context = learner.context(task)
+        losses = vmap(lambda theta: per_task(learner.loss, theta, task.query, *context))(adapted).mean(1)
         return losses.detach(), *_gradients(losses.sum(), theta, phi)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from metalearn_core.errors import UsageError
-from metalearn_core.task import Batch
+from metalearn_core.task import Batch, Task
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 
@@ -90,6 +90,10 @@ class BaseLearner:
     Frozen parameters (`requires_grad=False`) and buffers are constants: adapting the head alone is
     freezing the rest. The module is copied and never written to.
 
+    A module may judge a query set in the light of the support set, as batch norm with the support set's
+    statistics does: it has an attribute `uses_support = True` and is then called as
+    `module(query inputs, support inputs)`; on a support set itself, as `module(inputs)`.
+
     Args:
         module: the network.
         loss: `loss(prediction, target) -> []`, a mean over all elements.
@@ -116,6 +120,7 @@ class BaseLearner:
         self._loss, self._score = loss, score or loss
         self.score_name = str(getattr(self._score, "__name__", type(self._score).__name__))
         self._initialise = initialise or reset_every_parameter
+        self.uses_support = bool(getattr(self.module, "uses_support", False))
         self._constants = {
             name: tensor.detach()
             for name, tensor in (*self.module.named_parameters(), *self.module.named_buffers())
@@ -164,30 +169,37 @@ class BaseLearner:
                 parameters[name].copy_(value)
         return module
 
-    def predict(self, theta: Tensor, inputs: Tensor) -> Tensor:
-        """The module's output for `inputs` with parameters θ, `[n]`."""
+    def context(self, task: Task) -> tuple[Tensor, ...]:
+        """What a query set of `task` is judged in the light of: the support inputs, or nothing."""
+        return (task.support.inputs,) if self.uses_support else ()
+
+    def predict(self, theta: Tensor, inputs: Tensor, support: Tensor | None = None) -> Tensor:
+        """The module's output for `inputs` with parameters θ, `[n]`.
+
+        `support`: inputs of the support set, where `inputs` are others and the module uses them; or None.
+        """
         parameters = {**self.layout.unflatten(theta), **self._constants}
-        output: Tensor = functional_call(self.module, parameters, (inputs,))
+        given = (inputs, support) if self.uses_support and support is not None else (inputs,)
+        output: Tensor = functional_call(self.module, parameters, given)
         return output
 
-    def loss(self, theta: Tensor, batch: Batch) -> Tensor:
-        """Mean loss of θ, `[n]`, on a batch: `[]`."""
-        return self._scalar("loss", self._loss, theta, batch)
+    def loss(self, theta: Tensor, batch: Batch, support: Tensor | None = None) -> Tensor:
+        """Mean loss of θ, `[n]`, on a batch: `[]`; `support` as in `predict`."""
+        return self._scalar("loss", self._loss, self.predict(theta, batch.inputs, support), batch.targets)
 
-    def score(self, theta: Tensor, batch: Batch) -> Tensor:
-        """Score of θ, `[n]`, on a batch: `[]`; see `higher_is_better`."""
-        return self._scalar("score", self._score, theta, batch)
+    def score(self, theta: Tensor, batch: Batch, support: Tensor | None = None) -> Tensor:
+        """Score of θ, `[n]`, on a batch: `[]`; see `higher_is_better`, and `predict` for `support`."""
+        return self._scalar("score", self._score, self.predict(theta, batch.inputs, support), batch.targets)
 
-    def _scalar(self, name: str, criterion: Criterion, theta: Tensor, batch: Batch) -> Tensor:
-        prediction = self.predict(theta, batch.inputs)
-        same_count = prediction.numel() == batch.targets.numel()
-        if same_count and prediction.shape != batch.targets.shape:
+    def _scalar(self, name: str, criterion: Criterion, prediction: Tensor, targets: Tensor) -> Tensor:
+        same_count = prediction.numel() == targets.numel()
+        if same_count and prediction.shape != targets.shape:
             # a [n] target beside an [n, 1] prediction would broadcast to [n, n] in silence
             raise UsageError(
                 f"BaseLearner: prediction has shape {tuple(prediction.shape)} and targets"
-                f" {tuple(batch.targets.shape)}; give them the same shape"
+                f" {tuple(targets.shape)}; give them the same shape"
             )
-        value = criterion(prediction, batch.targets)
+        value = criterion(prediction, targets)
         if value.ndim:
             raise UsageError(
                 f"BaseLearner: {name} must return one number, a mean over all elements,"

@@ -404,13 +404,18 @@ def _axis(flag: str, kind: Any, text: str, default: str) -> Callable[[Any], Any]
 
 
 @metalearn.command()
-@_axis("--rule", click.Choice(["maml", "turtle", "lstm"]), "This rule alone", "each")
-@_axis("--tasks", click.IntRange(min=1), "Tasks of a meta-batch", "1, 25")
+@click.option("--learner", type=click.Choice(["mlp", "conv-4"]), default="mlp", show_default=True,
+              help="Sine regression; or 5-way images, of which a setting takes minutes.")  # fmt: skip
+@_axis("--rule", click.Choice(["maml", "turtle", "lstm"]), "This rule alone", "each; of conv-4 maml")
+@_axis("--tasks", click.IntRange(min=1), "Tasks of a meta-batch", "1, 25; of conv-4 1, 4")
 @_axis("--steps", click.IntRange(min=0), "T", "5")
 @_axis("--order", click.Choice(["first", "second"]), "Of the meta-gradient", "second")
 @_axis("--threads", Threads(min=1), "CPU threads, a number or `all`", "1")
 @_axis("--seeds", click.IntRange(min=1), "Seeds trained together", "1")
-@_axis("--what", click.Choice(["meta-gradient", "outer step"]), "What is timed", "both")
+@_axis("--width", click.IntRange(min=1), "Of mlp's hidden layers, or conv-4's blocks", "40; of conv-4 32")
+@_axis("--shots", click.IntRange(min=1), "Support images of a class, of conv-4", "1")
+@_axis("--size", click.IntRange(min=16), "Pixels of an image's side, of conv-4; colour from 64 on", "28")
+@_axis("--what", click.Choice(["meta-gradient", "outer step"]), "What is timed", "both; of conv-4 the first")
 @click.option(
     "--peer", "-p", "peers", multiple=True, help="This peer alone; may be repeated. [default: each]"
 )
@@ -425,14 +430,14 @@ def _axis(flag: str, kind: Any, text: str, default: str) -> Callable[[Any], Any]
               help="Instead: draw the cost against tasks, T and n there; PNG, PDF or SVG.")  # fmt: skip
 @JSON
 def speed(
-    figure: Path | None, as_json: bool, peers: tuple[str, ...], what: tuple[str, ...], whole: bool,
-    seconds: float, memory: bool, compile_times: bool, **given: Any,
+    learner: str, figure: Path | None, as_json: bool, peers: tuple[str, ...], what: tuple[str, ...],
+    whole: bool, seconds: float, memory: bool, compile_times: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Time a meta-gradient and an outer step: this engine beside its peers, on the same work, in one run."""
     from metalearn_benchmarks.speed.command import asked
 
     work = asked(
-        given, figure, peers=peers, whats=what, whole=whole,
+        given, figure, learner, peers=peers, whats=what, whole=whole,
         seconds=seconds, memory=memory, compile_times=compile_times,
     )  # fmt: skip
     timings: list[Any] = []

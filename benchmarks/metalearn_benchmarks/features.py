@@ -20,7 +20,7 @@ class FeatureFamily:
     """
 
     def __init__(self, family: TaskFamily, learner: BaseLearner, theta: Tensor) -> None:
-        self.family, self._device = family, learner.device
+        self.family, self._learner, self._device = family, learner, learner.device
         self._module, self._dtype = learner.module_at(theta).requires_grad_(False), learner.dtype
         self._head, self._seen = self._module.get_submodule(Head(learner).name), list[Tensor]()
         self._head.register_forward_pre_hook(lambda _, given: self._seen.append(given[0]))
@@ -45,16 +45,19 @@ class FeatureFamily:
         if hasattr(self.family, "realise"):
             task = self.family.realise(split, task, dtype)
         task = task.to(self._device, dtype)
-        return Task(self._seen_of(task.support), self._seen_of(task.query), stacked=True)
+        return Task(
+            self._seen_of(task.support), self._seen_of(task.query, self._learner.context(task)), stacked=True
+        )
 
     @torch.no_grad()
-    def _seen_of(self, batch: Batch) -> Batch:
+    def _seen_of(self, batch: Batch, context: tuple[Tensor, ...] = ()) -> Batch:
         """`[tasks, k, ...]` to `[tasks, k, features]`, each by itself: batch statistics are its own."""
-        return Batch(torch.stack([self._features(x) for x in batch.inputs]), batch.targets, stacked=True)
+        each = zip(batch.inputs, *context, strict=True)
+        return Batch(torch.stack([self._features(*given) for given in each]), batch.targets, stacked=True)
 
-    def _features(self, inputs: Tensor) -> Tensor:
+    def _features(self, *given: Tensor) -> Tensor:
         self._seen.clear()
-        output = self._module(inputs)
+        output = self._module(*given)
         if len(self._seen) != 1 or not torch.equal(self._head(self._seen[0]), output):
             name = type(self._module).__name__
             raise UsageError(f"{name}: a new head for each task needs a network that ends with its head")

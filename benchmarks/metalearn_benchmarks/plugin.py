@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from metalearn_benchmarks.image_learners.conv4 import conv_4
+from metalearn_benchmarks.image_learners.resnet12 import resnet_12
 from metalearn_benchmarks.images.families import image_families
 from metalearn_benchmarks.networks import multilayer_perceptron
 from metalearn_benchmarks.observers import JsonLines, TensorBoard
@@ -21,7 +23,7 @@ def metalearn_task_families() -> Mapping[str, Callable[..., Any]]:
 @hookimpl
 def metalearn_base_learners() -> Mapping[str, Callable[..., Any]]:
     """The base-learners, by name."""
-    return {"mlp": multilayer_perceptron}
+    return {"mlp": multilayer_perceptron, "conv-4": conv_4, "resnet-12": resnet_12}
 
 
 @hookimpl

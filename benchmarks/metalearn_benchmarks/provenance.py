@@ -48,6 +48,8 @@ def batch_norm(learner: BaseLearner) -> str:
     norms = [m for m in learner.module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return "none: the base-learner has no batch norm"
+    if learner.uses_support:
+        return "statistics of the task's support set, for its query set too (not transductive)"
     if all(norm.training or not norm.track_running_stats for norm in norms):
         return "statistics of each batch, at test also of the query set (transductive)"
     return "constants: the layers' own running statistics"

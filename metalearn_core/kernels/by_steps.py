@@ -6,7 +6,6 @@ programs are compiled, one step and its vector-Jacobian product are, not T of th
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -74,7 +73,7 @@ class BySteps:
         """Losses `[]` or `[seeds]`, and the gradients, shaped as θ⁰ and φ."""
         phi = {name: value.detach() for name, value in phi.items()}
         values, data = list(phi.values()), task.tensors
-        support, query = data[:2], data[2:]
+        support, query = data[:2], [*data[2:], *self.learner.context(task)]
         start = theta.detach().unsqueeze(-2).expand(*theta.shape[:-1], len(task), -1).contiguous()
         every = self.checkpoint_every or max(1, self.steps // KEPT)
 
@@ -138,9 +137,13 @@ class BySteps:
 
         return step
 
-    def _query(self, theta: Tensor, inputs: Tensor, targets: Tensor) -> list[Tensor]:
+    def _query(self, theta: Tensor, inputs: Tensor, targets: Tensor, *context: Tensor) -> list[Tensor]:
         """Mean query losses, and what the sum of them over seeds has for a gradient at θ⁽ᵀ⁾."""
-        losses_of = functools.partial(per_task, self.learner.loss, batch=Batch(inputs, targets, stacked=True))
+        query = Batch(inputs, targets, stacked=True)
+
+        def losses_of(theta: Tensor) -> Tensor:
+            return per_task(self.learner.loss, theta, query, *context)
+
         with torch.enable_grad():
             theta = theta.detach().requires_grad_()
             losses = (vmap(losses_of) if self.seeds else losses_of)(theta).mean(-1)

@@ -33,20 +33,22 @@ class CompiledScores:
         path = BySteps(rule, self._learner, steps, "second", self._settings.inner_clip)
         phi = {name: parameter.detach() for name, parameter in rule.named_parameters()}
         values, (support_inputs, support_targets, *query) = list(phi.values()), task.tensors
-        support = [support_inputs, support_targets]
+        support, query = [support_inputs, support_targets], [*query, *self._learner.context(task)]
+        width = len(query)
         start = theta.detach().expand(len(task), -1).contiguous()
         now = [start, *self._programs("start", path.start(phi), [start, *values])]
         scores = [*self._programs("scores", self._scores, [start, *query])]
         step = path.step(phi, 0)
 
         def step_and_scores(*tensors: Tensor) -> list[Tensor]:
-            after = step(*tensors[:-2])
-            return [*after, *self._scores(after[0], *tensors[-2:])]
+            after = step(*tensors[:-width])
+            return [*after, *self._scores(after[0], *tensors[-width:])]
 
         for _ in range(steps):
             *now, found = self._programs("step", step_and_scores, [*now, *values, *support, *query])
             scores.append(found)
         return torch.stack(scores, 1)
 
-    def _scores(self, theta: Tensor, inputs: Tensor, targets: Tensor) -> list[Tensor]:
-        return [per_task(self._learner.score, theta, Batch(inputs, targets, stacked=True))]
+    def _scores(self, theta: Tensor, inputs: Tensor, targets: Tensor, *context: Tensor) -> list[Tensor]:
+        query = Batch(inputs, targets, stacked=True)
+        return [per_task(self._learner.score, theta, query, *context)]

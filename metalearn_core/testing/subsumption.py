@@ -195,7 +195,8 @@ class Subsumption:
             rule, problem.learner, starts, task.support, steps=problem.steps, order=order, clip=self.clip
         )
         thetas = [theta for theta, _ in now]
-        loss = per_task(problem.learner.loss, thetas[-1], task.query).mean() + 0 * starts.sum()
+        judged = per_task(problem.learner.loss, thetas[-1], task.query, *problem.learner.context(task))
+        loss = judged.mean() + 0 * starts.sum()
         (gradient,) = torch.autograd.grad(loss, starts)
         return [theta.detach() for theta in thetas], gradient
 

@@ -40,6 +40,56 @@ def test_peers_have_the_same_meta_gradient(peer, rule, order):
     assert measure._distance(theirs, ours) < 1e-4
 
 
+IMAGES = Setting(learner="conv-4", tasks=2, steps=2, size=16, width=4, shots=2)
+WITH_IMAGES = ["higher loop", "clone loop", "torch.func"]
+
+
+@pytest.mark.parametrize("order", ["first", "second"])
+@pytest.mark.parametrize("rule", ["maml", "turtle"])
+@pytest.mark.parametrize("peer", WITH_IMAGES)
+def test_peers_have_the_same_meta_gradient_on_images(peer, rule, order):
+    work = Work.of(attrs.evolve(IMAGES, rule=rule, order=order))
+    assert work.task.support.inputs.shape == (2, 10, 1, 16, 16)
+    exact = {"learner": work.learner.to("cpu", torch.float64), "theta": work.theta.double()}
+    work = attrs.evolve(work, task=work.task.to("cpu", torch.float64), rule=work.rule.double(), **exact)
+    ours, theirs = (measure._aligned(work, measure.call(name, work)()) for name in ("eager", peer))
+    assert measure._distance(theirs, ours) < 1e-9
+
+
+@pytest.mark.parametrize("peer", WITH_IMAGES)
+def test_peers_take_the_same_outer_steps_on_images(peer):
+    work = Work.of(IMAGES)
+    start = work.theta.clone()
+    ours, theirs = (outer.clocked(name, work, 0.0).losses[: outer.LEFT_OUT] for name in ("eager", peer))
+    assert theirs == pytest.approx(ours, rel=1e-3)
+    assert torch.equal(work.theta, start)
+
+
+def test_a_clone_is_changed_alone_and_lets_gradients_through():
+    module = torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.Sequential(torch.nn.Linear(1, 1)))
+    clone, before = peers._clone(module), [p.clone() for p in module.parameters()]
+    clone[1][0]._parameters["bias"] = clone[1][0]._parameters["bias"] + 1
+    inputs = torch.ones(1, 2)
+    assert torch.allclose(clone(inputs), module(inputs) + 1)
+    grads = torch.autograd.grad(clone(inputs).sum(), list(module.parameters()))
+    assert [g.shape for g in grads] == [p.shape for p in before]
+    assert all(map(torch.equal, module.parameters(), before))
+
+
+def test_operations_on_images_grow_with_size_width_and_shots():
+    small, wide, large, shots = (
+        Work.of(attrs.evolve(IMAGES, **changed)).operations
+        for changed in ({}, {"width": 8}, {"size": 32}, {"shots": 4})
+    )
+    first, later = 2 * 9 * 4 * 16**2, 2 * 9 * 4 * 4 * (8**2 + 4**2 + 2**2)
+    images = 2 * 75 + 2 * 2 * 2 * 10  # the query set once, the support set in two steps of two gradients
+    expected = 3 * images * (first + later + 2 * 4 * 5)
+    assert small == pytest.approx(expected)
+    assert wide > 2 * small
+    assert large > 3.5 * small
+    assert small < shots < 2 * small
+
+
 @pytest.mark.parametrize("width", [10, 20])
 def test_the_base_learner_has_the_width_asked_for(width):
     work = Work.of(attrs.evolve(SMALL, width=width))
@@ -84,6 +134,24 @@ def test_a_peer_with_another_gradient_is_not_timed(monkeypatch):
     assert "its gradient is" in found[0].note
     assert "its losses are" in found[2].note
     assert found[1].ratio == 1
+
+
+def test_on_images_one_meta_batch_of_several_is_enough_and_none_is_not(monkeypatch):
+    work, asked = Work.of(IMAGES), []
+
+    def off(distances):
+        def distance(theirs, ours):
+            asked.append(float(ours[0][0]))
+            return distances[(len(asked) - 1) % len(distances)]
+
+        monkeypatch.setattr(measure, "_distance", distance)
+        return measure._meta_gradients(work, ["clone loop"], 0.0, lambda text: None)["clone loop"]
+
+    assert isinstance(off([1.0, 1.0, 0.0]), Sample)
+    assert len(asked) == len(set(asked)) == 3
+    asked.clear()
+    assert off([0.5, 0.4, 1.0, 1.0]) == "its gradient is 4.0e-01 off: not timed"
+    assert len(asked) == measure.TRIED["conv-4"]
 
 
 def halved(peer):
@@ -145,6 +213,14 @@ def test_the_grids():
     assert few == Setting(rule="lstm", tasks=4)
     whole = settings.grid({"tasks": (100,), "threads": ()}, whole=True)
     assert len(whole) == len(set(whole)) == 3 * 3 * 2 * len({1, settings.CORES})
+    images = settings.grid({"size": (84,)}, whole=False, learner="conv-4")
+    assert [(s.rule, s.tasks, s.size, s.width) for s in images] == [("maml", n, 84, 32) for n in (1, 4)]
+    assert str(images[1]) == (
+        "maml, 4 tasks, T = 5, second order, conv-4, 5-way 1-shot, 84 x 84, width 32, 1 thread"
+    )
+    assert len(settings.grid({}, whole=True, learner="conv-4")) == 3 * 2 * 2 * 2 * 2 * len(
+        {1, settings.CORES}
+    )
     with pytest.raises(UsageError, match="threads must be at most"):
         Setting(threads=settings.CORES + 1)
 
@@ -242,6 +318,17 @@ def test_the_command_prints_every_row_as_data(metalearn):
         assert found["share_of_peak"] > 0
 
 
+def test_the_command_times_images(metalearn):
+    options = ("--learner", "conv-4", "--tasks", 1, "--steps", 1, "--size", 16, "--width", 2, "--seconds", 0)
+    code, out, err = metalearn("speed", *options, "--json", "-p", "eager", "-p", "clone loop")
+    assert code == 0, err
+    rows = json.loads(out)
+    assert [(r["what"], r["peer"], r["learner"]) for r in rows] == [
+        ("meta-gradient", peer, "conv-4") for peer in ("eager", "clone loop")
+    ]
+    assert all(r["tasks_a_second"] == pytest.approx(1e3 / r["median"]) for r in rows)
+
+
 def test_the_table_and_the_figure(metalearn, tmp_path):
     code, out, err = metalearn("speed", *ONE, "--what", "meta-gradient", "-p", "eager")
     assert code == 0, err
@@ -260,6 +347,10 @@ def test_the_table_and_the_figure(metalearn, tmp_path):
         (("--threads", "many"), "Invalid value for '--threads': 'many'"),
         (("--threads", 1_000_000), "threads must be at most"),
         (("--tasks", 0), "Invalid value for '--tasks'"),
+        (("--size", 28), "--size is for --learner conv-4; mlp has no such axis"),
+        (("--learner", "conv-4", "-p", "jax"), "peer 'jax' has no conv-4; those that have it: higher loop"),
+        (("--learner", "conv-4", "--figure", "speed.png"), "--figure is of mlp"),
+        (("--width", 10, "--figure", "speed.png"), "--figure is of mlp"),
         (("--figure", "speed.doc"), "must end in one of png, pdf, svg"),
         (("--figure", "speed.png", "--whole"), "leave --whole and --what out"),
         (("--figure", "speed.png", "--steps", 0), "T must be at least 1"),

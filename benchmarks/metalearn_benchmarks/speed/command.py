@@ -33,6 +33,10 @@ class Asked:
         for peer in self.peers:
             if peer not in PEERS:
                 raise unknown("peer", peer, PEERS)
+            for learner in sorted({setting.learner for setting in self.settings} - {"mlp"}):
+                if peer not in settings.PEERS[learner]:
+                    there = ", ".join(settings.PEERS[learner])
+                    raise UsageError(f"peer {peer!r} has no {learner}; those that have it: {there}")
 
     @property
     def extras(self) -> list[str]:
@@ -65,19 +69,23 @@ class Asked:
 
 
 def asked(
-    given: Grid, figure: Path | None,
+    given: Grid, figure: Path | None, learner: str = "mlp",
     *, peers: Sequence[str], whats: Sequence[str], whole: bool,
     seconds: float, memory: bool, compile_times: bool,
 ) -> Asked:  # fmt: skip
     """From the options. `given`: axes of the grid. Raises UsageError for what does not fit together."""
     if figure is None:
-        chosen = settings.grid(given, whole)
-        peers, whats = peers or tuple(PEERS), whats or settings.MEASURED
+        chosen = settings.grid(given, whole, learner)
+        # an outer step is one more program, and those of images take a minute each to compile
+        few = settings.MEASURED if learner == "mlp" else (settings.GRADIENT,)
+        peers, whats = peers or settings.PEERS[learner], whats or few
     else:
         if figure.suffix.removeprefix(".") not in ENDINGS:
             raise UsageError(f"--figure {figure}: its name must end in one of {', '.join(ENDINGS)}")
         if whole or whats:
             raise UsageError("--figure times in settings of its own; leave --whole and --what out")
+        if learner != "mlp" or any(given.get(name) for name in ("width", "size", "shots")):
+            raise UsageError("--figure is of mlp, and n varies in it; leave --learner and what is of it out")
         chosen = settings.lines(given)
         peers = peers or ("compiled",)
     return Asked(

@@ -109,7 +109,7 @@ def _jax(work: Work, tell: Tell) -> None:
 
 
 RUNS: dict[str, Run] = {
-    **{name: _torch_adam(PEERS[name]) for name in ("higher loop", "torch.func", "TorchOpt")},
+    **{name: _torch_adam(PEERS[name]) for name in ("higher loop", "clone loop", "torch.func", "TorchOpt")},
     "eager": _meta_train("eager"),
     "compiled": _meta_train("compiled"),
     "jax": _jax,

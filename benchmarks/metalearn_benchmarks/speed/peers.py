@@ -5,6 +5,7 @@ A peer that stands on another package imports it when it is made, and raises Imp
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -88,8 +89,22 @@ def _over_tasks(work: Work, one: Callable[..., Tensor]) -> Peer:
 
 
 def torch_func(work: Work) -> Peer:
-    """`torch.func`: grad of vmap of grad."""
-    return _over_tasks(work, task_loss(_Torch, work))
+    """`torch.func`: grad of vmap of grad; on images vmap of grad of grad, and grouped convolutions.
+
+    The gradient of a vmapped gradient of an affine batch norm is wrong in torch 2.13, by some per cent.
+    """
+    if work.setting.learner == "mlp":
+        return _over_tasks(work, task_loss(_Torch, work))
+    parameters = _own_copies(work)
+    both = torch.func.grad_and_value(task_loss(_Torch, work), argnums=(0, 1))
+    every = torch.func.vmap(both, in_dims=(None, None, 0, 0, 0, 0))
+
+    def gradient(task: Task) -> Gradients:
+        theta, *phi = (x.detach() for x in parameters)
+        (grad, phi_grads), losses = every(theta, phi, *task.tensors)
+        return [losses.mean(), grad.mean(0), *(g.mean(0) for g in phi_grads)]
+
+    return Peer(parameters, gradient)
 
 
 def torchopt_functional(work: Work) -> Peer:
@@ -133,9 +148,12 @@ def higher_loop(work: Work) -> Peer:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import higher
-    setting, module, memory = work.setting, work.learner.module_at(work.theta), dict[str, Any]()
-    phi = _own_copies(work)[1:]
-    optimizer = _flat_optimizer(higher, work, phi, memory)(module.parameters())
+    setting, module, memory = work.setting, work.plain(), dict[str, Any]()
+    phi, criterion = _own_copies(work)[1:], work.criterion
+    if (setting.learner, setting.rule) == ("conv-4", "maml"):
+        optimizer: Any = torch.optim.SGD(module.parameters(), lr=INNER_LR)
+    else:
+        optimizer = _flat_optimizer(higher, work, phi, memory)(module.parameters())
     first = setting.order == "first"
 
     def query_loss(task: Task) -> Tensor:
@@ -143,16 +161,64 @@ def higher_loop(work: Work) -> Peer:
         with higher.innerloop_ctx(module, optimizer, copy_initial_weights=False) as (model, inner):
             memory["state"] = RULES[setting.rule][1](_Torch, work.theta)
             for _ in range(setting.steps):
-                loss = torch.nn.functional.mse_loss(model(support.inputs), support.targets)
+                loss = criterion(model(support.inputs), support.targets)
                 memory["loss"] = loss.detach() if first else loss
                 inner.step(loss, grad_callback=_held if first else None)
-            return torch.nn.functional.mse_loss(model(query.inputs), query.targets)
+            return criterion(model(query.inputs), query.targets)
 
-    parameters = [*module.parameters(), *phi]
+    return _one_by_one([*module.parameters(), *phi], query_loss)
+
+
+def clone_loop(work: Work) -> Peer:
+    """learn2learn's style, by torch alone: each task has a clone of the module, and updates that.
+
+    Its MAML does so: parameters are cloned within the graph, and each step puts new ones in their places.
+    """
+    setting, module, criterion = work.setting, work.plain(), work.criterion
+    phi, (update, start) = _own_copies(work)[1:], RULES[setting.rule]
+    first = setting.order == "first"
+
+    def query_loss(task: Task) -> Tensor:
+        clone, state = _clone(module), start(_Torch, work.theta)
+        for _ in range(setting.steps):
+            loss = criterion(clone(task.support.inputs), task.support.targets)
+            places = [(part, name) for part in clone.modules() for name in part._parameters]
+            values = [part._parameters[name] for part, name in places]
+            grads = torch.autograd.grad(loss, values, create_graph=not first)
+            if setting.rule == "maml":
+                new = [p - INNER_LR * g for p, g in zip(values, grads, strict=True)]
+            else:
+                theta, grad = (torch.cat([x.reshape(-1) for x in xs]) for xs in (values, grads))
+                shown = loss.detach() if first else loss
+                theta, state = update(_Torch, phi, theta, grad, shown, state)
+                parts = torch.split(theta, [p.numel() for p in values])
+                new = [part.reshape(p.shape) for part, p in zip(parts, values, strict=True)]
+            for (part, name), value in zip(places, new, strict=True):
+                part._parameters[name] = value
+        return criterion(clone(task.query.inputs), task.query.targets)
+
+    return _one_by_one([*module.parameters(), *phi], query_loss)
+
+
+def _clone(module: torch.nn.Module) -> Any:
+    """A module that computes with copies of the parameters through which gradients flow."""
+    clone: Any = copy.copy(module)
+    clone._parameters = {name: None if p is None else p.clone() for name, p in module._parameters.items()}
+    clone._modules = {name: _clone(part) for name, part in module._modules.items() if part is not None}
+    return clone
+
+
+def _one_by_one(parameters: list[Tensor], query_loss: Callable[[Task], Tensor]) -> Peer:
+    """The mean over tasks and its gradient; a task's graph is gone before the next one's is made."""
 
     def gradient(tasks: Task) -> Gradients:
-        loss = torch.stack([query_loss(tasks[i]) for i in range(len(tasks))]).mean()
-        return [loss.detach(), *torch.autograd.grad(loss, parameters, materialize_grads=True)]
+        losses, grads = [], [torch.zeros_like(p) for p in parameters]
+        for i in range(len(tasks)):
+            loss = query_loss(tasks[i]) / len(tasks)
+            found = torch.autograd.grad(loss, parameters, materialize_grads=True)
+            grads = [total + g for total, g in zip(grads, found, strict=True)]
+            losses.append(loss.detach())
+        return [torch.stack(losses).sum(), *grads]
 
     return Peer(parameters, gradient)
 
@@ -186,6 +252,7 @@ def _flat_optimizer(higher: Any, work: Work, phi: list[Tensor], memory: dict[str
 
 PEERS: dict[str, Callable[[Work], Peer]] = {
     "higher loop": higher_loop,
+    "clone loop": clone_loop,
     "torch.func": torch_func,
     "TorchOpt": torchopt_functional,
     "eager": eager,

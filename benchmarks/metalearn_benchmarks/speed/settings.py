@@ -12,6 +12,12 @@ import attrs
 from metalearn_core.errors import UsageError
 
 RULES = ("maml", "turtle", "lstm")
+LEARNERS = ("mlp", "conv-4")
+PEERS = {
+    "mlp": ("higher loop", "torch.func", "TorchOpt", "eager", "compiled", "jax"),
+    "conv-4": ("higher loop", "clone loop", "torch.func", "eager", "compiled"),
+}
+"""Who is timed with each base-learner where nobody says."""
 CORES = len(os.sched_getaffinity(0))
 GRADIENT, OUTER = "meta-gradient", "outer step"
 MEASURED = (GRADIENT, OUTER)
@@ -20,11 +26,20 @@ MEASURED = (GRADIENT, OUTER)
 Grid: TypeAlias = Mapping[str, Sequence[Any]]
 DEFAULT: Grid = {
     "rule": RULES, "tasks": (1, 25), "steps": (5,), "order": ("second",), "threads": (1,), "seeds": (1,),
+    "width": (40,),
 }  # fmt: skip
 WHOLE: Grid = {
     "rule": RULES, "tasks": (1, 4, 25, 100), "steps": (1, 5, 10), "order": ("first", "second"),
-    "threads": tuple(sorted({1, CORES})), "seeds": (1,),
+    "threads": tuple(sorted({1, CORES})), "seeds": (1,), "width": (40,),
 }  # fmt: skip
+IMAGES: Grid = {
+    **DEFAULT, "rule": ("maml",), "tasks": (1, 4), "width": (32,), "size": (28,), "shots": (1,),
+}  # fmt: skip
+WHOLE_IMAGES: Grid = {
+    **WHOLE, "rule": ("maml",), "tasks": (1, 2, 4), "steps": (5,), "width": (32, 64), "size": (28, 84),
+    "shots": (1, 5),
+}  # fmt: skip
+GRIDS = {"mlp": (DEFAULT, WHOLE), "conv-4": (IMAGES, WHOLE_IMAGES)}
 
 
 @attrs.frozen(kw_only=True)
@@ -34,8 +49,10 @@ class Setting:
     Args:
         steps: T.
         threads: CPU cores.
-        width: of the learner's two hidden layers.
+        width: of the learner's two hidden layers; of `conv-4`, channels of its blocks.
         seeds: how many are trained together; of an outer step.
+        learner: `mlp`, on sine regression; or `conv-4`, on 5 classes of images.
+        size, shots: of `conv-4`, pixels of a side, and support images of each class.
     """
 
     rule: str = "maml"
@@ -45,23 +62,37 @@ class Setting:
     threads: int = 1
     width: int = 40
     seeds: int = 1
+    learner: str = "mlp"
+    size: int = 28
+    shots: int = 1
 
     def __attrs_post_init__(self) -> None:
         if self.threads > CORES:
             raise UsageError(f"threads must be at most the {CORES} core(s) there are, got {self.threads}")
 
     def __str__(self) -> str:
+        images = f"conv-4, 5-way {self.shots}-shot, {self.size} x {self.size}, width {self.width}"
         return (
             f"{self.rule}, {self.tasks} task{'s' * (self.tasks > 1)}, T = {self.steps}, {self.order} order,"
-            f" hidden {self.width}, {self.threads} thread{'s' * (self.threads > 1)}"
+            f" {f'hidden {self.width}' if self.learner == 'mlp' else images},"
+            f" {self.threads} thread{'s' * (self.threads > 1)}"
             f"{f', {self.seeds} seeds' * (self.seeds > 1)}"
         )
 
 
-def grid(given: Grid, whole: bool) -> list[Setting]:
-    """Every combination; what is not given comes from the default grid, or from the whole one."""
-    axes = {name: given.get(name) or values for name, values in (WHOLE if whole else DEFAULT).items()}
-    return [Setting(**dict(zip(axes, values, strict=True))) for values in product(*axes.values())]
+def grid(given: Grid, whole: bool, learner: str = "mlp") -> list[Setting]:
+    """Every combination; what is not given comes from the default grid, or from the whole one.
+
+    Raises UsageError for an axis that the learner has not.
+    """
+    values = GRIDS[learner][whole]
+    for name in given:
+        if given[name] and name not in values:
+            raise UsageError(f"--{name} is for --learner conv-4; {learner} has no such axis")
+    axes = {name: given.get(name) or default for name, default in values.items()}
+    return [
+        Setting(learner=learner, **dict(zip(axes, chosen, strict=True))) for chosen in product(*axes.values())
+    ]
 
 
 @attrs.frozen

@@ -54,9 +54,14 @@ class Timing:
     process_memory: float | None = None
     note: str = ""
 
+    @property
+    def tasks_a_second(self) -> float | None:
+        """By the median; of all seeds together."""
+        return None if self.median is None else 1e3 * self.setting.tasks * self.setting.seeds / self.median
+
     def as_data(self) -> dict[str, Any]:
         """Flat, with the numbers as they are."""
-        found = attrs.asdict(self)
+        found = {**attrs.asdict(self), "tasks_a_second": self.tasks_a_second}
         return {**found.pop("setting"), **found}
 
 
@@ -91,6 +96,7 @@ def row(timing: Timing, extras: Sequence[str] = ()) -> dict[str, str]:
         "ms, median": f"{_shown(timing.median, '{:.3g}')} {timing.note}".strip(),
         "quartiles": f"{_shown(low, '{:.3g}')} to {_shown(high, '{:.3g}')}" if timing.quartiles else "",
         "times ours": _shown(timing.ratio, "{:.2f}"),
+        "tasks/s": _shown(timing.tasks_a_second, "{:.3g}"),
         "first call, s": _shown(timing.first, "{:.1f}"),
         "of peak": _shown(timing.share_of_peak, "{:.1%}"),
     }

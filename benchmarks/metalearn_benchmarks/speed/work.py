@@ -1,4 +1,4 @@
-"""What is timed: one meta-gradient on sine regression, and the equations of it that peers are made from.
+"""What is timed: one meta-gradient, and the equations of it that peers are made from.
 
 The equations are written once more here, for any array library, and not taken from the rules: a peer that
 disagrees with this engine is not timed.
@@ -14,6 +14,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from metalearn_benchmarks.speed import images
 from metalearn_benchmarks.speed.settings import Setting
 from metalearn_core import (
     BaseLearner,
@@ -48,29 +49,65 @@ class Work:
 
     @classmethod
     def of(cls, setting: Setting) -> Work:
-        """Sine regression, support 5, query 50, a network with two hidden layers, in float32."""
-        learner = base_learners()["mlp"](inputs=1, hidden=[setting.width] * 2, outputs=1)
-        family = task_families()["sine"](support=SUPPORT, query=QUERY)
+        """In float32: sine regression, support 5, query 50, two hidden layers; or images and Conv-4."""
+        learner, family = _sine(setting) if setting.learner == "mlp" else _images(setting)
         rule, options = OPTIONS[setting.rule]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             made = make_rule(rule, learner.layout, **options)
         theta = learner.initial(weights())
-        return cls(setting, made, learner, family, theta, stream(family, learner).take(0, setting.tasks))
+        return cls(setting, made, learner, family, theta, _tasks(setting, family, learner, 0))
 
     @property
     def phi(self) -> list[Tensor]:
         """The rule's φ, in its order."""
         return [parameter.detach() for parameter in self.rule.parameters()]
 
+    def meta_batches(self, count: int) -> list[Task]:
+        """`task`, and others of its shape."""
+        others = (_tasks(self.setting, self.family, self.learner, i) for i in range(1, count))
+        return [self.task, *others]
+
+    @property
+    def criterion(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """Prediction and target to the mean loss."""
+        functional = torch.nn.functional
+        return functional.mse_loss if self.setting.learner == "mlp" else functional.cross_entropy
+
+    def plain(self) -> torch.nn.Module:
+        """The network of torch's own layers, with the parameters θ⁰, in their order."""
+        if self.setting.learner == "mlp":
+            return self.learner.module_at(self.theta)
+        module = images.plain(self.setting)
+        torch.nn.utils.vector_to_parameters(self.theta.clone(), module.parameters())
+        return module
+
     @property
     def operations(self) -> float:
         """Useful ones: networks forward and, for two gradients, backward; each once for each step."""
         n, steps = self.learner.layout.size, self.setting.steps
         passes = 2 if self.setting.order == "second" else 1
-        learner = 6 * n * (SUPPORT * steps * passes + QUERY)
+        each = 2.0 * n if self.setting.learner == "mlp" else images.operations(self.setting)
+        support, query = len(self.task.support), len(self.task.query)
+        learner = 3 * each * (support * steps * passes + query)
         matrices = sum(p.numel() for p in self.phi if p.ndim == 2)
         return float(self.setting.seeds * self.setting.tasks * (learner + 6 * matrices * n * steps))
+
+
+def _sine(setting: Setting) -> tuple[BaseLearner, TaskFamily]:
+    learner = base_learners()["mlp"](inputs=1, hidden=[setting.width] * 2, outputs=1)
+    return learner, task_families()["sine"](support=SUPPORT, query=QUERY)
+
+
+def _images(setting: Setting) -> tuple[BaseLearner, TaskFamily]:
+    return images.learner(setting), images.Noise(setting)
+
+
+def _tasks(setting: Setting, family: TaskFamily, learner: BaseLearner, index: int) -> Task:
+    """A meta-batch by number; of images drawn alone, since a stream draws a hundred tasks at once."""
+    if setting.learner == "mlp":
+        return stream(family, learner).take(index * setting.tasks, setting.tasks)
+    return family.sample("train", setting.tasks, weights(1 + index))
 
 
 def weights(seed: int = 0) -> torch.Generator:
@@ -88,11 +125,16 @@ Gradients = Sequence[Any]
 
 
 def task_loss(lib: Any, work: Work) -> Callable[..., Any]:
-    """`f(theta, phi, support inputs, targets, query inputs, targets)`: the query loss of one task."""
+    """`f(theta, phi, support inputs, targets, query inputs, targets)`: the query loss of one task.
+
+    Of images by torch only.
+    """
     setting, (update, start) = work.setting, RULES[work.setting.rule]
 
-    def support_loss(theta: Any, inputs: Any, targets: Any) -> Any:
+    def squared(theta: Any, inputs: Any, targets: Any) -> Any:
         return squared_error(lib, setting.width, theta, inputs, targets)
+
+    support_loss = squared if setting.learner == "mlp" else images.loss_of(work.plain())
 
     def loss(theta: Any, phi: Any, si: Any, st: Any, qi: Any, qt: Any) -> Any:
         state = start(lib, theta)
