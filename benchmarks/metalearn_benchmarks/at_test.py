@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metalearn_benchmarks.catalogue import Cell
 from metalearn_benchmarks.features import FeatureFamily, head_on_features
+from metalearn_benchmarks.images.floor import CLASSIFIERS, Classifier, pixel_scores
 from metalearn_benchmarks.parts import Parts
 from metalearn_benchmarks.pretrain import Head
 from metalearn_core import (
@@ -49,6 +50,7 @@ class AtTest:
     Args:
         learner, theta: what the rule adapts, and from where: all of θ⁰, or the head alone.
         families: by name, the one that was trained on first; as the learner takes them.
+        classifier: what is fitted to each support set instead, of a method without θ.
     """
 
     rule: UpdateRule
@@ -56,6 +58,7 @@ class AtTest:
     theta: Tensor
     families: Mapping[str, TaskFamily]
     parts: Parts
+    classifier: Classifier | None = None
 
     @classmethod
     def of(cls, cell: Cell, parts: Parts, trained: Trained) -> AtTest:
@@ -67,7 +70,8 @@ class AtTest:
             learner, theta = head_on_features(learner, theta)
         elif cell.method.adapts == "head":
             learner, theta = Head(learner).alone(theta)
-        return cls(rule, learner, theta, families, parts)
+        classifier = CLASSIFIERS[cell.method.rule] if cell.method.start == "pixels" else None
+        return cls(rule, learner, theta, families, parts, classifier)
 
     def first_tasks(self, count: int) -> Task:
         """The first test tasks of the family that was trained on."""
@@ -83,11 +87,15 @@ class AtTest:
         `watch`: told before each batch how many tasks are done, of all families.
         """
         found: dict[str, Tensor] = {}
+        settings = self.parts.settings
         for name, family in self.families.items():
-            before = len(found) * tasks
+            tell = functools.partial(_from, len(found) * tasks, watch)
+            if self.classifier is not None:
+                found[name] = pixel_scores(self.classifier, family, "test", tasks, settings.task_seed, tell)
+                continue
             found[name] = evaluate(
-                self.rule, self.learner, self.theta, family, self.parts.settings, split="test", tasks=tasks,
-                watch=functools.partial(_from, before, watch), processes=processes,
+                self.rule, self.learner, self.theta, family, settings, split="test", tasks=tasks,
+                watch=tell, processes=processes,
             )  # fmt: skip
         return found
 

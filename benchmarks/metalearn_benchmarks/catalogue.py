@@ -84,13 +84,7 @@ def _source(name: str, folder: Path) -> Source:
 
 def _require_known(experiment: Experiment, where: str) -> None:
     """UsageError for names that are not there, there twice, or somebody else's."""
-    shipped = _shipped_methods()
-    known = {**shipped, **experiment.method}
-    for own in experiment.method:
-        if own in shipped:
-            raise UsageError(
-                f"{where}: method {own!r} is a shipped one; give the experiment's own another name"
-            )
+    known = {**_shipped_methods(), **experiment.method}
     for key, names in (("methods", experiment.methods), ("axes", experiment.axes.of_one)):
         for name in names:
             if name not in known:

@@ -160,7 +160,7 @@ def _train(
 def _trained_on(cell: Cell, parts: Parts) -> tuple[TaskFamily, Settings]:
     """What the outer loop is given: tasks, minibatches as tasks, or nothing to train on."""
     family, settings = parts.family, parts.settings
-    if cell.method.start == "random":
+    if not cell.method.trains:
         settings = attrs.evolve(settings, tasks=0)
     if cell.method.start == "pretrained":
         # classes of other splits have no place in a head over the training classes

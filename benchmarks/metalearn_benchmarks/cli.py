@@ -147,13 +147,13 @@ def run(
     except KeyboardInterrupt:
         click.echo(f"stopped; everything is saved in {directory}, the same command goes on", err=True)
         sys.exit(EXIT_INTERRUPTED)
-    problems = [*outcome.failed, *outcome.diverged]
-    if len(outcome.failed) < len(cells):
+    problems = [*outcome.left_out, *outcome.failed, *outcome.diverged]
+    if len(outcome.failed) < len(cells) - outcome.not_run:
         _report(directory, console)
     for line in problems:
         click.echo(f"metalearn: {line}", err=True)
     if problems:
-        sys.exit(EXIT_USAGE if outcome.mendable == len(cells) else EXIT_FAILED_CELLS)
+        sys.exit(EXIT_USAGE if outcome.mendable == len(cells) - outcome.not_run else EXIT_FAILED_CELLS)
 
 
 def _of_torchrun() -> int:

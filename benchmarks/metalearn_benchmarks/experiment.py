@@ -38,7 +38,8 @@ class Method:
 
     Args:
         start: θ⁰ is meta-trained, pretrained on the flat training data, or random. Where that data has
-            classes, it is pretrained to tell all of them apart, and tasks start with a new head.
+            classes, it is pretrained to tell all of them apart, and tasks start with a new head. `"pixels"`
+            has no θ: `rule` names a classifier that is fitted to the support set's inputs as they are.
         adapts: all parameters, or the head (the last layer) alone.
         settings: fields of `metalearn_core.Settings`, over those of the experiment. Of a method that
             is not meta-trained, `steps` is T at test.
@@ -48,13 +49,18 @@ class Method:
 
     title: str
     source: str = ""
-    start: Literal["meta", "pretrained", "random"]
+    start: Literal["meta", "pretrained", "random", "pixels"]
     adapts: Literal["all", "head"] = "all"
     rule: str
     options: dict[str, Any] = attrs.field(factory=dict)
     settings: dict[str, Any] = attrs.field(factory=dict)
     minibatch: int = attrs.field(default=16, validator=_at_least_1)
     learner: dict[str, Any] = attrs.field(factory=dict)
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything is trained before it is tested."""
+        return self.start in ("meta", "pretrained")
 
 
 @attrs.frozen(kw_only=True)

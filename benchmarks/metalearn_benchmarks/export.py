@@ -37,6 +37,8 @@ def export_run(run: Path, out: Path | None = None) -> tuple[Path, dict[str, Any]
         UsageError: where there is no such run, nothing that was validated, or another run's artifact.
     """
     cell, result = _asked_for(run), None
+    if cell.method.start == "pixels":
+        raise UsageError(f"{run}: {cell.method.title} has neither a rule nor an initialisation to export")
     checkpoint = run / records.CHECKPOINT
     if not checkpoint.exists():
         raise UsageError(f"{run}: its {records.CHECKPOINT} is missing, which holds the trained state")

@@ -3,7 +3,8 @@
 A number, a string or a list (so an axis, too) takes the place of the inherited one; a table adds to it, at
 any depth. Where a table names another thing (`name` of a family or a base-learner, `rule` of a method), the
 inherited `options` are dropped: they were meant for something else. What an experiment reproduces, and the
-title of a method that another extends, is not inherited.
+title of a method that another extends, is not inherited. A method that extends its own name is the shipped
+one, changed; it keeps its title.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def inherited(source: Source, find: Callable[[str, Path], Source], methods: Mapp
         under = {**above.data, "axes": flat(above.data.get("axes", {}))}
         tables = extended(tables, _without(under, "reproduces"))
     own = tables.get("method", {})
-    tables["method"] = {name: _method(name, {**methods, **own}, source.where, ()) for name in own}
+    tables["method"] = {name: _method(name, own, methods, source.where) for name in own}
     return tables
 
 
@@ -81,10 +82,16 @@ def extended(over: Tables, under: Tables) -> Tables:
     return both
 
 
-def _method(name: str, known: Mapping[str, Tables], where: str, chain: tuple[str, ...]) -> Tables:
+def _method(
+    name: str, own: Mapping[str, Tables], shipped: Mapping[str, Tables], where: str,
+    chain: tuple[str, ...] = (),
+) -> Tables:  # fmt: skip
     """A method's tables over those of the method that it extends."""
+    known = {**shipped, **own}
     table = known[name]
     parent = table.get("extends")
+    if name in own and name in shipped:
+        return _changed(name, table, shipped[name], where)
     if parent is None:
         return table
     key = f"{where}: key 'method.{name}.extends'"
@@ -94,8 +101,24 @@ def _method(name: str, known: Mapping[str, Tables], where: str, chain: tuple[str
         raise UsageError(f"{key}: {unknown('method', parent, known)}")
     if parent in (*chain, name):
         raise UsageError(f"{key}: it extends itself: {' -> '.join((*chain, name, parent))}")
-    above = _without(_method(parent, known, where, (*chain, name)), "title")
+    above = _without(_method(parent, own, shipped, where, (*chain, name)), "title")
     return extended(_without(table, "extends"), above)
+
+
+def _changed(name: str, table: Tables, shipped: Tables, where: str) -> Tables:
+    """A shipped method with other numbers: it must stay what its name says."""
+    if table.get("extends") != name:
+        raise UsageError(
+            f"{where}: method {name!r} is a shipped one; give the experiment's own another name, or change"
+            f" it with extends = {name!r}"
+        )
+    for key in ("title", "start", "adapts", "rule"):
+        if key in table:
+            raise UsageError(
+                f"{where}: key 'method.{name}.{key}': {name!r} would be another method under the same name;"
+                " give it a name of its own"
+            )
+    return extended(_without(table, "extends"), shipped)
 
 
 def _without(table: Any, key: str) -> Any:

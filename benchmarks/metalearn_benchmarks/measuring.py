@@ -75,12 +75,12 @@ def timed(cell: Cell, seeds: int, workers: int) -> Timing:
 
 
 def _steps(cell: Cell, settings: Settings) -> int:
-    return 0 if cell.method.start == "random" else -(-settings.tasks // settings.meta_batch)
+    return -(-settings.tasks // settings.meta_batch) if cell.method.trains else 0
 
 
 def _validations(cell: Cell, settings: Settings) -> int:
     """At 0, at every multiple of the interval, and at the end."""
-    if cell.method.start == "random" or not settings.tasks:
+    if not cell.method.trains or not settings.tasks:
         return 0
     whole, rest = divmod(settings.tasks, settings.validation_interval)
     return 1 + whole + (rest > 0)

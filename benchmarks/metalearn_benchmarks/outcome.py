@@ -37,14 +37,17 @@ def outcome(
         "higher_is_better": learner.higher_is_better,
         "scores": {name: [[_rounded(x) for x in row] for row in of.tolist()] for name, of in scores.items()},
         "summary": summary(next(iter(scores.values()))[:, -1].double().numpy()),
-        "validations": trained.validations,
+        "validations": [] if tested.classifier else trained.validations,
         "best_position": trained.best.position,
         "diverged": trained.diverged,
         "curves": _curves(tested, _telling(first)),
-        "rule_response": rule_response(rule, learner, theta, first, steps, clip),
-        "batch_norm": batch_norm(tested.parts.learner),
+        "rule_response": None
+        if tested.classifier
+        else rule_response(rule, learner, theta, first, steps, clip),
+        "batch_norm": "none: no network" if tested.classifier else batch_norm(tested.parts.learner),
         "meta_parameters": sum(p.numel() for p in rule.parameters()),
-        "parameters": learner.layout.size,
+        "parameters": 0 if tested.classifier else learner.layout.size,
+        "data": tested.parts.data(cell),
         **provenance(cell, learner.device, trained.engine or "eager", distributions, together),
     }
 

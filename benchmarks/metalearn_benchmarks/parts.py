@@ -9,6 +9,7 @@ import attrs
 import torch
 
 from metalearn_benchmarks.catalogue import Cell, Component
+from metalearn_benchmarks.images.floor import CLASSIFIERS, Unchanged
 from metalearn_benchmarks.pretrain import Head
 from metalearn_core import (
     BaseLearner,
@@ -103,10 +104,23 @@ class Parts:
         rule, generator = _drawn(cell, self.tested, seed)
         return attrs.evolve(self, rule=rule, generator=generator)
 
-    def tasks(self, split: str) -> TaskStream:
-        """The tasks of a split, the same for every method and seed."""
+    def tasks(self, split: str, family: TaskFamily | None = None) -> TaskStream:
+        """The tasks of a split, of `family` or the own one, the same for every method and seed."""
         device, dtype = self.learner.device, self.learner.dtype
-        return TaskStream(self.family, split, self.settings.task_seed, device, dtype)
+        return TaskStream(family or self.family, split, self.settings.task_seed, device, dtype)
+
+    def data(self, cell: Cell) -> dict[str, str]:
+        """The checksum of what each family draws from, of those that have one."""
+        families = {cell.family.name: self.family, **self.others}
+        found = {name: getattr(one, "checksum", None) for name, one in families.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def require_tasks(self) -> None:
+        """UsageError unless every family gives the tasks that are asked of it."""
+        for split in ("train", "validation", "test"):
+            self.tasks(split).take(0, 1)
+        for other in self.others.values():
+            self.tasks("test", other).take(0, 1)
 
 
 def family_of(component: Component) -> TaskFamily:
@@ -144,6 +158,10 @@ def _over_all_classes(cell: Cell, family: TaskFamily, classes: int) -> BaseLearn
 def _drawn(cell: Cell, learner: BaseLearner, seed: int) -> tuple[UpdateRule, torch.Generator]:
     """The rule with the φ of a seed, and the generator that θ⁰ comes from."""
     generator = seeded_generator("weights", seed)
+    if cell.method.start == "pixels":
+        if cell.method.rule not in CLASSIFIERS:
+            raise unknown(f"classifier of pixels of method {cell.name!r}", cell.method.rule, CLASSIFIERS)
+        return Unchanged(), generator
     adapted = learner.layout
     if cell.method.adapts == "head":
         adapted = Head(learner).alone(learner.initial(seeded_generator("unused")))[0].layout
@@ -158,7 +176,8 @@ def resolved(cell: Cell) -> dict[str, Any]:
     settings = attrs.asdict(settings_of(cell))
     plain["method"]["settings"] = {k: v for k, v in settings.items() if v is not None}
     entries = used(cell)
-    plain["method"]["options"] = {**_defaults(entries["rule"]), **plain["method"]["options"]}
+    if "rule" in entries:
+        plain["method"]["options"] = {**_defaults(entries["rule"]), **plain["method"]["options"]}
     for part in (plain["family"], *plain["also_tested_on"]):
         part["options"] = {**_defaults(task_families()[part["name"]]), **part["options"]}
     own = learner_options(cell, family_of(cell.family))
@@ -169,11 +188,13 @@ def resolved(cell: Cell) -> dict[str, Any]:
 
 def used(cell: Cell) -> dict[str, Registered]:
     """What is installed and makes the cell's parts."""
-    return {
-        "rule": rules()[cell.method.rule],
+    entries = {
         "family": task_families()[cell.family.name],
         "learner": base_learners()[cell.learner.name],
     }
+    if cell.method.start != "pixels":
+        entries["rule"] = rules()[cell.method.rule]
+    return entries
 
 
 def _defaults(entry: Registered) -> dict[str, Any]:

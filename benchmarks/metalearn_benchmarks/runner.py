@@ -18,6 +18,7 @@ import attrs
 
 from metalearn_benchmarks import groups, records
 from metalearn_benchmarks.catalogue import Cell
+from metalearn_benchmarks.images.store import NotPreparedError
 from metalearn_benchmarks.job import TOLD_SECONDS, Finished, Job, finished_of, run_job
 from metalearn_benchmarks.parts import Parts, resolved
 from metalearn_benchmarks.progress import Display
@@ -33,9 +34,12 @@ if TYPE_CHECKING:
 class Outcome:
     """What became of the cells: which failed outright, which diverged and keep their best state.
 
+    `left_out`: settings whose data are not here, and why; `not_run`: how many cells these are.
     `mendable`: how many of the failures are of the kind that a user can mend.
     """
 
+    left_out: list[str] = attrs.field(factory=list)
+    not_run: int = 0
     failed: list[str] = attrs.field(factory=list)
     diverged: list[str] = attrs.field(factory=list)
     mendable: int = 0
@@ -56,19 +60,21 @@ def run_experiment(
 
     Raises:
         UsageError: for anything that is wrong with a cell or the folder, before any cell is run; and for
-            what keeps all others from going on too, such as a full disk.
+            what keeps all others from going on too, such as a full disk. Cells whose dataset is not prepared
+            are left out, unless all are.
         KeyboardInterrupt: after Ctrl-C, with everything saved.
     """
-    plans, damaged = _looked_at(cells, directory, workers, together, cluster)
-    missing = []
-    for cell in cells:
+    plans, damaged, absent = _looked_at(cells, directory, workers, together, cluster)
+    missing, outcome = list[Cell](), Outcome()
+    _leave_out(cells, absent, display, outcome)
+    for cell in [cell for cell in cells if cell.row not in absent]:
         folder = directory / cell.folder
         if folder not in damaged and _is_done(folder):
             display.skipped(cell.label)
         else:
             missing.append(cell)
     jobs = groups.form(missing, directory, {row: plan.seeds for row, plan in plans.items()})
-    outcome, stop = Outcome(), Stop(multiprocessing.get_context("spawn"), processes)
+    stop = Stop(multiprocessing.get_context("spawn"), processes)
     with stop.on_interrupt():
         if cluster is not None:
             needs = {row: plan.bytes_per_seed for row, plan in plans.items()}
@@ -107,20 +113,27 @@ class Plan:
 def _looked_at(
     cells: Sequence[Cell], directory: Path, workers: int, together: groups.Size | None,
     cluster: RayCluster | None,
-) -> tuple[dict[tuple[str, str], Plan], set[Path]]:  # fmt: skip
-    """The plan of each row, and folders that are damaged; UsageError for what could not be run."""
+) -> tuple[dict[tuple[str, str], Plan], set[Path], dict[tuple[str, str], NotPreparedError]]:  # fmt: skip
+    """The plan of each row, folders that are damaged, and rows whose data are not here.
+
+    Raises UsageError for what could not be run.
+    """
     _require_writable(directory)
     plans: dict[tuple[str, str], Plan] = {}
+    absent: dict[tuple[str, str], NotPreparedError] = {}
     looked_at: set[tuple[str, int]] = set()  # tasks depend on the family and the task seed alone
     rows = {cell.row: cell for cell in cells}
     for row, cell in rows.items():
-        # a cluster's devices need not be here
-        parts = Parts.of(cell if cluster is None else attrs.evolve(cell, device="cpu"))
-        tasks = cell.setting, parts.settings.task_seed
-        if tasks not in looked_at:
-            looked_at.add(tasks)
-            for split in ("train", "validation", "test"):
-                parts.tasks(split).take(0, 1)
+        try:
+            # a cluster's devices need not be here
+            parts = Parts.of(cell if cluster is None else attrs.evolve(cell, device="cpu"))
+            tasks = cell.setting, parts.settings.task_seed
+            if tasks not in looked_at:
+                parts.require_tasks()
+                looked_at.add(tasks)
+        except NotPreparedError as error:
+            absent[row] = error
+            continue
         programs, memory = min(workers, len(cells)), None
         if cluster is not None:
             cluster.needs(cell)
@@ -129,7 +142,20 @@ def _looked_at(
         if not isinstance(size, tuple):
             size = groups.size_of(cell, parts, size, programs, memory)
         plans[row] = Plan(size, 0 if cluster is None else groups.bytes_per_seed(parts))
-    return plans, records.require_same_experiment(directory, [resolved(cell) for cell in rows.values()])
+    here = [resolved(cell) for row, cell in rows.items() if row not in absent]
+    return plans, records.require_same_experiment(directory, here), absent
+
+
+def _leave_out(
+    cells: Sequence[Cell], absent: dict[tuple[str, str], NotPreparedError], display: Display, outcome: Outcome
+) -> None:
+    """Tell of each setting that cannot be run here; UsageError if there is no other."""
+    outcome.not_run = sum(cell.row in absent for cell in cells)
+    if outcome.not_run == len(cells):
+        raise next(iter(absent.values()))
+    outcome.left_out = sorted({f"{setting} is left out: {error}" for (setting, _), error in absent.items()})
+    for line in outcome.left_out:
+        display.failed(line)
 
 
 def _account(finished: Finished, display: Display, outcome: Outcome) -> None:

@@ -24,6 +24,34 @@ def metalearn(monkeypatch, capsys):
     return run
 
 
+@pytest.fixture(scope="session", autouse=True)
+def data_home(tmp_path_factory):
+    """Where images are prepared: never the user's own folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        home = tmp_path_factory.mktemp("data-home")
+        patch.setenv("METALEARN_DATA", str(home))
+        yield home
+
+
+@pytest.fixture(scope="session")
+def prepared(data_home):
+    """miniImageNet and CUB as they are when prepared, but for the pictures: noise, 21 of each class."""
+    import numpy as np
+
+    from metalearn_benchmarks.images.store import SPLITS, Manifest, StoreWriter, store_folder
+
+    draw = np.random.default_rng(0)
+    for name, counts in {"mini-imagenet": (64, 16, 20), "cub": (100, 50, 50)}.items():
+        plan = [
+            (f"{split}-{i}", split, 21) for split, n in zip(SPLITS, counts, strict=True) for i in range(n)
+        ]
+        with StoreWriter(store_folder(name, 84), Manifest.of(name, "noise", 84, 3, plan, {})) as writer:
+            for each in writer.remaining():
+                writer.put(each, draw.integers(0, 256, (21, 84, 84, 3), dtype=np.uint8))
+            writer.finish()
+    return data_home
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """A folder with five finished smoke runs of three methods, two of them with two seeds."""

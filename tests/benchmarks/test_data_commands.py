@@ -172,7 +172,9 @@ def test_a_store_of_another_list_is_told(metalearn, photos, what):
     assert ("not where the small list has it" if what == "a split" else "4 images, expected 3") in err
 
 
-def test_ctrl_c_says_how_to_go_on_and_it_goes_on(metalearn, photos, monkeypatch):
+def test_ctrl_c_says_how_to_go_on_and_it_goes_on(metalearn, photos, monkeypatch, request):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     whole = decoding.decoded
     seen = []
 

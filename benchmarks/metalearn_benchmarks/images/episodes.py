@@ -92,6 +92,11 @@ class ImageFamily:
         return self._stores[0]
 
     @property
+    def checksum(self) -> str:
+        """sha256 of the prepared pixels."""
+        return self.store.manifest.sha256
+
+    @property
     def channels(self) -> int:
         """1 (grey) or 3 (RGB)."""
         return self.store.manifest.channels

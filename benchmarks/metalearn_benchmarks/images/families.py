@@ -11,9 +11,8 @@ import attrs
 
 from metalearn_benchmarks.images.episodes import ImageFamily
 from metalearn_benchmarks.images.glyphs import Glyphs
-from metalearn_benchmarks.images.store import MANIFEST, SPLITS, ImageStore, store_folder
+from metalearn_benchmarks.images.store import MANIFEST, SPLITS, ImageStore, NotPreparedError, store_folder
 from metalearn_benchmarks.images.targets import DEBIAN, Digits, FashionMnist
-from metalearn_core.errors import UsageError
 
 PREPARED = {"mini-imagenet": 84, "cub": 84, "omniglot": 28, "cifar-fs": 32, "fc100": 32}
 """What users bring, and the usual size."""
@@ -27,10 +26,10 @@ class Prepared:
     splits = SPLITS
 
     def __call__(self, size: int) -> ImageStore:
-        """Raises UsageError where it was not prepared at this size."""
+        """Raises NotPreparedError where it was not prepared at this size."""
         folder = store_folder(self.name, size)
         if not (folder / MANIFEST).exists():
-            raise UsageError(
+            raise NotPreparedError(
                 f"{self.name}: not prepared at {size} x {size} pixels (nothing in {folder}); where you have "
                 "its"
                 f" files: metalearn data prepare {self.name} PATH --size {size}"

@@ -3,42 +3,55 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from metalearn_core import Task, TaskFamily, TaskStream, UsageError
+from metalearn_core import Signal, State, Task, TaskFamily, TaskStream, UpdateRule, UsageError
 
 BATCH = 50
 """Tasks that are looked up at a time."""
-Values = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.int64]
+Values: TypeAlias = npt.NDArray[np.float32]
+Labels: TypeAlias = npt.NDArray[np.int64]
+Classifier: TypeAlias = Callable[[Values, Labels, Values], Labels]
+"""Of support inputs `[k, features]`, their classes `[k]` and query inputs `[q, features]`: these' classes, `[q]`."""
 
 
-def floor_scores(family: TaskFamily, split: str, tasks: int, seed: int) -> Mapping[str, list[float]]:
-    """Accuracy (a fraction) on the queries of each of the first `tasks` tasks, by classifier.
+class Unchanged(UpdateRule):
+    """θ⁽ᵗ⁺¹⁾ = θ⁽ᵗ⁾: the rule of a method that has none."""
 
-    `seed`: of the tasks; the same one gives the tasks that the methods are tested on. `nearest-centroid`: the
-    class whose mean support image is nearest. `logistic-regression`: scikit-learn's, C = 1, on the support
-    images.
+    elementwise = True
+
+    def update(self, theta: Tensor, signal: Signal, state: State) -> tuple[Tensor, State]:
+        return theta, state
+
+
+def pixel_scores(
+    classifier: Classifier, family: TaskFamily, split: str, tasks: int, seed: int,
+    watch: Callable[[int], None] = lambda done: None,
+) -> Tensor:  # fmt: skip
+    """Accuracy (a fraction) of a classifier on the queries of each of the first `tasks` tasks: `[tasks, 1]`.
+
+    Args:
+        seed: of the tasks; the same one gives the tasks that the methods are tested on.
+        watch: told how many tasks are done.
+
+    Raises:
+        UsageError: for a family whose targets are no classes.
     """
-    try:
-        import sklearn  # noqa: F401
-    except ImportError as error:
-        raise UsageError(
-            f"logistic regression needs scikit-learn ({error}): pip install 'metalearn-benchmarks[images]'"
-        ) from error
-    scores: dict[str, list[float]] = {"nearest-centroid": [], "logistic-regression": []}
-    stream = TaskStream(family, split, seed, torch.device("cpu"), torch.float32)
-    for some in stream.batches(tasks, BATCH):
+    scores = list[float]()
+    for some in TaskStream(family, split, seed, torch.device("cpu"), torch.float32).batches(tasks, BATCH):
+        watch(len(scores))
+        if some.support.targets.is_floating_point():
+            raise UsageError(f"{type(family).__name__}: its targets are no classes; leave classifiers out")
         for index in range(len(some)):
             support, labels, query, truth = _flat(some[index])
-            centroid, logistic = _centroid(support, labels, query), _logistic(support, labels, query)
-            scores["nearest-centroid"].append(float((centroid == truth).mean()))
-            scores["logistic-regression"].append(float((logistic == truth).mean()))
-    return scores
+            scores.append(float((classifier(support, labels, query) == truth).mean()))
+    return torch.tensor(scores)[:, None]
 
 
 def _flat(task: Task) -> tuple[Values, Labels, Values, Labels]:
@@ -46,7 +59,8 @@ def _flat(task: Task) -> tuple[Values, Labels, Values, Labels]:
     return support.flatten(1).numpy(), labels.numpy(), query.flatten(1).numpy(), truth.numpy()
 
 
-def _centroid(support: Values, labels: Labels, query: Values) -> Labels:
+def nearest_centroid(support: Values, labels: Labels, query: Values) -> Labels:
+    """The class whose mean support input is nearest."""
     found = np.unique(labels)
     means = np.stack([support[labels == label].mean(0) for label in found])
     # |q - m|² without |q|², which is the same for every class
@@ -54,12 +68,23 @@ def _centroid(support: Values, labels: Labels, query: Values) -> Labels:
     return nearest
 
 
-def _logistic(support: Values, labels: Labels, query: Values) -> Labels:
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
+def logistic_regression(support: Values, labels: Labels, query: Values) -> Labels:
+    """scikit-learn's, C = 1."""
+    try:
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
+    except ImportError as error:
+        raise UsageError(
+            f"logistic regression needs scikit-learn ({error}): pip install 'metalearn-benchmarks[images]'"
+        ) from error
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # what it has found by then is a floor all the same
+        # what it has found by then is a floor all the same
+        warnings.simplefilter("ignore", ConvergenceWarning)
         return np.asarray(LogisticRegression(max_iter=1000).fit(support, labels).predict(query))
+
+
+CLASSIFIERS: Mapping[str, Classifier] = {
+    "nearest-centroid": nearest_centroid,
+    "logistic-regression": logistic_regression,
+}
+"""By name, as a method with `start = "pixels"` has it for `rule`."""

@@ -33,6 +33,10 @@ SAVE_SECONDS = 0.5
 Pixels = npt.NDArray[np.uint8]
 
 
+class NotPreparedError(UsageError):
+    """A dataset that is not there: what does not need it can still be run."""
+
+
 @attrs.frozen
 class ImageClass:
     """A class and where its images lie: rows `first` ... `first + count - 1`.
