@@ -31,6 +31,7 @@ def outcome(
     rule, learner, theta = tested.rule, tested.learner, tested.theta
     settings, first = tested.parts.settings, tested.first_tasks(SHOWN)
     steps, clip = settings.evaluation_steps, settings.inner_clip
+    response = None if tested.classifier else rule_response(rule, learner, theta, first, steps, clip)
     distributions = {entry.distribution for entry in used(cell).values()}
     return {
         "score": learner.score_name.replace("_", " "),
@@ -41,9 +42,7 @@ def outcome(
         "best_position": trained.best.position,
         "diverged": trained.diverged,
         "curves": _curves(tested, _telling(first)),
-        "rule_response": None
-        if tested.classifier
-        else rule_response(rule, learner, theta, first, steps, clip),
+        "rule_response": response,
         "batch_norm": "none: no network" if tested.classifier else batch_norm(tested.parts.learner),
         "meta_parameters": sum(p.numel() for p in rule.parameters()),
         "parameters": 0 if tested.classifier else learner.layout.size,

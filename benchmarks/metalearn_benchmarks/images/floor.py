@@ -18,7 +18,7 @@ BATCH = 50
 Values: TypeAlias = npt.NDArray[np.float32]
 Labels: TypeAlias = npt.NDArray[np.int64]
 Classifier: TypeAlias = Callable[[Values, Labels, Values], Labels]
-"""Of support inputs `[k, features]`, their classes `[k]` and query inputs `[q, features]`: these' classes, `[q]`."""
+"""Of support inputs `[k, features]`, their classes `[k]` and query inputs `[q, features]`: what these are."""
 
 
 class Unchanged(UpdateRule):
