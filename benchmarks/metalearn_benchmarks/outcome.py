@@ -16,7 +16,7 @@ from metalearn_benchmarks.statistics import summary
 from metalearn_core import Task, Trained, trajectory
 
 SHOWN = 20
-"""Test tasks that the rule's steps are shown on."""
+"""Test tasks that the rule's steps are shown on, at most: no more than are evaluated together."""
 
 
 def outcome(
@@ -29,7 +29,8 @@ def outcome(
         together: the seeds that trained as one program.
     """
     rule, learner, theta = tested.rule, tested.learner, tested.theta
-    settings, first = tested.parts.settings, tested.first_tasks(SHOWN)
+    settings = tested.parts.settings
+    first = tested.first_tasks(min(SHOWN, settings.evaluation_batch))
     steps, clip = settings.evaluation_steps, settings.inner_clip
     response = None if tested.classifier else rule_response(rule, learner, theta, first, steps, clip)
     distributions = {entry.distribution for entry in used(cell).values()}

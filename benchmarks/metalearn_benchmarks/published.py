@@ -16,7 +16,7 @@ TABLES = {"table-3-1": "Table 3.1", "table-3-4": "Table 3.4"}
 SETTING = re.compile(
     r"(?P<train>.+?)(-to-(?P<inside>.+?))?-(?P<ways>\d+)-way-(?P<shots>\d+)-shot(-to-(?P<after>.+))?"
 )
-DOMAINS = {"miniimagenet": "miniImageNet", "cub": "CUB", "cub2002011": "CUB"}
+DOMAINS = {"miniimagenet": "miniImageNet", "cub": "CUB", "cub2002011": "CUB", "cub1403030": "CUB"}
 
 
 @attrs.frozen

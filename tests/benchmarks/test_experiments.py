@@ -509,14 +509,14 @@ def test_the_same_row_of_two_settings_is_two_jobs(metalearn, tmp_path, monkeypat
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("name", sorted(experiments()))
-def test_every_shipped_experiment_runs_at_smoke_scale(metalearn, tmp_path, name):
-    import time
-
-    since = time.process_time()
-    assert metalearn("run", name, "--scale", "smoke", "--workers", 1, "--out", tmp_path)[0] == 0
-    assert time.process_time() - since < 60
-    assert len(list(tmp_path.rglob("result.json"))) == len(runs(find_experiment(name)))
+@pytest.mark.parametrize("name", ["figure-3.2", "figure-3.3", "glyphs", "sine", "table-3.4"])
+def test_shipped_experiments_run_at_smoke_scale(metalearn, tmp_path, name, prepared):
+    """Those on large images with some of their methods: the others share their programs."""
+    chosen = ["maml", "turtle", "baseline++", "nearest-centroid"] if name == "table-3.4" else []
+    asked = [part for method in chosen for part in ("-m", method)]
+    code, _, err = metalearn("run", name, "--scale", "smoke", "--workers", 1, *asked, "--out", tmp_path)
+    assert (code, err) == (0, "")
+    assert len(list(tmp_path.rglob("result.json"))) == len(runs(find_experiment(name), methods=chosen))
 
 
 # --- what holds in some settings alone

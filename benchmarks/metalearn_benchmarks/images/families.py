@@ -9,20 +9,20 @@ from typing import Any
 
 import attrs
 
+from metalearn_benchmarks.images.datasets import Dataset, datasets
 from metalearn_benchmarks.images.episodes import ImageFamily
 from metalearn_benchmarks.images.glyphs import Glyphs
+from metalearn_benchmarks.images.splits import SplitList
 from metalearn_benchmarks.images.store import MANIFEST, SPLITS, ImageStore, NotPreparedError, store_folder
 from metalearn_benchmarks.images.targets import DEBIAN, Digits, FashionMnist
-
-PREPARED = {"mini-imagenet": 84, "cub": 84, "omniglot": 28, "cifar-fs": 32, "fc100": 32}
-"""What users bring, and the usual size."""
 
 
 @attrs.frozen
 class Prepared:
-    """Opens what `metalearn data prepare` made of a dataset."""
+    """Opens what `metalearn data prepare` made of a dataset; `made_by`: with which arguments it does."""
 
     name: str
+    made_by: str
     splits = SPLITS
 
     def __call__(self, size: int) -> ImageStore:
@@ -30,11 +30,16 @@ class Prepared:
         folder = store_folder(self.name, size)
         if not (folder / MANIFEST).exists():
             raise NotPreparedError(
-                f"{self.name}: not prepared at {size} x {size} pixels (nothing in {folder}); where you have "
-                "its"
-                f" files: metalearn data prepare {self.name} PATH --size {size}"
+                f"{self.name}: not prepared at {size} x {size} pixels (nothing in {folder}); where you have"
+                f" its files: metalearn data prepare {self.made_by} --size {size}"
             )
         return ImageStore.open(folder)
+
+
+def _prepared(dataset: Dataset, split: SplitList) -> Prepared:
+    name = dataset.prepared_name(split)
+    chosen = "" if name == dataset.name else f" --split {split.name}"
+    return Prepared(name, f"{dataset.name} PATH{chosen}")
 
 
 def fashion_mnist(
@@ -51,6 +56,10 @@ def digits(ways: int = 5, shots: int = 1, queries: int = 16, size: int = 28) -> 
 
 def image_families() -> Mapping[str, Callable[..., Any]]:
     """Factories by name."""
-    prepared = {name: partial(ImageFamily, Prepared(name), size=size) for name, size in PREPARED.items()}
+    prepared = {
+        dataset.prepared_name(split): partial(ImageFamily, _prepared(dataset, split), size=dataset.size)
+        for dataset in datasets().values()
+        for split in dataset.splits.values()
+    }
     glyphs = {name: partial(ImageFamily, Glyphs(name)) for name in ("glyphs-print", "glyphs-display")}
     return {**prepared, **glyphs, "digits": digits, "fashion-mnist": fashion_mnist}
