@@ -12,8 +12,12 @@ from metalearn_core import make_rule
 def perceptron(weights, x):
     """Two layers with a ReLU between them, number by number."""
     first, bias, second, last_bias = weights
-    hidden = [max(0.0, sum(w * v for w, v in zip(r, x, strict=True)) + b) for r, b in zip(first, bias, strict=True)]
-    return [sum(w * h for w, h in zip(r, hidden, strict=True)) + b for r, b in zip(second, last_bias, strict=True)]
+    hidden = [
+        max(0.0, sum(w * v for w, v in zip(r, x, strict=True)) + b) for r, b in zip(first, bias, strict=True)
+    ]
+    return [
+        sum(w * h for w, h in zip(r, hidden, strict=True)) + b for r, b in zip(second, last_bias, strict=True)
+    ]
 
 
 def mean(values, coordinates):

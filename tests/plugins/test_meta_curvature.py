@@ -64,7 +64,8 @@ def test_a_tensor_has_its_own_matrices(name):
 def test_many_axes_are_one():
     """A kernel of 2 by 3 is an axis of 6."""
     ours, theirs = (
-        rule_of("meta-curvature", layout=ParameterLayout(("w",), (shape,))) for shape in ((2, 2, 2, 3), (2, 2, 6))
+        rule_of("meta-curvature", layout=ParameterLayout(("w",), (shape,)))
+        for shape in ((2, 2, 2, 3), (2, 2, 6))
     )
     grad = torch.randn(24, generator=torch.Generator().manual_seed(0)).double()
     ends = [rule.update(torch.zeros(24).double(), Signal(grad, None, 0), ())[0] for rule in (ours, theirs)]
