@@ -18,7 +18,7 @@ def steps_are_bounded(rule: UpdateRule, probe: Probe) -> float:
 
 
 def place(rule_map: RuleMap) -> None:
-    """Not above gradient descent, unless in the limit: that is open."""
+    """Not above gradient descent exactly; whether it is in the limit is open."""
     from metalearn_core.testing import Separation
 
     rule_map.add(
