@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import attrs
 import pytest
 import torch
@@ -12,6 +14,7 @@ from metalearn_benchmarks import cli
 from metalearn_benchmarks.installed_map import check, installed_map, shown
 from metalearn_core import (
     BaseLearner,
+    Clipping,
     Settings,
     UsageError,
     adapt,
@@ -144,16 +147,25 @@ def test_they_run_by_name(tmp_path, monkeypatch, capsys):
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", RULES)
 def test_it_learns_to_learn(name):
-    """On sines, two thirds of the error that is left before meta-training, or less."""
+    """On unseen sines, less than two thirds of the error of rule and network as they were drawn."""
     network = nn.Sequential(nn.Linear(1, 40), nn.ReLU(), nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 1))
     learner = BaseLearner(network, nn.functional.mse_loss)
-    settings = Settings(tasks=8_000, meta_batch=4, steps=5, validation_interval=1_000, validation_tasks=200)
+    settings = Settings(
+        tasks=4_000, meta_batch=4, steps=5, validation_interval=1_000, validation_tasks=100,
+        inner_clip=Clipping("value", 10.0), outer_clip=Clipping("norm", 10.0), engine="eager",
+    )  # fmt: skip
     torch.manual_seed(0)
     rule = make_rule(name, learner.layout)
-    trained = meta_train(rule, learner, FAMILY, settings, generator=torch.Generator().manual_seed(0))
-    best, theta = trained.at_best()
-    after = evaluate(best, learner, theta, FAMILY, settings, split="test", tasks=500)[:, -1].mean()
-    assert after < 2 / 3 * trained.validations[0][1]
+    at_first, generator = copy.deepcopy(rule), torch.Generator().manual_seed(0)
+    start = learner.initial(torch.Generator().manual_seed(0))
+
+    def error(rule, theta):
+        return float(evaluate(rule, learner, theta, FAMILY, settings, split="test", tasks=500)[:, -1].mean())
+
+    trained = meta_train(rule, learner, FAMILY, settings, generator=generator)
+    assert not trained.diverged
+    before, after = error(at_first, start), error(*trained.at_best())
+    assert after < 2 / 3 * before, (before, after)
 
 
 @pytest.mark.parametrize("name", RULES)
