@@ -1,6 +1,7 @@
 """ALFA: a network generates the learning rates and weight decays of each inner step.
 
-Baik, Choi, Choi, Kim and Lee, "Meta-Learning with Adaptive Hyperparameters" (2020), Section 3.2.
+Baik, Choi, Choi, Kim and Lee, "Meta-Learning with Adaptive Hyperparameters" (2020), Section 3, with the
+multipliers a and b for each step and layer that the authors' program has (there β is 1 − b ⊙ g).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Meta-Curvature: learned matrices transform the gradient along each of its axes.
 
-Park and Oliva, "Meta-Curvature" (2019), Section 3.1: MC(G) = G ×₃ M_f ×₂ M_i ×₁ M_o, and θ − α MC(∇L) as
+Park and Oliva, "Meta-Curvature" (2019), Section 3: MC(G) = G ×₃ M_f ×₂ M_i ×₁ M_o, and θ − α MC(∇L) as
 the inner step.
 """
 

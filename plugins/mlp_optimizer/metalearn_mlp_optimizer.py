@@ -1,7 +1,7 @@
 """The feed-forward optimiser: a perceptron, the same for every coordinate, reads gradient, θ and momenta.
 
-Metz et al., "Understanding and correcting pathologies in the training of learned optimizers" (2019), the
-optimiser of their Section 2 and its appendix, with the features of the authors' own library (`MLPLOpt`).
+Metz et al., "Understanding and correcting pathologies in the training of learned optimizers" (2019); its
+features, decays and scales are those of the authors' own library (learned_optimization, `MLPLOpt`).
 """
 
 from __future__ import annotations
