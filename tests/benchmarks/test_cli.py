@@ -318,8 +318,8 @@ def test_titles_are_text_and_never_markup(metalearn, tmp_path):
 def test_what_there_is(metalearn):
     code, out, _ = metalearn("methods", "--json")
     names = [row["method"] for row in json.loads(out)]
-    wanted = "maml fo-maml lstm lstm-enhanced turtle fo-turtle train-from-scratch finetuning"
-    assert (code, sorted(names)) == (0, sorted(wanted.split()))
+    wanted = "maml fo-maml lstm lstm-enhanced turtle fo-turtle train-from-scratch finetuning baseline++"
+    assert (code, sorted(names)) == (0, sorted([*wanted.split(), "alfa", "lstm-optimizer"]))
     assert "Few-shot sine regression" in metalearn("experiments")[1]
     assert "sine" in metalearn("families")[1]
     plugins = json.loads(metalearn("plugins", "list", "--json")[1])
