@@ -165,6 +165,8 @@ def test_imports_go_down_the_layers():
     sources = checkout()
     assert {"metalearn_core/task.py", "benchmarks/metalearn_benchmarks/sine.py"} <= set(sources)
     assert {"metalearn_gradient_descent", "metalearn_lstm", "metalearn_feed_forward"} <= PLUGINS
+    assert {"metalearn_alfa", "metalearn_alfa_map", "metalearn_lslr", "metalearn_meta_curvature"} <= PLUGINS
+    assert {"metalearn_lstm_optimizer", "metalearn_mlp_optimizer"} <= PLUGINS
     assert violations(sources) == []
 
 
@@ -209,6 +211,7 @@ OFFENCES = [
     ("plugins/lstm/metalearn_lstm.py", "import pluggy", "imports pluggy"),
     ("plugins/lstm/metalearn_lstm.py", "import metalearn_feed_forward", "metalearn_feed_forward"),
     ("plugins/lstm/metalearn_lstm.py", "import metalearn_benchmarks.sine", "metalearn_benchmarks"),
+    ("plugins/lslr/metalearn_lslr_map.py", "import metalearn_lslr", "imports metalearn_lslr"),
     ("plugins/lstm/metalearn_lstm.py", "from metalearn_core.rule import Signal", "Signal of metalearn_c"),
     ("plugins/lstm/metalearn_lstm.py", "from metalearn_core.errors import unknown", "unknown of metal"),
     ("plugins/lstm/metalearn_lstm.py", "from metalearn_core import rule", "rule of metalearn_core"),

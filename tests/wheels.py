@@ -1,4 +1,4 @@
-"""Build the five wheels and install them, with what they declare and nothing else, where this runs."""
+"""Build the wheels and install them, with what they declare and nothing else, where this runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-SOURCES = (".", "plugins/gradient_descent", "plugins/lstm", "plugins/feed_forward", "benchmarks")
+PLUGINS = (
+    *("gradient_descent", "lstm", "feed_forward"),
+    *("alfa", "lslr", "lstm_optimizer", "meta_curvature", "mlp_optimizer"),
+)
+SOURCES = (".", *(f"plugins/{name}" for name in PLUGINS), "benchmarks")
 
 
 def main(checkout: Path, scratch: Path) -> None:

@@ -358,6 +358,15 @@ def install(monkeypatch):
     return of
 
 
+@pytest.fixture
+def nothing_placed(monkeypatch):
+    """The shipped map, without what installed plugins place on it."""
+    monkeypatch.setattr(
+        installed_map, "placements", lambda: Registry(discover=False).catalogues["metalearn_map"]
+    )
+
+
+@pytest.mark.usefixtures("nothing_placed")
 class TestTheCommand:
     def test_all_of_it_in_words(self, metalearn):
         code, out, err = metalearn("map")

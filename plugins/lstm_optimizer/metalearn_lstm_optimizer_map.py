@@ -1,0 +1,49 @@
+"""The LSTM optimiser on the map of what rules can express: what it does not contain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from metalearn_core import UpdateRule, hookimpl
+from metalearn_core.testing import CrossedEdge, Node, Probe, RuleMap
+
+
+def steps_are_bounded(rule: UpdateRule, probe: Probe) -> float:
+    """The step, as a part of the gradient, tends to 0 as the gradient grows."""
+    from metalearn_core.testing.separation import path
+
+    grad = 1e15 * probe.normal(probe.n, salt=1)
+    before, after = path(rule, probe.normal(probe.n), grad, 1)
+    return float((after - before).abs().max() / grad.abs().max())
+
+
+def place(rule_map: RuleMap) -> None:
+    """Not above gradient descent exactly; whether it is in the limit is open."""
+    from metalearn_core.testing import Separation
+
+    rule_map.add(
+        Node(
+            "lstm-optimizer",
+            "LSTM optimiser",
+            says="Andrychowicz et al. (2016): stacked LSTM cells propose the update",
+            rule="lstm-optimizer",
+        )
+    )
+    claim = Separation(
+        "lstm-optimizer", "gradient-descent", steps_are_bounded, special_options={"inner_lr": 0.1}
+    )
+    edge = CrossedEdge(
+        special="gradient-descent-below-1",
+        general="lstm-optimizer",
+        invariant="its steps are bounded, however large the gradient",
+        witness="α∇ grows with it",
+        closed=False,
+        claims=(claim,),
+    )
+    rule_map.connect(edge)
+
+
+@hookimpl
+def metalearn_map() -> Mapping[str, Callable[[RuleMap], None]]:
+    """Its place, by its name."""
+    return {"lstm-optimizer": place}
