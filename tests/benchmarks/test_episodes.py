@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from metalearn_benchmarks.images import pixels
 from metalearn_benchmarks.images.augmentation import FIELDS, applied, drawn
 from metalearn_benchmarks.images.episodes import ImageFamily
-from metalearn_benchmarks.images.families import Prepared, image_families
+from metalearn_benchmarks.images.families import image_families
 from metalearn_benchmarks.images.store import SPLITS, ImageStore, Manifest, StoreWriter, store_folder
 from metalearn_benchmarks.pretrain import FlatFamily
 from metalearn_core import TaskFamily, TaskStream, UsageError, seeded_generator, task_families
@@ -294,7 +294,6 @@ def test_all_families_are_registered_with_their_usual_sizes():
     assert {"mini-imagenet": 84, "cub": 84, "omniglot": 28, "cifar-fs": 32, "fc100": 32}.items() <= {
         name: factory().size for name, factory in image_families().items()
     }.items()
-    assert Prepared("cub") == Prepared("cub")
     assert set(image_families()) <= set(task_families())
     assert {name for name, make in image_families().items() if make().splits == ("test",)} == {
         "digits",

@@ -54,6 +54,8 @@ RULES: dict[str, Make] = {
 SMALL = Architecture((2, 3, 2))
 READS_LOSS = [name for name, make in RULES.items() if make(SMALL.learner().layout).uses_loss]
 READS_NO_LOSS = [name for name in RULES if name not in READS_LOSS]
+BY_COORDINATE = [name for name in READS_NO_LOSS if RULES[name](SMALL.learner().layout).elementwise]
+"""They read no loss either."""
 
 IGNORES_THE_GRADIENT = ["gradient-descent-rprop", "feed-forward-elu-step", "feed-forward-gelu-theta"]
 """∂u/∂g = 0: Rprop sees signs alone, and a network may be fed no gradient at all."""
@@ -146,7 +148,9 @@ def check_gap_of_one_step(make, problem):
     (first, _), (second, _) = both_orders(rule, problem)
     theta = problem.theta.expand(problem.tasks, -1)
     g, loss = (x.detach().requires_grad_() for x in at(problem, problem.task.support, theta))
-    after, _ = rule.update(theta, Signal(g, loss, 0), rule.init_state(theta))
+    tasks = zip(theta, g, loss, strict=True)
+    # one task at a time: a rule may read the whole of its θ
+    after = torch.stack([rule.update(x, Signal(y, z, 0), rule.init_state(x))[0] for x, y, z in tasks])
     query, _ = at(problem, problem.task.query, after.detach())
     w, by_loss = torch.autograd.grad((after * query).sum() + 0 * (g.sum() + loss.sum()), (g, loss))
     expected = hessian_times(problem, theta, w) + g.detach() * by_loss.unsqueeze(-1)
@@ -569,7 +573,7 @@ def test_after_one_step_the_orders_differ_by_what_the_signal_passes_on(name, pro
 
 
 @given(
-    name=st.sampled_from(READS_NO_LOSS),
+    name=st.sampled_from(BY_COORDINATE),
     problem=straight_problems(),
     clip=st.sampled_from([None, BY_VALUE]),
 )
@@ -648,7 +652,7 @@ def gaps(make, problem, clip=None):
     "name", [name for name in RULES if name not in (*IGNORES_THE_GRADIENT, *BLIND_AT_FIRST, *SIGNS_AT_FIRST)]
 )
 def test_after_one_step_the_orders_differ_for_theta(name):
-    assert gaps(RULES[name], WITNESS)[0] > 1e-4
+    assert gaps(RULES[name], WITNESS)[0] > 1e-5
 
 
 @pytest.mark.parametrize("name", SIGNS_AT_FIRST)
