@@ -19,7 +19,7 @@ _PUBLIC = {
     "learner": "BaseLearner ParameterLayout forked_rng",
     "optimizer": "LearnedOptimizer",
     "outer_loop": "meta_train meta_train_seeds",
-    "registry": "Registered Registry base_learners default_registry hookimpl make_rule observers"
+    "registry": "PluginReport Registered Registry base_learners default_registry hookimpl make_rule observers"
     " placements rules task_families",
     "rule": "Signal State UpdateRule log_and_sign",
     "settings": "Clipping Order Settings",

@@ -22,6 +22,7 @@ from metalearn_core.learner import forked_rng as forked_rng
 from metalearn_core.optimizer import LearnedOptimizer as LearnedOptimizer
 from metalearn_core.outer_loop import meta_train as meta_train
 from metalearn_core.outer_loop import meta_train_seeds as meta_train_seeds
+from metalearn_core.registry import PluginReport as PluginReport
 from metalearn_core.registry import Registered as Registered
 from metalearn_core.registry import Registry as Registry
 from metalearn_core.registry import base_learners as base_learners

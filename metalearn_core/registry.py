@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import inspect
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -16,6 +17,8 @@ from metalearn_core.learner import ParameterLayout
 from metalearn_core.rule import UpdateRule
 
 GROUP = "metalearn"
+LOAD_PLUGINS = "METALEARN_LOAD_PLUGINS"
+"""The environment variable that names the plugins to load, `a,b`; empty: none; not set: all."""
 Factories = Mapping[str, Callable[..., Any]]
 
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -89,16 +92,32 @@ class Registered:
             raise UsageError(f"{self.kind} {self.name!r}: {' '.join(str(error).split())}") from error
 
 
+@attrs.frozen
+class PluginReport:
+    """One plugin: what it is, what is wrong with it, if anything, and whether it was left out on request."""
+
+    name: str
+    distribution: str
+    version: str
+    source: str
+    error: str | None = None
+    left_out: bool = False
+
+
 class Catalogue(dict[str, Registered]):
     """Factories by name; asking for a name that is not there is a UsageError that says why."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, reports: Sequence[PluginReport] = ()) -> None:
         super().__init__()
-        self.kind = kind
+        self.kind, self.reports = kind, reports
         self.contested: dict[str, set[str]] = {}
 
     def __missing__(self, name: str) -> Registered:
-        raise (UsageError(self.clash(name)) if name in self.contested else unknown(self.kind, name, self))
+        if name in self.contested:
+            raise UsageError(self.clash(name))
+        away = ", ".join(report.name for report in self.reports if report.error or report.left_out)
+        note = f"; not loaded, or not all of it: plugin {away}" if away else ""
+        raise UsageError(f"{unknown(self.kind, name, self)}{note}")
 
     def clash(self, name: str) -> str:
         """Who claims a name that has two owners."""
@@ -118,37 +137,38 @@ class Catalogue(dict[str, Registered]):
         return None
 
 
-@attrs.frozen
-class PluginReport:
-    """One plugin: what it is, and why it did not load, if it did not."""
-
-    name: str
-    distribution: str
-    version: str
-    source: str
-    error: str | None = None
-
-
 class Registry:
-    """The plugins of one program. `discover=False` finds none by itself; `register` adds one."""
+    """The plugins of one program.
 
-    def __init__(self, *, discover: bool = True) -> None:
+    Args:
+        discover: False finds no plugin by itself; `register` adds one.
+        only: the plugins to load, by their own name or their distribution's; None: all that are installed.
+    """
+
+    def __init__(self, *, discover: bool = True, only: Collection[str] | None = None) -> None:
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(Hooks)
-        self.catalogues = {hook: Catalogue(kind) for hook, kind in KINDS.items()}
         self.reports: list[PluginReport] = []
+        self.catalogues = {hook: Catalogue(kind, self.reports) for hook, kind in KINDS.items()}
         if discover:
-            self._discover()
+            self._discover(only)
 
-    def _discover(self) -> None:
+    def _discover(self, only: Collection[str] | None) -> None:
         # pluggy's own loader lets one broken plugin end the host and skips a second owner in silence
         points = {
             (point.name, point.value): (point, distribution)
             for distribution in importlib.metadata.distributions()
             for point in distribution.entry_points.select(group=GROUP)
         }
+        installed = {name for point, owner in points.values() for name in (point.name, owner.metadata["Name"])}
+        for name in only or ():
+            if name not in installed:
+                raise unknown("plugin to load", name, installed)
         for _, (point, distribution) in sorted(points.items(), key=lambda item: item[0]):
             owner = distribution.metadata["Name"], distribution.version
+            if only is not None and not {point.name, owner[0]} & set(only):
+                self.reports.append(PluginReport(point.name, *owner, point.value, left_out=True))
+                continue
             try:
                 plugin = point.load()
             except (Exception, SystemExit) as error:  # whatever it is, it is the plugin's
@@ -164,7 +184,8 @@ class Registry:
         except (Exception, SystemExit) as error:  # a hook is the plugin's code
             reason = " ".join(str(error).split()) if isinstance(error, UsageError) else repr(error)
         else:
-            reason = "; ".join(clash for hook, e in found if (clash := self.catalogues[hook].add(e)))
+            wrong = [self.catalogues[hook].add(entry) or _of_another_api(entry) for hook, entry in found]
+            reason = "; ".join(filter(None, wrong))
         source = getattr(plugin, "__file__", None) or repr(plugin)
         self.reports.append(PluginReport(name, distribution, version, source, reason or None))
 
@@ -200,10 +221,20 @@ class Registry:
         return rule
 
 
+def _of_another_api(entry: Registered) -> str | None:
+    """Why a rule's class cannot be used with this core, and what to upgrade."""
+    ours, theirs = UpdateRule.api_version, getattr(entry.factory, "api_version", UpdateRule.api_version)
+    if theirs == ours:
+        return None
+    older = "metalearn-core" if isinstance(theirs, int) and theirs > ours else entry.distribution
+    return f"rule {entry.name!r} is written for API {theirs}, metalearn-core has API {ours}: upgrade {older}"
+
+
 @functools.cache
 def default_registry() -> Registry:
-    """The registry of everything installed; made at first use."""
-    return Registry()
+    """The registry of what is installed, or of what METALEARN_LOAD_PLUGINS names; made at first use."""
+    wanted = os.environ.get(LOAD_PLUGINS)
+    return Registry(only=None if wanted is None else [n for n in map(str.strip, wanted.split(",")) if n])
 
 
 def make_rule(name: str, layout: ParameterLayout, **options: Any) -> UpdateRule:
