@@ -76,6 +76,7 @@ class UpdateRule(nn.Module, ABC):
         elementwise: each coordinate for itself, and written so that it takes leading axes: it is
             called once on the stack `[tasks, n]` instead of under `vmap`.
         coordinatewise: the same function for every coordinate, so permuting θ permutes the result.
+        starts_as_descent: as it is made, it is θ ← θ − αg, with one α > 0.
     """
 
     api_version: ClassVar[int] = 1
@@ -83,6 +84,7 @@ class UpdateRule(nn.Module, ABC):
     uses_step: bool = False
     elementwise: bool = False
     coordinatewise: bool = False
+    starts_as_descent: bool = False
 
     def init_state(self, theta: Tensor) -> State:
         """The state at t = 0 for θ of shape `[n]` (`[tasks, n]` if elementwise)."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tomllib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -12,16 +11,25 @@ from typing import Any
 
 import click
 
+from metalearn_benchmarks import terminal
 from metalearn_benchmarks.images.data_commands import data
+from metalearn_benchmarks.plugin_commands import plugins, show_versions
+from metalearn_benchmarks.terminal import JSON, print_table, table, toml_option
 from metalearn_core.errors import UsageError
 
 EXIT_FAILED_CELLS, EXIT_FAILED_CLAIMS, EXIT_USAGE, EXIT_INTERRUPTED = 1, 1, 2, 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="metalearn-benchmarks", prog_name="metalearn")
-def metalearn() -> None:
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=show_versions,
+    help="The versions of metalearn, torch and every plugin.",
+)  # fmt: skip
+@click.option("--no-plugins", is_flag=True, help="Load no plugin, as METALEARN_LOAD_PLUGINS='' does.")
+def metalearn(no_plugins: bool) -> None:
     """Learned update rules: run the paper's experiments, compare rules, read what came out."""
+    if no_plugins:
+        os.environ["METALEARN_LOAD_PLUGINS"] = ""
 
 
 class RuleCommand(click.Command):
@@ -45,22 +53,9 @@ class RuleCommand(click.Command):
             elif not rules:
                 raise UsageError(f"--option {given}: it belongs to a rule; say --rule NAME before it")
             else:
-                rules[-1][1].update([_option(given)])
+                rules[-1][1].update([toml_option(given)])
         ctx.obj = rules
         return super().parse_args(ctx, rest)
-
-
-def _option(text: str) -> tuple[str, Any]:
-    """`key=value` with a TOML value."""
-    key, equals, value = text.partition("=")
-    try:
-        if not equals:
-            raise ValueError("there is no =")
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except ValueError as error:
-        raise UsageError(
-            f"--option {text}: expected key=value with a TOML value, such as hidden=20 or 'inputs=[\"grad\"]'"
-        ) from error
 
 
 class Together(click.IntRange):
@@ -75,7 +70,6 @@ class Together(click.IntRange):
         return super().convert(value, param, ctx)
 
 
-JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 SCALE = click.Choice(["smoke", "small", "paper"])
 
 
@@ -129,7 +123,7 @@ def run(
     from metalearn_benchmarks.runner import run_experiment
 
     processes = _of_torchrun()
-    console = _console(stderr=_require_one_way(workers, address, processes, given["observe"]))
+    console = terminal.console(stderr=_require_one_way(workers, address, processes, given["observe"]))
     cells, again = _asked(context, experiment, scale, {**given, "processes": processes})
     together = again or together
     directory = out or Path("results", cells[0].scale)
@@ -253,7 +247,7 @@ def _asked(
 )  # fmt: skip
 def report(directory: Path, statistics: str) -> None:
     """Tables, figures and one self-contained report.html of the records in DIR."""
-    _report(directory, _console(), statistics)
+    _report(directory, terminal.console(), statistics)
 
 
 @metalearn.command()
@@ -275,15 +269,7 @@ def claims(directory: Path, as_json: bool) -> None:
 
         click.echo(json.dumps(claims_text.as_data(verdicts), indent=1, ensure_ascii=False))
     else:
-        _console().print(claims_text.Overview(verdicts))
-
-
-def _console(stderr: bool = False) -> Any:
-    """Where people read: as wide as the terminal, and wide enough for a table in a log."""
-    from rich.console import Console
-
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(width=140, stderr=stderr)
+        terminal.console().print(claims_text.Overview(verdicts))
 
 
 def _report(directory: Path, console: Any, statistics: str = "t") -> None:
@@ -311,25 +297,6 @@ def _records(directory: Path) -> tuple[list[Any], list[str]]:
     return found, left_out
 
 
-def _print_table(rows: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        import json
-
-        click.echo(json.dumps(rows, indent=1))
-    else:
-        _console().print(_table(rows))
-
-
-def _table(rows: list[dict[str, Any]]) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*(rows[0] if rows else ("nothing",)), box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
-    return table
-
-
 @metalearn.command()
 @JSON
 def methods(as_json: bool) -> None:
@@ -340,7 +307,7 @@ def methods(as_json: bool) -> None:
         {"method": name, "title": m.title, "start": m.start, "rule": m.rule, "source": m.source}
         for name, m in catalogue.methods().items()
     ]
-    _print_table(rows, as_json)
+    print_table(rows, as_json)
 
 
 @metalearn.command()
@@ -357,9 +324,9 @@ def experiments(names: tuple[str, ...], scale: str, measure: bool, as_json: bool
         _measure(found, as_json)
     lines = experiment_list.lines(found)
     if as_json:
-        _print_table([line.as_data() for line in lines], as_json)
+        print_table([line.as_data() for line in lines], as_json)
         return
-    _print_table([line.as_row() for line in lines], as_json)
+    print_table([line.as_row() for line in lines], as_json)
     click.echo(experiment_list.about(lines, scale))
 
 
@@ -386,7 +353,7 @@ def families(as_json: bool) -> None:
         {"family": name, "distribution": entry.distribution, "options": ", ".join(entry.options())}
         for name, entry in task_families().items()
     ]
-    _print_table(rows, as_json)
+    print_table(rows, as_json)
 
 
 class Threads(click.IntRange):
@@ -448,7 +415,7 @@ def speed(
         sys.exit(EXIT_INTERRUPTED)
     finally:
         if as_json:
-            _print_table([timing.as_data() for timing in timings], as_json=True)
+            print_table([timing.as_data() for timing in timings], as_json=True)
     if figure is not None:
         _draw_speed(timings, figure, as_json)
 
@@ -459,7 +426,7 @@ def _time_all(work: Any, timings: list[Any], quiet: bool) -> None:
 
     from metalearn_benchmarks.speed.timing import row
 
-    console = _console()
+    console = terminal.console()
     columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
     with Progress(
         *columns, console=console, transient=True, disable=quiet or not console.is_terminal
@@ -475,7 +442,7 @@ def _time_all(work: Any, timings: list[Any], quiet: bool) -> None:
             bars.advance(bar)
             if not quiet:
                 console.print(f"\n{setting}, n = {found[0].n}", style="bold", highlight=False)
-                console.print(_table([row(timing, work.extras) for timing in found]))
+                console.print(table([row(timing, work.extras) for timing in found]))
 
 
 def _draw_speed(timings: list[Any], figure: Path, quiet: bool) -> None:
@@ -557,7 +524,7 @@ def _check_map(found: Any, rules: tuple[str, ...], examples: int, as_json: bool)
     from metalearn_benchmarks.installed_map import check, shown
 
     edges, failed, rows = shown(found, rules), [], []
-    console = _console()
+    console = terminal.console()
     with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as bars:
         bar = bars.add_task("claims", total=len(edges))
         for outcome in check(edges, examples):
@@ -576,37 +543,7 @@ def _check_map(found: Any, rules: tuple[str, ...], examples: int, as_json: bool)
 
 
 metalearn.add_command(data)
-
-
-@metalearn.group()
-def plugins() -> None:
-    """What is installed, and what failed to load and why."""
-
-
-@plugins.command("list")
-@JSON
-def list_plugins(as_json: bool) -> None:
-    """Every plugin, what it brings, and what is wrong with it."""
-    from metalearn_core import default_registry
-
-    registry = default_registry()
-    rows = []
-    for plugin in registry.reports:
-        brings = [
-            f"{entry.kind} {entry.name}"
-            for catalogue in registry.catalogues.values()
-            for entry in catalogue.values()
-            if entry.plugin == plugin.name and entry.distribution == plugin.distribution
-        ]
-        rows.append(
-            {
-                "plugin": plugin.name,
-                "brings": ", ".join(brings),
-                "distribution": f"{plugin.distribution} {plugin.version}".strip(),
-                "status": plugin.error or "loaded",
-            }
-        )
-    _print_table(rows, as_json)
+metalearn.add_command(plugins)
 
 
 def main() -> None:

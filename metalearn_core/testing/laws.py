@@ -6,6 +6,7 @@ a message that says what to change. It returns None, or why there was nothing to
 
 from __future__ import annotations
 
+import gc
 import io
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Literal, TypeAlias
@@ -19,11 +20,13 @@ from metalearn_core.errors import UsageError, unknown
 from metalearn_core.inner_loop import adapt, meta_gradient
 from metalearn_core.learner import BaseLearner, ParameterLayout, forked_rng
 from metalearn_core.rule import Signal, State, Undeclared, UpdateRule
-from metalearn_core.settings import ORDERS
+from metalearn_core.settings import ORDERS, Order
 from metalearn_core.task import Batch, Task
 
 MakeRule: TypeAlias = Callable[[ParameterLayout], UpdateRule]
 Law: TypeAlias = Callable[[MakeRule], str | None]
+KIT_VERSION = 1
+"""Rises when a law is added or becomes stricter."""
 
 
 @attrs.frozen
@@ -31,30 +34,57 @@ class Result:
     """What came of one law for one rule; `message` says what to change, or why it was skipped."""
 
     law: str
-    status: Literal["passed", "failed", "skipped"]
+    status: Literal["passed", "failed", "skipped", "expected"]
     message: str = ""
 
 
-def check_update_rule(make_rule: MakeRule, *, skip: Collection[str] = ()) -> list[Result]:
+def check_update_rule(
+    make_rule: MakeRule, *, skip: Collection[str] = (), expected_failures: Mapping[str, str] | None = None,
+    slow: bool = False,
+) -> list[Result]:  # fmt: skip
     """Check a rule against every law.
 
     Args:
         make_rule: the rule's class, or any `make_rule(layout) -> UpdateRule`.
-        skip: names of laws that the rule does not mean to keep.
+        skip: names of laws that are not looked at.
+        expected_failures: laws that the rule is known to break, each with the reason. Such a failure is
+            `"expected"`, and a law of these that holds after all is `"failed"`.
+        slow: the laws of `SLOW_LAWS` too, which train, compile and resume.
 
     Returns:
         One result for each law, in the order of `LAWS`; whatever a law raised is in its message.
 
     Raises:
-        UsageError: for a name in `skip` that is no law's.
+        UsageError: for a name in `skip` or `expected_failures` that is no law's, or for one without a reason.
     """
-    for name in skip:
-        if name not in LAWS:
-            raise unknown("law", name, LAWS)
-    return [
-        Result(name, "skipped", "as asked") if name in skip else _result(name, law, make_rule)
-        for name, law in LAWS.items()
-    ]
+    laws, expected = all_laws(slow), expected_failures or {}
+    for name in (*skip, *expected):
+        if name not in laws:
+            raise unknown("law", name, laws)
+        if not expected.get(name, "given").strip():
+            raise UsageError(f"expected_failures: law {name!r} needs a reason why the rule breaks it")
+    results = []
+    for name, law in laws.items():
+        result = Result(name, "skipped", "as asked") if name in skip else _result(name, law, make_rule)
+        results.append(_expected(result, expected[name]) if name in expected else result)
+    return results
+
+
+def all_laws(slow: bool = False) -> dict[str, Law]:
+    """The laws by their names, the slow ones last, if at all."""
+    if not slow:
+        return LAWS
+    from metalearn_core.testing.slow_laws import SLOW_LAWS
+
+    return LAWS | SLOW_LAWS
+
+
+def _expected(result: Result, reason: str) -> Result:
+    if result.status == "failed":
+        return Result(result.law, "expected", f"{reason}: {result.message}")
+    return Result(
+        result.law, "failed", f"{result.status}, though it is expected to fail ({reason}); expect it no longer"
+    )
 
 
 def _result(name: str, law: Law, make_rule: MakeRule) -> Result:
@@ -334,6 +364,79 @@ def law_order(make_rule: MakeRule) -> None:
     )
 
 
+def law_unrolled(make_rule: MakeRule) -> None:
+    """`meta_gradient` is the derivative of the T steps written out, one task after the other, under both orders."""
+    learner, start, task = _problem()
+    rule = _make(make_rule, learner.layout)
+    phi = {name: p for name, p in rule.named_parameters() if p.requires_grad}
+    for order in ORDERS:
+        _, *ours = meta_gradient(rule, learner, start, task, steps=2, order=order)
+        theta = start.clone().requires_grad_()
+        loss = sum(
+            learner.loss(_unroll(rule, learner, theta, one.support, order), one.query)
+            for one in (task[i] for i in range(len(task)))
+        ) / len(task)
+        assert isinstance(loss, Tensor)
+        grads = torch.autograd.grad(loss, [theta, *phi.values()], allow_unused=True)
+        for name, mine, plain in zip(("theta0", *phi), (ours[0], *ours[1].values()), grads, strict=True):
+            _require(
+                _close(mine, torch.zeros_like(mine) if plain is None else plain),
+                f"the {order}-order meta-gradient for {name} is not that of the same steps written out in"
+                " plain PyTorch; look for what update does under vmap alone, and for custom derivatives",
+            )
+
+
+def law_extremes(make_rule: MakeRule) -> None:
+    """Tiny and huge gradients have finite updates with finite derivatives."""
+    rule = _make(make_rule, _LAYOUT)
+    phi = [p for p in rule.parameters() if p.requires_grad]
+    for size in (1e-30, 1e-12, 1e12):
+        theta, grad, loss = _arguments(_LAYOUT.size)
+        given = [theta.requires_grad_(), (grad * size).requires_grad_(), (loss * size).requires_grad_()]
+        state, moved = rule.init_state(theta), theta
+        for step in range(2):
+            moved, state = rule.update(moved, _signal(rule, given[1], given[2], step), state)
+        slopes = torch.autograd.grad(moved.sum(), [*given, *phi], allow_unused=True)
+        _require(
+            all(bool(torch.isfinite(x).all()) for x in (moved, *slopes) if x is not None),
+            f"where gradients are about {size:g}, update or its derivative is not finite; look for exp, powers,"
+            " √x and divisions, and scale or clamp what goes into them",
+        )
+
+
+def law_memory(make_rule: MakeRule) -> None:
+    """Nothing is kept from one adaptation to the next."""
+    learner, theta, task = _problem()
+    rule = _make(make_rule, learner.layout)
+    counts = []
+    for _ in range(4):
+        adapt(rule, learner, theta, task.support, steps=2)
+        gc.collect()
+        counts.append(sum(issubclass(type(thing), Tensor) for thing in gc.get_objects()))
+    _require(
+        not counts[1] < counts[2] < counts[3],
+        f"every adaptation leaves tensors behind ({counts[3] - counts[2]} at the last); keep nothing outside"
+        " the state: no list, no cache, no attribute of the class",
+    )
+
+
+def law_starts_as_descent(make_rule: MakeRule) -> str | None:
+    """`starts_as_descent`: a rule as it is made is θ ← θ − αg, with one α > 0."""
+    rule = _make(make_rule, _LAYOUT)
+    if not rule.starts_as_descent:
+        return "the rule does not declare starts_as_descent"
+    theta, grad, loss = _arguments(_LAYOUT.size)
+    moved, _ = rule.update(theta, _signal(rule, grad, loss, 0), rule.init_state(theta))
+    alpha = float(((theta - moved) @ grad / (grad @ grad)).detach())
+    by_hand = theta - 2 * alpha * grad
+    _require(
+        alpha > 0 and _close(_two_updates(rule, theta, grad, loss), by_hand, 1e-6),
+        f"two steps of a new rule are not θ − 2αg (α = {alpha:g} at the first); set starts_as_descent = False,"
+        " or begin with what makes the proposed update −αg",
+    )
+    return None
+
+
 LAWS: dict[str, Law] = {
     "structure": law_structure,
     "declares": law_declares,
@@ -348,6 +451,10 @@ LAWS: dict[str, Law] = {
     "elementwise": law_elementwise,
     "state-dict": law_state_dict,
     "order": law_order,
+    "unrolled": law_unrolled,
+    "extremes": law_extremes,
+    "memory": law_memory,
+    "starts-as-descent": law_starts_as_descent,
 }
 """Every law by its name."""
 
@@ -431,6 +538,21 @@ def _adapt_by_hand(
         loss, grad = _loss_and_gradient(learner, theta, support)
         theta, state = rule.update(theta, _signal(rule, grad, loss, step), state)
         theta, state = theta.detach(), pytree.tree_map(torch.detach, state)
+    return theta
+
+
+def _unroll(
+    rule: UpdateRule, learner: BaseLearner, theta: Tensor, support: Batch, order: Order
+) -> Tensor:
+    """Two steps for one task, derivatives kept; the first order takes gradient and loss as numbers."""
+    state = rule.init_state(theta)
+    for step in range(2):
+        at = theta if theta.requires_grad else theta.detach().requires_grad_()
+        loss = learner.loss(at, support)
+        (grad,) = torch.autograd.grad(loss, at, create_graph=order == "second", retain_graph=True)
+        if order == "first":
+            loss = loss.detach()
+        theta, state = rule.update(theta, _signal(rule, grad, loss, step), state)
     return theta
 
 

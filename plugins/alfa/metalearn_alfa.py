@@ -49,6 +49,7 @@ class ALFA(UpdateRule):
         for name, count in (("steps", steps), ("hidden", 1 if hidden is None else hidden)):
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:
                 raise UsageError(f"{name} must be an integer >= 1, got {count!r}")
+        self.starts_as_descent = inner_lr > 0 and weight_decay == 0
         tensors, self.sizes = len(layout.names), layout.sizes
         width = 2 * tensors if hidden is None else hidden
         self.left = nn.Sequential(nn.Linear(2 * tensors, width), nn.ReLU(), nn.Linear(width, 2 * tensors))

@@ -27,6 +27,7 @@ class LSLR(UpdateRule):
 
     uses_step = True
     elementwise = True
+    starts_as_descent = True
     owner: Tensor
 
     def __init__(self, layout: ParameterLayout, inner_lr: float = 0.01, steps: int = 5) -> None:

@@ -29,6 +29,8 @@ class MetaCurvature(UpdateRule):
         inner_lr: α, which is kept: the matrices learn any other.
     """
 
+    starts_as_descent = True
+
     def __init__(self, layout: ParameterLayout, inner_lr: float = 0.01) -> None:
         super().__init__()
         if isinstance(inner_lr, bool) or not isinstance(inner_lr, int | float) or not 0 < inner_lr < math.inf:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from metalearn_benchmarks.terminal import JSON
 from metalearn_core.errors import unknown
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from metalearn_benchmarks.images.store import ImageStore, Manifest
 
 EXIT_INTERRUPTED = 130
-JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 PATH = click.Path(path_type=Path)
 SIZE = click.IntRange(min=8, max=1024)
 

@@ -1,0 +1,238 @@
+"""`metalearn plugins`: what is installed, what is wrong with it, and whether rules keep the laws."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from metalearn_benchmarks.terminal import JSON, console, print_table, table, toml_option
+from metalearn_core.errors import unknown
+
+EXIT_FAILED = 1
+
+
+@click.group()
+def plugins() -> None:
+    """What is installed and whether it is in order: list it, show one, check a rule, begin one of your own."""
+
+
+@plugins.command("list")
+@click.option("--all", "everything", is_flag=True, help="Those too that METALEARN_LOAD_PLUGINS leaves out.")
+@JSON
+def list_plugins(everything: bool, as_json: bool) -> None:
+    """Every plugin, what it brings, and what is wrong with it; exit code 1 if anything is."""
+    from metalearn_core import UpdateRule, default_registry
+
+    registry = default_registry()
+    rows = [
+        {
+            "plugin": report.name,
+            "brings": ", ".join(_brought_by(report)),
+            "distribution": report.distribution,
+            "version": report.version,
+            "api": None if report.error or report.left_out else UpdateRule.api_version,
+            "source": report.source,
+            "status": _status(report),
+        }
+        for report in registry.reports
+        if everything or not report.left_out
+    ]
+    if as_json:
+        print_table(rows, as_json)
+    else:
+        # where it lies is long, and `show` and --json say it
+        print_table([{k: v for k, v in row.items() if k != "source"} for row in rows], as_json)
+    away = sum(report.left_out for report in registry.reports)
+    if away and not everything:
+        click.echo(f"{away} left out by METALEARN_LOAD_PLUGINS; --all shows them", err=True)
+    faulty = [report for report in registry.reports if report.error]
+    for report in faulty:
+        click.echo(_remedy(report), err=True)
+    sys.exit(EXIT_FAILED if faulty else 0)
+
+
+def _brought_by(report: Any) -> list[str]:
+    from metalearn_core import default_registry
+
+    return [
+        f"{entry.kind} {entry.name}"
+        for catalogue in default_registry().catalogues.values()
+        for entry in catalogue.values()
+        if (entry.plugin, entry.distribution) == (report.name, report.distribution)
+    ]
+
+
+def _status(report: Any) -> str:
+    return report.error or ("left out" if report.left_out else "loaded")
+
+
+def _remedy(report: Any) -> str:
+    reason = " ".join(report.error.split())
+    return (
+        f"plugin {report.name} of {report.distribution} {report.version} ({report.source}): {reason}. Mend or"
+        f" upgrade it, or go on without it: pip uninstall {report.distribution}"
+    )
+
+
+@plugins.command()
+@click.argument("name")
+@JSON
+def show(name: str, as_json: bool) -> None:
+    """What NAME is (a rule, a family, a base-learner, an observer, a placement): its equation and options."""
+    from metalearn_core import default_registry
+
+    catalogues = default_registry().catalogues.values()
+    found = [catalogue[name] for catalogue in catalogues if name in catalogue]
+    clashes = [catalogue.clash(name) for catalogue in catalogues if name in catalogue.contested]
+    if clashes:
+        raise click.ClickException("; ".join(clashes))
+    if not found:
+        raise unknown("name", name, {n for catalogue in catalogues for n in catalogue})
+    pages = [_page(entry) for entry in found]
+    if as_json:
+        import json
+
+        click.echo(json.dumps(pages, indent=1, ensure_ascii=False))
+        return
+    for page in pages:
+        _print_page(page)
+
+
+def _page(entry: Any) -> dict[str, Any]:
+    import inspect
+
+    from metalearn_benchmarks.docstrings import arguments, description
+    from metalearn_core import default_registry
+
+    text = inspect.getdoc(entry.factory) or ""
+    meanings = arguments(text)
+    (report,) = [
+        report
+        for report in default_registry().reports
+        if (report.name, report.distribution) == (entry.plugin, entry.distribution)
+    ]
+    page = {
+        "name": entry.name,
+        "kind": entry.kind,
+        "description": description(text),
+        "distribution": f"{entry.distribution} {report.version}".strip(),
+        "source": report.source,
+        "options": [
+            {
+                "option": option,
+                "default": "(needed)" if given.default is given.empty else repr(given.default),
+                "meaning": meanings.get(option, ""),
+            }
+            for option, given in entry.options().items()
+        ],
+    }
+    return page | (_rule_facts(entry.name) if entry.kind == "rule" else {})
+
+
+def _rule_facts(name: str) -> dict[str, Any]:
+    """Capabilities and φ, of the rule with its defaults for the network of the sine experiment."""
+    from metalearn_benchmarks.networks import multilayer_perceptron
+    from metalearn_core import UsageError, make_rule
+
+    layout = multilayer_perceptron().layout
+    try:
+        rule = make_rule(name, layout)
+    except UsageError as error:
+        return {"capabilities": None, "phi": None, "problem": str(error)}
+    capabilities = ("uses_loss", "uses_step", "elementwise", "coordinatewise", "starts_as_descent")
+    shapes = {key: list(phi.shape) for key, phi in rule.named_parameters()}
+    return {
+        "capabilities": [key for key in capabilities if getattr(rule, key)],
+        "phi": {"count": sum(phi.numel() for phi in rule.parameters()), "theta": layout.size, "shapes": shapes},
+    }
+
+
+def _print_page(page: dict[str, Any]) -> None:
+    click.echo(f"{page['kind']} {page['name']}, of {page['distribution']} ({page['source']})\n")
+    click.echo(f"{page['description']}\n")
+    if page["options"]:
+        console().print(table(page["options"]))
+    if "problem" in page:
+        click.echo(f"\nit cannot be made with its defaults: {page['problem']}")
+    elif "phi" in page:
+        shapes = ", ".join(f"{key} {shape}" for key, shape in page["phi"]["shapes"].items()) or "none"
+        click.echo(f"\ncapabilities: {', '.join(page['capabilities']) or 'none declared'}")
+        click.echo(f"φ for a network of {page['phi']['theta']} parameters: {page['phi']['count']} ({shapes})")
+
+
+@plugins.command("validate")
+@click.argument("distribution")
+@click.option("--imports", is_flag=True, help="Import it too, which runs its code.")
+@JSON
+def validate_command(distribution: str, imports: bool, as_json: bool) -> None:
+    """Is DISTRIBUTION a plugin as it should be? By what it declares; exit code 1 if it is not."""
+    import attrs
+
+    from metalearn_benchmarks.plugin_validation import validate
+
+    findings = validate(distribution, imports)
+    print_table([attrs.asdict(finding) for finding in findings], as_json)
+    sys.exit(EXIT_FAILED if any(finding.status == "failed" for finding in findings) else 0)
+
+
+@plugins.command("check")
+@click.argument("rule")
+@click.option("--option", "-o", "given", metavar="K=V", multiple=True, help="An option of it; V is TOML.")
+@click.option("--slow", is_flag=True, help="The laws too that train, compile and resume: a minute or two.")
+@JSON
+def check_command(rule: str, given: tuple[str, ...], slow: bool, as_json: bool) -> None:
+    """Does the installed RULE keep the laws of update rules? Exit code 1 if it does not."""
+    import functools
+
+    import torch
+
+    from metalearn_core import UpdateRule, make_rule
+    from metalearn_core.testing import KIT_VERSION, check_update_rule
+
+    options = dict(map(toml_option, given))
+
+    def make(layout: Any) -> UpdateRule:
+        return make_rule(rule, layout, **options)
+
+    # what cannot be made at all is the user's mistake, said in one line
+    from metalearn_benchmarks.networks import multilayer_perceptron
+
+    make(multilayer_perceptron().layout)
+    results = check_update_rule(make, slow=slow)
+    versions = {"kit": KIT_VERSION, "api": UpdateRule.api_version, "torch": torch.__version__}
+    failed = [result for result in results if result.status == "failed"]
+    if as_json:
+        import json
+
+        rows = [{"law": r.law, "status": r.status, "message": r.message} for r in results]
+        click.echo(json.dumps({"rule": rule, "options": options, **versions, "results": rows}, indent=1))
+    else:
+        print_table([{"law": r.law, "status": r.status, "message": r.message} for r in results], False)
+        count = functools.partial(_count, results)
+        click.echo(
+            f"\n{rule}: {count('passed')} passed, {count('failed')} failed, {count('skipped')} skipped"
+            f"  ({', '.join(f'{key} {value}' for key, value in versions.items())})"
+        )
+    sys.exit(EXIT_FAILED if failed else 0)
+
+
+def _count(results: Iterable[Any], status: str) -> int:
+    return sum(result.status == status for result in results)
+
+
+def show_versions(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    """`--version`: of the program, of torch, and of each plugin, none of which is imported for it."""
+    if not wanted or context.resilient_parsing:
+        return
+    import importlib.metadata
+
+    version = importlib.metadata.version
+    core, torch = version("metalearn-core"), version("torch")
+    click.echo(f"metalearn {version('metalearn-benchmarks')} (metalearn-core {core}, torch {torch})")
+    points = {(point.name, point.dist) for point in importlib.metadata.entry_points(group="metalearn")}
+    lines = sorted(f"  {name}: {dist.metadata['Name']} {dist.version}" for name, dist in points if dist)
+    click.echo("\n".join(["plugins:", *(lines or ["  none"])]))
+    context.exit()

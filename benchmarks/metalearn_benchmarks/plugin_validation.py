@@ -1,0 +1,102 @@
+"""Is a distribution a plugin as it should be? First by what it declares, then, on request, by importing it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+import attrs
+
+from metalearn_core.errors import unknown
+
+GROUP = "metalearn"
+
+
+@attrs.frozen
+class Finding:
+    """One thing looked at: whether it is in order, and what to change where it is not."""
+
+    check: str
+    status: Literal["passed", "failed", "skipped"]
+    message: str = ""
+
+    @classmethod
+    def of(cls, check: str, holds: bool, message: str) -> Finding:
+        """Passed, or failed with the message."""
+        return cls(check, "passed" if holds else "failed", "" if holds else message)
+
+
+def validate(name: str, imports: bool) -> list[Finding]:
+    """Every finding about the distribution `name`; only with `imports` is any code of it run.
+
+    Raises UsageError where no such distribution is installed.
+    """
+    try:
+        distribution = importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        owners = {point.dist.metadata["Name"] for point in _points() if point.dist is not None}
+        raise unknown("distribution", name, owners) from None
+    findings = list(_declared(distribution))
+    if imports and all(finding.status != "failed" for finding in findings):
+        findings += _imported(distribution)
+    else:
+        findings.append(Finding("imports", "skipped", "" if imports else "say --imports to run its code"))
+    return findings
+
+
+def _points() -> importlib.metadata.EntryPoints:
+    return importlib.metadata.entry_points(group=GROUP)
+
+
+def _declared(distribution: importlib.metadata.Distribution) -> Iterator[Finding]:
+    name = distribution.metadata["Name"]
+    points = distribution.entry_points.select(group=GROUP)
+    yield Finding.of(
+        "entry points", bool(points), f'none: say [project.entry-points.{GROUP}] NAME = "MODULE" in pyproject.toml'
+    )
+    for point in points:
+        yield Finding.of(
+            f"module of {point.name}",
+            _is_there(point.module),
+            f"{point.module} is not installed: list it in pyproject.toml (py-modules or packages)",
+        )
+        owners = {p.dist.metadata["Name"] for p in _points() if p.name == point.name and p.dist is not None}
+        others = ", ".join(sorted(owners - {name}))
+        yield Finding.of(f"name {point.name}", not others, f"{others} has a plugin of this name too: rename one")
+    requires = [re.split(r"[^\w.-]", text, maxsplit=1)[0].lower() for text in distribution.requires or ()]
+    yield Finding.of(
+        "requires metalearn-core", "metalearn-core" in requires, 'add "metalearn-core" to its dependencies'
+    )
+    for field, key in (("Summary", "description"), ("Requires-Python", "requires-python")):
+        yield Finding.of(key, bool(distribution.metadata.get(field)), f"say {key} in pyproject.toml")
+    licence = distribution.metadata.get("License-Expression") or distribution.metadata.get("License")
+    yield Finding.of("licence", bool(licence), 'say license = "MIT", or another, in pyproject.toml')
+
+
+def _is_there(module: str) -> bool:
+    """Found without running it: the parents of a dotted name would be imported, so its top is looked for."""
+    try:
+        return importlib.util.find_spec(module.partition(".")[0]) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _imported(distribution: importlib.metadata.Distribution) -> Iterator[Finding]:
+    from metalearn_core import Registry
+
+    name = distribution.metadata["Name"]
+    # with the others, since two plugins may claim the same name
+    registry = Registry()
+    for report in registry.reports:
+        if report.distribution == name:
+            yield Finding.of(f"imports {report.name}", report.error is None, report.error or "")
+    for catalogue in registry.catalogues.values():
+        for entry in catalogue.values():
+            if entry.distribution == name:
+                text = (entry.factory.__doc__ or "").strip()
+                yield Finding.of(
+                    f"docstring of {entry.kind} {entry.name}", bool(text), "say what it is, with its equation"
+                )
