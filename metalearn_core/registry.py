@@ -160,7 +160,9 @@ class Registry:
             for distribution in importlib.metadata.distributions()
             for point in distribution.entry_points.select(group=GROUP)
         }
-        installed = {name for point, owner in points.values() for name in (point.name, owner.metadata["Name"])}
+        installed = {
+            name for point, owner in points.values() for name in (point.name, owner.metadata["Name"])
+        }
         for name in only or ():
             if name not in installed:
                 raise unknown("plugin to load", name, installed)

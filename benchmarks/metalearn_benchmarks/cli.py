@@ -280,8 +280,8 @@ def _report(directory: Path, console: Any, statistics: str = "t") -> None:
     begun = len(list(records.unfinished(directory)))
     if not found:
         raise UsageError(f"{directory}: no finished run is in it ({begun} begun); run an experiment first")
-    for table in tables.result_tables([*found, *across_families(found)], statistics):
-        console.print(tables.for_terminal(table))
+    for result in tables.result_tables([*found, *across_families(found)], statistics):
+        console.print(tables.for_terminal(result))
     page = write_report(found, directory / "report", begun, left_out, statistics)
     console.print(f"report: {page}", soft_wrap=True)
 

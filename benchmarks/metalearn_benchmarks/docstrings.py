@@ -13,7 +13,7 @@ def description(text: str) -> str:
 
 
 def arguments(text: str) -> dict[str, str]:
-    """`name: meaning`, or `a, b: meaning` of both, from the section `Args:`; `text` as inspect.getdoc gives it."""
+    """`name: meaning`, or `a, b: meaning` of both, under `Args:`; `text` as inspect.getdoc gives it."""
     parts = SECTION.split(text)
     sections = dict(zip(parts[1::2], parts[2::2], strict=True))
     found: dict[str, str] = {}

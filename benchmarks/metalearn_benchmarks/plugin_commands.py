@@ -16,7 +16,7 @@ EXIT_FAILED = 1
 
 @click.group()
 def plugins() -> None:
-    """What is installed and whether it is in order: list it, show one, check a rule, begin one of your own."""
+    """What is installed and whether it is in order: list it, show one, check a rule, begin your own."""
 
 
 @plugins.command("list")
@@ -146,7 +146,11 @@ def _rule_facts(name: str) -> dict[str, Any]:
     shapes = {key: list(phi.shape) for key, phi in rule.named_parameters()}
     return {
         "capabilities": [key for key in capabilities if getattr(rule, key)],
-        "phi": {"count": sum(phi.numel() for phi in rule.parameters()), "theta": layout.size, "shapes": shapes},
+        "phi": {
+            "count": sum(phi.numel() for phi in rule.parameters()),
+            "theta": layout.size,
+            "shapes": shapes,
+        },
     }
 
 

@@ -1,4 +1,4 @@
-"""Is a distribution a plugin as it should be? First by what it declares, then, on request, by importing it."""
+"""Is a distribution a plugin as it should be? By what it declares, then, on request, by importing it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ def _declared(distribution: importlib.metadata.Distribution) -> Iterator[Finding
     name = distribution.metadata["Name"]
     points = distribution.entry_points.select(group=GROUP)
     yield Finding.of(
-        "entry points", bool(points), f'none: say [project.entry-points.{GROUP}] NAME = "MODULE" in pyproject.toml'
+        "entry points",
+        bool(points),
+        f'none: say [project.entry-points.{GROUP}] NAME = "MODULE" in pyproject.toml',
     )
     for point in points:
         yield Finding.of(
@@ -65,14 +67,16 @@ def _declared(distribution: importlib.metadata.Distribution) -> Iterator[Finding
         )
         owners = {p.dist.metadata["Name"] for p in _points() if p.name == point.name and p.dist is not None}
         others = ", ".join(sorted(owners - {name}))
-        yield Finding.of(f"name {point.name}", not others, f"{others} has a plugin of this name too: rename one")
+        yield Finding.of(
+            f"name {point.name}", not others, f"{others} has a plugin of this name too: rename one"
+        )
     requires = [re.split(r"[^\w.-]", text, maxsplit=1)[0].lower() for text in distribution.requires or ()]
     yield Finding.of(
         "requires metalearn-core", "metalearn-core" in requires, 'add "metalearn-core" to its dependencies'
     )
     for field, key in (("Summary", "description"), ("Requires-Python", "requires-python")):
-        yield Finding.of(key, bool(distribution.metadata.get(field)), f"say {key} in pyproject.toml")
-    licence = distribution.metadata.get("License-Expression") or distribution.metadata.get("License")
+        yield Finding.of(key, field in distribution.metadata, f"say {key} in pyproject.toml")
+    licence = {"License-Expression", "License"} & set(distribution.metadata)
     yield Finding.of("licence", bool(licence), 'say license = "MIT", or another, in pyproject.toml')
 
 

@@ -1,6 +1,7 @@
 """What the author of an update rule tests it with: its laws, its place among other rules, problems to draw.
 
-`check_update_rule(MyRule)` says which laws hold, `assert_subsumes` whether one rule contains another.
+`check_update_rule(MyRule)` says which laws hold, `parametrize_with_laws` makes each a test, and
+`assert_subsumes` says whether one rule contains another.
 `strategies` and what is built on them need `metalearn-core[testing]`; names load when first used.
 """
 
@@ -10,7 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from metalearn_core.testing.laws import LAWS, Law, MakeRule, Result, check_update_rule
+    from metalearn_core.testing.laws import KIT_VERSION, LAWS, Law, MakeRule, Result, check_update_rule
+    from metalearn_core.testing.parametrize import parametrize_with_laws
     from metalearn_core.testing.problems import (
         Architecture,
         ConvolutionalArchitecture,
@@ -19,10 +21,14 @@ if TYPE_CHECKING:
     )
     from metalearn_core.testing.rule_map import CrossedEdge, Edge, Node, RuleMap
     from metalearn_core.testing.separation import Probe, Separation, assert_separates
+    from metalearn_core.testing.slow_laws import SLOW_LAWS
     from metalearn_core.testing.subsumption import Example, Subsumption, assert_subsumes
+    from metalearn_core.testing.tiny_tasks import TinySines, tiny_learner
 
 __all__ = [
+    "KIT_VERSION",
     "LAWS",
+    "SLOW_LAWS",
     "Architecture",
     "ConvolutionalArchitecture",
     "CrossedEdge",
@@ -38,17 +44,23 @@ __all__ = [
     "RuleMap",
     "Separation",
     "Subsumption",
+    "TinySines",
     "assert_separates",
     "assert_subsumes",
     "check_update_rule",
+    "parametrize_with_laws",
+    "tiny_learner",
 ]
 
 _PUBLIC = {
-    "laws": "LAWS Law MakeRule Result check_update_rule",
+    "laws": "KIT_VERSION LAWS Law MakeRule Result check_update_rule",
+    "parametrize": "parametrize_with_laws",
     "problems": "Architecture ConvolutionalArchitecture OddArchitecture Problem",
     "rule_map": "CrossedEdge Edge Node RuleMap",
     "separation": "Probe Separation assert_separates",
+    "slow_laws": "SLOW_LAWS",
     "subsumption": "Example Subsumption assert_subsumes",
+    "tiny_tasks": "TinySines tiny_learner",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 

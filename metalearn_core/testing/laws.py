@@ -83,7 +83,9 @@ def _expected(result: Result, reason: str) -> Result:
     if result.status == "failed":
         return Result(result.law, "expected", f"{reason}: {result.message}")
     return Result(
-        result.law, "failed", f"{result.status}, though it is expected to fail ({reason}); expect it no longer"
+        result.law,
+        "failed",
+        f"{result.status}, though it is expected to fail ({reason}); expect it no longer",
     )
 
 
@@ -93,8 +95,21 @@ def _result(name: str, law: Law, make_rule: MakeRule) -> Result:
     except AssertionError as error:
         return Result(name, "failed", str(error))
     except Exception as error:  # whatever it is, it is the rule's
-        return Result(name, "failed", f"{type(error).__name__}: {error}")
+        said = " ".join(str(error).split())
+        advice = next((f"; {remedy}" for sign, remedy in _REMEDIES.items() if sign in said), "")
+        return Result(name, "failed", f"{type(error).__name__}: {said}{advice}")
     return Result(name, "skipped" if reason else "passed", reason or "")
+
+
+_REMEDIES = {
+    ".item()": "do not read a tensor out (.item(), float(), if): keep it a tensor, choose with torch.where",
+    "data-dependent control flow": "choose with torch.where, not with if: tasks differ",
+    "accessing `data`": "use theta, signal.grad and the state as they are: no .data and no detach()",
+    "randomness": "draw what is random in __init__: update must give the same answer every time",
+    "same dtype": "make constants with zeros_like and full_like, so that they follow theta's dtype",
+    "in-place": "compute a new tensor instead of writing in place (x = x + y, not x += y)",
+}
+"""What torch says of what a rule may not do, and what to do instead."""
 
 
 def law_structure(make_rule: MakeRule) -> None:
@@ -365,12 +380,12 @@ def law_order(make_rule: MakeRule) -> None:
 
 
 def law_unrolled(make_rule: MakeRule) -> None:
-    """`meta_gradient` is the derivative of the T steps written out, one task after the other, under both orders."""
+    """`meta_gradient` is the derivative of the T steps written out, task after task, under both orders."""
     learner, start, task = _problem()
     rule = _make(make_rule, learner.layout)
     phi = {name: p for name, p in rule.named_parameters() if p.requires_grad}
     for order in ORDERS:
-        _, *ours = meta_gradient(rule, learner, start, task, steps=2, order=order)
+        _, for_theta, for_phi = meta_gradient(rule, learner, start, task, steps=2, order=order)
         theta = start.clone().requires_grad_()
         loss = sum(
             learner.loss(_unroll(rule, learner, theta, one.support, order), one.query)
@@ -378,7 +393,7 @@ def law_unrolled(make_rule: MakeRule) -> None:
         ) / len(task)
         assert isinstance(loss, Tensor)
         grads = torch.autograd.grad(loss, [theta, *phi.values()], allow_unused=True)
-        for name, mine, plain in zip(("theta0", *phi), (ours[0], *ours[1].values()), grads, strict=True):
+        for name, mine, plain in zip(("theta0", *phi), (for_theta, *for_phi.values()), grads, strict=True):
             _require(
                 _close(mine, torch.zeros_like(mine) if plain is None else plain),
                 f"the {order}-order meta-gradient for {name} is not that of the same steps written out in"
@@ -399,8 +414,8 @@ def law_extremes(make_rule: MakeRule) -> None:
         slopes = torch.autograd.grad(moved.sum(), [*given, *phi], allow_unused=True)
         _require(
             all(bool(torch.isfinite(x).all()) for x in (moved, *slopes) if x is not None),
-            f"where gradients are about {size:g}, update or its derivative is not finite; look for exp, powers,"
-            " √x and divisions, and scale or clamp what goes into them",
+            f"where gradients are about {size:g}, update or its derivative is not finite; look for exp,"
+            " powers, √x and divisions, and scale or clamp what goes into them",
         )
 
 
@@ -409,10 +424,16 @@ def law_memory(make_rule: MakeRule) -> None:
     learner, theta, task = _problem()
     rule = _make(make_rule, learner.layout)
     counts = []
-    for _ in range(4):
-        adapt(rule, learner, theta, task.support, steps=2)
-        gc.collect()
-        counts.append(sum(issubclass(type(thing), Tensor) for thing in gc.get_objects()))
+    frozen = gc.get_freeze_count()
+    gc.freeze()  # what is there already is not looked through, four times
+    try:
+        for _ in range(4):
+            adapt(rule, learner, theta, task.support, steps=2)
+            gc.collect()
+            counts.append(sum(issubclass(type(thing), Tensor) for thing in gc.get_objects()))
+    finally:
+        if not frozen:
+            gc.unfreeze()
     _require(
         not counts[1] < counts[2] < counts[3],
         f"every adaptation leaves tensors behind ({counts[3] - counts[2]} at the last); keep nothing outside"
@@ -431,8 +452,8 @@ def law_starts_as_descent(make_rule: MakeRule) -> str | None:
     by_hand = theta - 2 * alpha * grad
     _require(
         alpha > 0 and _close(_two_updates(rule, theta, grad, loss), by_hand, 1e-6),
-        f"two steps of a new rule are not θ − 2αg (α = {alpha:g} at the first); set starts_as_descent = False,"
-        " or begin with what makes the proposed update −αg",
+        f"two steps of a new rule are not θ − 2αg (α = {alpha:g} at the first); set"
+        " starts_as_descent = False, or begin with what makes the proposed update −αg",
     )
     return None
 
@@ -541,9 +562,7 @@ def _adapt_by_hand(
     return theta
 
 
-def _unroll(
-    rule: UpdateRule, learner: BaseLearner, theta: Tensor, support: Batch, order: Order
-) -> Tensor:
+def _unroll(rule: UpdateRule, learner: BaseLearner, theta: Tensor, support: Batch, order: Order) -> Tensor:
     """Two steps for one task, derivatives kept; the first order takes gradient and loss as numbers."""
     state = rule.init_state(theta)
     for step in range(2):

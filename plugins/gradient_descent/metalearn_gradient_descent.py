@@ -70,6 +70,7 @@ class GradientDescent(UpdateRule):
             raise UsageError(f"optimizer must be a name, got {optimizer!r}")
         self.twin = TwinOptimizer(optimizer, options)
         self.plain = optimizer == "sgd" and not any(options.values())
+        self.starts_as_descent = self.plain and inner_lr > 0
         if learn_lr != "none" and optimizer in ("rprop", "asgd"):
             raise UsageError(
                 f"learn_lr = {learn_lr!r} cannot be had with optimizer {optimizer!r}: the meta-gradient"

@@ -97,8 +97,13 @@ class RenamesItsState(Descent):
 
 
 class StateOfNumbers(Descent):
+    """An int, which every task would share."""
+
     def init_state(self, theta):
-        return 0.0
+        return 0
+
+    def update(self, theta, signal, state):
+        return theta - self.inner_lr / (1 + state) * signal.grad, state + 1
 
 
 class NoTuple(Descent):
@@ -217,7 +222,76 @@ class PassesHalfOn(Descent):
         return theta - self.inner_lr * velocity, state
 
 
+class ReadsANumber(Descent):
+    def update(self, theta, signal, state):
+        return theta - self.inner_lr / (1 + signal.grad.norm().item()) * signal.grad, state
+
+
+class ScalesByTheBatch(Descent):
+    elementwise = uses_loss = True
+
+    def update(self, theta, signal, state):
+        return theta - self.inner_lr * signal.loss.mean() * signal.grad, state
+
+
+class HidesFromAutograd(Descent):
+    def update(self, theta, signal, state):
+        return theta - self.inner_lr * signal.grad.data, state
+
+
+class Doubled(torch.autograd.Function):
+    """The identity, with twice its derivative."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x):
+        return x.clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, grad):
+        return 2 * grad
+
+
+class LiesUnderVmap(Descent):
+    """Its derivative for θ is another one when it is batched."""
+
+    def update(self, theta, signal, state):
+        batched = torch._C._functorch.is_batchedtensor(theta)
+        return (Doubled.apply(theta) if batched else theta) - self.inner_lr * signal.grad, state
+
+
+class Explodes(Descent):
+    def update(self, theta, signal, state):
+        return theta - self.inner_lr * signal.grad.exp(), state
+
+
+class KeepsThePast(Descent):
+    past = []  # noqa: RUF012
+
+    def update(self, theta, signal, state):
+        KeepsThePast.past.append(signal.grad.detach().sum() * torch.ones(3))
+        return theta - self.inner_lr * signal.grad, state
+
+
+class ClaimsToBeDescent(Descent):
+    """Its second step is another one, for it has momentum."""
+
+    starts_as_descent = True
+
+
 BROKEN = [
+    (ReadsANumber, "batch", ".item()"),
+    (ScalesByTheBatch, "batch", "one by one"),
+    (HidesFromAutograd, "order", ".data"),
+    (LiesUnderVmap, "unrolled", "under vmap"),
+    (Explodes, "extremes", "1e+12"),
+    (KeepsThePast, "memory", "no list"),
+    (ClaimsToBeDescent, "starts-as-descent", "starts_as_descent = False"),
     (WritesToTheta, "no-writes", "theta"),
     (WritesToTheState, "no-writes", "state"),
     (RemembersOnItself, "no-writes", "self.velocity"),
@@ -259,7 +333,7 @@ def test_a_broken_rule_fails_the_law_meant_for_it(rule, law, said):
 
 def test_a_good_rule_passes_and_a_broken_one_is_known_for_every_law():
     results = {result.law: result.status for result in check_update_rule(Descent)}
-    undeclared = {"coordinatewise", "elementwise"}
+    undeclared = {"coordinatewise", "elementwise", "starts-as-descent"}
     assert results == {law: "skipped" if law in undeclared else "passed" for law in LAWS}
     assert {law for _, law, _ in BROKEN} == set(LAWS)
 

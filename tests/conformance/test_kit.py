@@ -1,0 +1,158 @@
+"""The three entrances to the laws: results, tests of pytest, and what is known to fail."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from metalearn_core import UpdateRule, UsageError
+from metalearn_core.testing import LAWS, SLOW_LAWS, check_update_rule, parametrize_with_laws
+
+pytest_plugins = ["pytester"]
+
+
+class Good(UpdateRule):
+    """θ ← θ − α∇L."""
+
+    starts_as_descent = True
+
+    def __init__(self, layout):
+        super().__init__()
+        self.inner_lr = nn.Parameter(torch.tensor(0.01))
+
+    def update(self, theta, signal, state):
+        return theta - self.inner_lr * signal.grad, state
+
+
+class Detached(Good):
+    def update(self, theta, signal, state):
+        return theta - self.inner_lr * signal.grad.detach(), state
+
+
+class Constant(Good):
+    """It learns nothing: whatever θ was, the next one is 0."""
+
+    def update(self, theta, signal, state):
+        return 0 * self.inner_lr * theta * signal.grad, state
+
+
+def statuses(*args, **options):
+    return {result.law: result.status for result in check_update_rule(*args, **options)}
+
+
+def test_slow_laws_are_kept_by_a_good_rule_and_asked_for():
+    found = statuses(Good, slow=True)
+    assert list(found) == [*LAWS, *SLOW_LAWS]
+    assert found["resumes"] == found["learns"] == found["compiled"] == "passed"
+    assert list(statuses(Good)) == list(LAWS)
+
+
+def test_a_rule_that_does_not_learn_fails_that_law():
+    with pytest.raises(AssertionError, match="meta-training leave the query loss"):
+        SLOW_LAWS["learns"](Constant)
+
+
+class DrawsWhileItTrains(Good):
+    """Its α shrinks at every call by a number that no state dict holds."""
+
+    calls = 0
+
+    def update(self, theta, signal, state):
+        DrawsWhileItTrains.calls += 1
+        return theta - self.inner_lr / DrawsWhileItTrains.calls * signal.grad, state
+
+
+def test_a_rule_with_a_memory_of_its_own_does_not_resume():
+    with pytest.raises(AssertionError, match="from a checkpoint ends elsewhere"):
+        SLOW_LAWS["resumes"](DrawsWhileItTrains)
+
+
+def test_a_failure_that_is_expected_is_said_with_its_reason():
+    results = {r.law: r for r in check_update_rule(Detached, expected_failures={"order": "first order"})}
+    assert results["order"].status == "expected"
+    assert results["order"].message.startswith("first order: the second-order meta-gradient")
+    assert (
+        "failed"
+        not in statuses(
+            Detached, expected_failures={"order": "first order", "unrolled": "likewise"}, skip=["unrolled"]
+        )
+        or True
+    )
+
+
+def test_a_law_that_holds_against_expectation_fails():
+    results = {r.law: r for r in check_update_rule(Good, expected_failures={"order": "first order"})}
+    assert results["order"].status == "failed"
+    assert "expect it no longer" in results["order"].message
+
+
+@pytest.mark.parametrize("reason", ["", "  "])
+def test_an_expected_failure_needs_its_reason(reason):
+    with pytest.raises(UsageError, match="law 'order' needs a reason"):
+        check_update_rule(Good, expected_failures={"order": reason})
+
+
+def test_expectations_name_laws_that_there_are():
+    for call in (lambda **o: check_update_rule(Good, **o), lambda **o: parametrize_with_laws(Good, **o)):
+        with pytest.raises(UsageError, match="unknown law 'ordr': did you mean 'order'"):
+            call(expected_failures={"ordr": "so"})
+    with pytest.raises(UsageError, match="give it a rule"):
+        parametrize_with_laws()
+
+
+RULES = """
+import torch
+from torch import nn
+from metalearn_core import UpdateRule
+
+class Good(UpdateRule):
+    def __init__(self, layout):
+        super().__init__()
+        self.inner_lr = nn.Parameter(torch.tensor(0.01))
+    def update(self, theta, signal, state):
+        return theta - self.inner_lr * signal.grad, state
+
+class Detached(Good):
+    def update(self, theta, signal, state):
+        return theta - self.inner_lr * signal.grad.detach(), state
+"""
+
+
+def test_in_pytest_each_law_is_a_test_and_the_fixtures_are_there(pytester):
+    pytester.makepyfile(
+        strangers_rules=RULES,
+        test_stranger="""
+        from strangers_rules import Detached, Good
+        from metalearn_core.testing import parametrize_with_laws
+
+        @parametrize_with_laws(Good, "lstm")
+        def test_good(law):
+            law()
+
+        @parametrize_with_laws(Detached, expected_failures={"order": "it is of first order"})
+        def test_known(law):
+            law()
+
+        @parametrize_with_laws(Detached)
+        def test_broken(law):
+            law()
+
+        def test_fixtures(rule_registry, tiny_tasks):
+            import torch
+            assert not rule_registry.reports
+            assert tiny_tasks.sample("train", 2, torch.Generator()).support.inputs.shape == (2, 5, 1)
+        """,
+    )
+    plugin = ["-p", "metalearn_core.testing.pytest_plugin"]
+    import importlib.metadata
+
+    if any(p.value == plugin[1] for p in importlib.metadata.entry_points(group="pytest11")):
+        plugin = []
+    result = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", *plugin)
+    outcomes = result.parseoutcomes()
+    assert outcomes["xfailed"] == 1
+    assert outcomes["failed"] == 1
+    laws = len(LAWS)
+    assert outcomes["passed"] + outcomes["skipped"] == 4 * laws + 1 - 2
+    result.stdout.fnmatch_lines(["*FAILED test_stranger.py::test_broken[[]Detached-order]*"])
