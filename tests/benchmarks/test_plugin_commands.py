@@ -1,0 +1,299 @@
+"""`metalearn plugins`: what is listed, shown, validated and checked, and what is said of broken ones."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from metalearn_benchmarks import cli
+from metalearn_benchmarks.docstrings import arguments, description
+from metalearn_core import registry
+
+GOOD = """
+import torch
+from torch import nn
+from metalearn_core import UpdateRule, hookimpl
+
+class Rule(UpdateRule):
+    '''θ ← θ − α∇L.
+
+    Args:
+        inner_lr: where α starts,
+            and more of it.
+    '''
+
+    def __init__(self, layout, inner_lr=0.01):
+        super().__init__()
+        self.inner_lr = nn.Parameter(torch.tensor(inner_lr))
+
+    def update(self, theta, signal, state):
+        return theta - self.inner_lr * signal.grad, state
+
+@hookimpl
+def metalearn_update_rules():
+    return {"NAME": Rule}
+"""
+DETACHED = GOOD.replace("* signal.grad,", "* signal.grad.detach(),")
+NEWER = GOOD.replace("    def __init__", "    api_version = 2\n\n    def __init__")
+METADATA = (
+    "Summary: x\nRequires-Python: >=3.11\nLicense-Expression: MIT\nRequires-Dist: metalearn-core>=0.1\n"
+)
+OURS = "gradient-descent,lstm,feed-forward,benchmarks"
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """A made-up site of distributions, and the registry to be made anew: `site(name, source)`."""
+    monkeypatch.syspath_prepend(tmp_path)
+    registry.default_registry.cache_clear()
+
+    def install(name, source, metadata=METADATA, module=None):
+        module = module or f"stranger_{name}".replace("-", "_")
+        if source is not None:
+            (tmp_path / f"{module}.py").write_text(source.replace("NAME", name))
+        info = tmp_path / f"metalearn_{name.replace('-', '_')}-1.5.dist-info"
+        info.mkdir()
+        header = f"Metadata-Version: 2.1\nName: metalearn-{name}\nVersion: 1.5\n"
+        (info / "METADATA").write_text(header + metadata)
+        (info / "entry_points.txt").write_text(f"[metalearn]\n{name} = {module}\n")
+        importlib.invalidate_caches()
+
+    yield install
+    for name in [name for name in sys.modules if name.startswith("stranger_")]:
+        del sys.modules[name]
+    registry.default_registry.cache_clear()
+
+
+@pytest.fixture
+def metalearn(monkeypatch, capsys):
+    """The command, in this process: exit code, output, errors."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["metalearn", *words])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        return (code, *capsys.readouterr())
+
+    return run
+
+
+def listed(metalearn, *words):
+    code, out, err = metalearn("plugins", "list", "--json", *words)
+    return code, {row["plugin"]: row for row in json.loads(out)}, err
+
+
+def test_a_plugin_is_listed_with_what_it_brings_and_where_it_lies(site, metalearn):
+    site("mine", GOOD)
+    code, rows, err = listed(metalearn)
+    assert (code, err) == (0, "")
+    row = rows["mine"]
+    assert (row["brings"], row["distribution"], row["version"]) == ("rule mine", "metalearn-mine", "1.5")
+    assert (row["api"], row["status"]) == (1, "loaded")
+    assert row["source"].endswith("stranger_mine.py")
+    assert "rule mine" in metalearn("plugins", "list")[1]
+
+
+BROKEN = {
+    "raises": ("1 / 0", ["ZeroDivisionError", "pip uninstall metalearn-raises"]),
+    "misspelt": (GOOD.replace("rules()", "rulez()"), ["did you mean 'metalearn_update_rules'"]),
+    "newer": (NEWER, ["rule 'newer' is written for API 2", "upgrade metalearn-core"]),
+    "twin": (GOOD.replace("NAME", "lstm"), ["rule 'lstm' is claimed by metalearn-lstm", "rename one"]),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_plugin_is_reported_with_its_remedy_and_the_others_work(site, metalearn, name):
+    source, parts = BROKEN[name]
+    site(name, source, module="stranger_broken")
+    site("mine", GOOD)
+    code, rows, err = listed(metalearn)
+    assert code == 1
+    assert len(err.splitlines()) == 1
+    for part in (f"plugin {name} of metalearn-{name} 1.5", *parts):
+        assert part in err
+    assert rows["mine"]["status"] == "loaded"
+    assert rows["feed-forward"]["status"] == "loaded"
+    assert metalearn("plugins", "show", "mine")[0] == 0
+
+
+def test_who_asks_for_a_rule_of_a_broken_plugin_is_told_of_it(site, metalearn):
+    site("raises", "1 / 0")
+    code, _, err = metalearn("plugins", "check", "raises")
+    assert code == 2
+    assert "unknown rule 'raises'" in err
+    assert "not loaded, or not all of it: plugin raises" in err
+
+
+def test_plugins_are_left_out_on_request(site, metalearn, monkeypatch):
+    site("raises", "raise RuntimeError('it was imported')")
+    monkeypatch.setenv("METALEARN_LOAD_PLUGINS", OURS)
+    code, rows, err = listed(metalearn)
+    assert code == 0
+    assert set(rows) == set(OURS.split(","))
+    assert "left out by METALEARN_LOAD_PLUGINS; --all shows them" in err
+    rows = listed(metalearn, "--all")[1]
+    assert (rows["raises"]["status"], rows["raises"]["api"]) == ("left out", None)
+    assert rows["lstm"]["status"] == "loaded"
+
+
+@pytest.mark.parametrize("how", ["variable", "option"])
+def test_none_at_all(site, metalearn, monkeypatch, how):
+    monkeypatch.setenv("METALEARN_LOAD_PLUGINS", "" if how == "variable" else "lstm")
+    option = ["--no-plugins"] if how == "option" else []
+    code, out, _ = metalearn(*option, "plugins", "list", "--json")
+    assert (code, json.loads(out)) == (0, [])
+    code, _, err = metalearn(*option, "plugins", "check", "lstm")
+    assert code == 2
+    assert "unknown rule 'lstm'" in err
+    assert "lstm" in err.partition("not loaded")[2]
+
+
+def test_by_distribution_too_and_a_wrong_name_is_refused(site, metalearn, monkeypatch):
+    monkeypatch.setenv("METALEARN_LOAD_PLUGINS", "metalearn-lstm")
+    assert set(listed(metalearn)[1]) == {"lstm"}
+    registry.default_registry.cache_clear()
+    monkeypatch.setenv("METALEARN_LOAD_PLUGINS", "lstmm")
+    code, _, err = metalearn("plugins", "list")
+    assert code == 2
+    assert "unknown plugin to load 'lstmm': did you mean 'lstm'" in err
+
+
+def test_show_says_equation_options_and_phi(site, metalearn):
+    site("mine", GOOD)
+    code, out, _ = metalearn("plugins", "show", "mine", "--json")
+    (page,) = json.loads(out)
+    assert code == 0
+    assert page["description"] == "θ ← θ − α∇L."
+    assert page["options"] == [
+        {"option": "inner_lr", "default": "0.01", "meaning": "where α starts, and more of it."}
+    ]
+    assert (page["phi"]["count"], page["phi"]["shapes"]) == (1, {"inner_lr": []})
+    out = metalearn("plugins", "show", "mine")[1]
+    for part in ("rule mine, of metalearn-mine 1.5", "θ ← θ − α∇L", "capabilities: none", ": 1 (inner_lr"):
+        assert part in out
+
+
+@pytest.mark.parametrize("name", ["lstm", "sine", "conv-4", "json-lines", "alfa"])
+def test_show_knows_every_kind(metalearn, name):
+    code, out, _ = metalearn("plugins", "show", name)
+    assert code == 0
+    assert f" {name}, of metalearn-" in out
+
+
+def test_every_option_of_the_shipped_rules_is_explained(metalearn):
+    for name in ("feed-forward", "lstm", "lslr", "meta-curvature", "alfa", "lstm-optimizer", "mlp-optimizer"):
+        pages = json.loads(metalearn("plugins", "show", name, "--json")[1])
+        page = next(page for page in pages if page["kind"] == "rule")
+        assert page["options"]
+        assert [row["option"] for row in page["options"] if not row["meaning"]] == [], name
+
+
+def test_show_of_what_is_not_there(metalearn):
+    code, _, err = metalearn("plugins", "show", "lstmm")
+    assert (code, "did you mean 'lstm" in err) == (2, True)
+
+
+def findings(metalearn, *words):
+    code, out, _ = metalearn("plugins", "validate", "--json", *words)
+    return code, {row["check"]: (row["status"], row["message"]) for row in json.loads(out)}
+
+
+def test_a_whole_distribution_is_valid_and_imported_on_request_alone(site, metalearn):
+    site("mine", GOOD)
+    code, found = findings(metalearn, "metalearn-mine")
+    assert code == 0
+    assert "stranger_mine" not in sys.modules
+    assert found["imports"] == ("skipped", "say --imports to run its code")
+    assert {status for check, (status, _) in found.items() if check != "imports"} == {"passed"}
+    code, found = findings(metalearn, "metalearn-mine", "--imports")
+    assert code == 0
+    assert found["imports mine"] == found["docstring of rule mine"] == ("passed", "")
+
+
+@pytest.mark.parametrize(
+    ("source", "metadata", "check", "said"),
+    [
+        (None, METADATA, "module of mine", "stranger_mine is not installed"),
+        (GOOD, METADATA.replace("metalearn-core", "torch"), "requires metalearn-core", "dependencies"),
+        (GOOD, METADATA.replace("Summary: x\n", ""), "description", "pyproject.toml"),
+        (GOOD, METADATA.replace("License-Expression: MIT\n", ""), "licence", "license"),
+        ("1 / 0", METADATA, "imports mine", "ZeroDivisionError"),
+        (GOOD.replace("'''", "#", 1).replace("'''", "#", 1), METADATA, "imports mine", "failed to import"),
+    ],
+)
+def test_what_is_not_in_order_is_named(site, metalearn, source, metadata, check, said):
+    site("mine", source, metadata)
+    code, found = findings(metalearn, "metalearn-mine", "--imports")
+    assert code == 1
+    assert found[check][0] == "failed"
+    assert said in found[check][1]
+
+
+def test_a_distribution_without_plugins_and_one_that_is_not_there(metalearn):
+    code, found = findings(metalearn, "pytest")
+    assert (code, found["entry points"][0]) == (1, "failed")
+    code, _, err = metalearn("plugins", "validate", "metalearn-lsmt")
+    assert code == 2
+    assert "did you mean 'metalearn-lstm'" in err
+
+
+def test_check_says_which_laws_hold(site, metalearn):
+    site("mine", GOOD)
+    code, out, _ = metalearn("plugins", "check", "mine", "-o", "inner_lr=0.5")
+    assert code == 0
+    assert "mine: 14 passed, 0 failed, 3 skipped  (kit 1, api 1, torch" in out
+    assert "the rule does not declare elementwise" in out
+
+
+def test_check_of_a_rule_that_breaks_a_law(site, metalearn):
+    site("mine", DETACHED)
+    code, out, _ = metalearn("plugins", "check", "mine", "--json")
+    answer = json.loads(out)
+    assert (code, answer["rule"], answer["kit"], answer["api"]) == (1, "mine", 1, 1)
+    failed = {row["law"]: row["message"] for row in answer["results"] if row["status"] == "failed"}
+    assert "detach()" in failed["order"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["mine", "-o", "inner_rl=1"], "unknown option 'inner_rl': did you mean 'inner_lr'"),
+        (["mine", "-o", "inner_lr"], "expected key=value"),
+        (["mien"], "unknown rule 'mien': did you mean 'mine'"),
+    ],
+)
+def test_check_refuses_in_one_line(site, metalearn, words, said):
+    site("mine", GOOD)
+    code, _, err = metalearn("plugins", "check", *words)
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    assert said in err
+
+
+def test_version_names_plugins_and_imports_none(site, tmp_path):
+    site("raises", "raise RuntimeError('it was imported')")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-m", "metalearn_benchmarks", "--version"],
+        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    first, *lines = done.stdout.splitlines()
+    assert first.startswith("metalearn 0.1.0 (metalearn-core 0.1.0, torch ")
+    assert "  raises: metalearn-raises 1.5" in lines
+    assert any(line.startswith("  feed-forward: metalearn-feed-forward ") for line in lines)
+
+
+def test_docstrings_are_read_by_argument():
+    text = "It is.\n\nMore.\n\nArgs:\n    a, b: both\n        of them.\n    **c: the rest: all.\n\n"
+    text += "Raises:\n    E: no."
+    assert description(text) == "It is.\n\nMore."
+    assert arguments(text) == {"a": "both of them.", "b": "both of them.", "**c": "the rest: all."}
+    assert arguments("Nothing.") == {}
