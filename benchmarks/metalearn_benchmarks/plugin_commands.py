@@ -51,7 +51,8 @@ def list_plugins(everything: bool, as_json: bool) -> None:
     faulty = [report for report in registry.reports if report.error]
     for report in faulty:
         click.echo(_remedy(report), err=True)
-    sys.exit(EXIT_FAILED if faulty else 0)
+    if faulty:
+        sys.exit(EXIT_FAILED)
 
 
 def _brought_by(report: Any) -> list[str]:
@@ -179,7 +180,8 @@ def validate_command(distribution: str, imports: bool, as_json: bool) -> None:
 
     findings = validate(distribution, imports)
     print_table([attrs.asdict(finding) for finding in findings], as_json)
-    sys.exit(EXIT_FAILED if any(finding.status == "failed" for finding in findings) else 0)
+    if any(finding.status == "failed" for finding in findings):
+        sys.exit(EXIT_FAILED)
 
 
 @plugins.command("check")
@@ -220,7 +222,8 @@ def check_command(rule: str, given: tuple[str, ...], slow: bool, as_json: bool) 
             f"\n{rule}: {count('passed')} passed, {count('failed')} failed, {count('skipped')} skipped"
             f"  ({', '.join(f'{key} {value}' for key, value in versions.items())})"
         )
-    sys.exit(EXIT_FAILED if failed else 0)
+    if failed:
+        sys.exit(EXIT_FAILED)
 
 
 def _count(results: Iterable[Any], status: str) -> int:
