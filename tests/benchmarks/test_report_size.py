@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -23,7 +24,7 @@ def _processor_seconds():
 
 @pytest.mark.nightly
 def test_a_thousand_records(tmp_path, monkeypatch):
-    monkeypatch.setattr(synthetic.records.os, "fsync", lambda file: None)
+    monkeypatch.setattr(os, "fsync", lambda file: None)
     for support in (1, 5, 10, 20):
         for method in METHODS:
             for seed in range(32):
