@@ -53,8 +53,9 @@ def write_project(name: str, parent: Path, author: str) -> Path:
     loader = jinja2.PackageLoader("metalearn_benchmarks", "new_plugin")
     # no page for a browser: nothing is escaped
     templates = jinja2.Environment(
-        loader=loader, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
-    )
+        loader=loader, autoescape=jinja2.select_autoescape(),  # that is pages alone, and there are none
+        keep_trailing_newline=True, undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
     with writing(folder):
         parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=parent))
