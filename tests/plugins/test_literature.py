@@ -112,7 +112,9 @@ def test_compiled_for_two_seeds_is_eager_for_each(name):
     for ours, rule, generator in zip(together, *begin(), strict=True):
         theirs = meta_train(rule, learner, FAMILY, eager, generator=generator)
         assert (ours.engine, theirs.engine) == ("compiled", "eager")
-        pairs = zip((ours.theta, *ours.rule.parameters()), (theirs.theta, *rule.parameters()), strict=True)
+        pairs = zip(
+            (ours.theta, *ours.rule.parameters()), (theirs.theta, *theirs.rule.parameters()), strict=True
+        )
         for one, another in pairs:
             torch.testing.assert_close(one, another, rtol=1e-8, atol=1e-10)
         scores = [score for _, score in ours.validations]
