@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -192,10 +191,12 @@ def validate_command(distribution: str, imports: bool, as_json: bool) -> None:
 @JSON
 def check_command(rule: str, given: tuple[str, ...], slow: bool, as_json: bool) -> None:
     """Does the installed RULE keep the laws of update rules? Exit code 1 if it does not."""
-    import functools
+    from collections import Counter
 
+    import attrs
     import torch
 
+    from metalearn_benchmarks.networks import multilayer_perceptron
     from metalearn_core import UpdateRule, make_rule
     from metalearn_core.testing import KIT_VERSION, check_update_rule
 
@@ -205,25 +206,20 @@ def check_command(rule: str, given: tuple[str, ...], slow: bool, as_json: bool) 
         return make_rule(rule, layout, **options)
 
     # what cannot be made at all is the user's mistake, said in one line
-    from metalearn_benchmarks.networks import multilayer_perceptron
-
     make(multilayer_perceptron().layout)
-    results = check_update_rule(make, slow=slow)
+    rows = [attrs.asdict(result) for result in check_update_rule(make, slow=slow)]
     versions = {"kit": KIT_VERSION, "api": UpdateRule.api_version, "torch": torch.__version__}
-    failed = [result for result in results if result.status == "failed"]
+    counts = Counter(row["status"] for row in rows)
     if as_json:
         import json
 
-        rows = [{"law": r.law, "status": r.status, "message": r.message} for r in results]
         click.echo(json.dumps({"rule": rule, "options": options, **versions, "results": rows}, indent=1))
     else:
-        print_table([{"law": r.law, "status": r.status, "message": r.message} for r in results], False)
-        count = functools.partial(_count, results)
-        click.echo(
-            f"\n{rule}: {count('passed')} passed, {count('failed')} failed, {count('skipped')} skipped"
-            f"  ({', '.join(f'{key} {value}' for key, value in versions.items())})"
-        )
-    if failed:
+        print_table(rows, as_json)
+        told = ", ".join(f"{counts[status]} {status}" for status in ("passed", "failed", "skipped"))
+        made_with = ", ".join(f"{key} {value}" for key, value in versions.items())
+        click.echo(f"\n{rule}: {told}  ({made_with})")
+    if counts["failed"]:
         sys.exit(EXIT_FAILED)
 
 
@@ -258,20 +254,16 @@ def _user() -> str:
     return asked.stdout.strip() or getpass.getuser()
 
 
-def _count(results: Iterable[Any], status: str) -> int:
-    return sum(result.status == status for result in results)
-
-
 def show_versions(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
     """`--version`: of the program, of torch, and of each plugin, none of which is imported for it."""
     if not wanted or context.resilient_parsing:
         return
-    import importlib.metadata
+    from importlib.metadata import version
 
-    version = importlib.metadata.version
+    from metalearn_benchmarks.entry_points import installed
+
     core, torch = version("metalearn-core"), version("torch")
     click.echo(f"metalearn {version('metalearn-benchmarks')} (metalearn-core {core}, torch {torch})")
-    points = {(point.name, point.dist) for point in importlib.metadata.entry_points(group="metalearn")}
-    lines = sorted(f"  {name}: {dist.metadata['Name']} {dist.version}" for name, dist in points if dist)
+    lines = sorted(f"  {name}: {owner.metadata['Name']} {owner.version}" for name, owner in installed())
     click.echo("\n".join(["plugins:", *(lines or ["  none"])]))
     context.exit()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import keyword
 import re
 import shutil
 import tempfile
 from pathlib import Path
 
+from metalearn_benchmarks.entry_points import installed
 from metalearn_core.errors import UsageError, writing
 
 FILES = {
@@ -35,8 +35,7 @@ def write_project(name: str, parent: Path, author: str) -> Path:
         raise UsageError(
             f"{name!r} is no name for a rule: expected small letters, digits and hyphens, such as my-rule"
         )
-    taken = importlib.metadata.entry_points(group="metalearn").names
-    if name in taken:
+    if name in {plugin for plugin, _ in installed()}:
         raise UsageError(f"a plugin {name!r} is installed already; choose another name")
     folder = parent / f"metalearn-{name}"
     if folder.exists():

@@ -10,9 +10,8 @@ from typing import Literal
 
 import attrs
 
+from metalearn_benchmarks.entry_points import GROUP, installed
 from metalearn_core.errors import unknown
-
-GROUP = "metalearn"
 
 
 @attrs.frozen
@@ -37,18 +36,14 @@ def validate(name: str, imports: bool) -> list[Finding]:
     try:
         distribution = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
-        owners = {point.dist.metadata["Name"] for point in _points() if point.dist is not None}
-        raise unknown("distribution", name, owners) from None
+        raise unknown("distribution", name, {owner.metadata["Name"] for _, owner in installed()}) from None
     findings = list(_declared(distribution))
     if imports and all(finding.status != "failed" for finding in findings):
         findings += _imported(distribution)
     else:
-        findings.append(Finding("imports", "skipped", "" if imports else "say --imports to run its code"))
+        remedy = "mend the others first" if imports else "say --imports to run its code"
+        findings.append(Finding("imports", "skipped", remedy))
     return findings
-
-
-def _points() -> importlib.metadata.EntryPoints:
-    return importlib.metadata.entry_points(group=GROUP)
 
 
 def _declared(distribution: importlib.metadata.Distribution) -> Iterator[Finding]:
@@ -65,7 +60,7 @@ def _declared(distribution: importlib.metadata.Distribution) -> Iterator[Finding
             _is_there(point.module),
             f"{point.module} is not installed: list it in pyproject.toml (py-modules or packages)",
         )
-        owners = {p.dist.metadata["Name"] for p in _points() if p.name == point.name and p.dist is not None}
+        owners = {owner.metadata["Name"] for plugin, owner in installed() if plugin == point.name}
         others = ", ".join(sorted(owners - {name}))
         yield Finding.of(
             f"name {point.name}", not others, f"{others} has a plugin of this name too: rename one"

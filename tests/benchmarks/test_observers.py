@@ -163,7 +163,8 @@ def environment_with_a_stranger(site):
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def test_worker_processes_write_whole_lines_and_tell_of_a_failing_stranger_once(tmp_path):
+def test_worker_processes_write_whole_lines_and_tell_of_a_failing_stranger_once(tmp_path, monkeypatch):
+    monkeypatch.delenv("METALEARN_LOAD_PLUGINS")
     command = [sys.executable, "-m", "metalearn_benchmarks", *map(str, RUN[:-1]), "2", "-m", "maml"]
     command += ["-m", "turtle", "--observe", "json-lines", "--out", tmp_path / "out"]
     environment = environment_with_a_stranger(tmp_path / "site")

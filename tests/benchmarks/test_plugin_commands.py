@@ -50,6 +50,7 @@ OURS = "gradient-descent,lstm,feed-forward,benchmarks"
 def site(tmp_path, monkeypatch):
     """A made-up site of distributions, and the registry to be made anew: `site(name, source)`."""
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("METALEARN_LOAD_PLUGINS")
     registry.default_registry.cache_clear()
 
     def install(name, source, metadata=METADATA, module=None):

@@ -18,6 +18,7 @@ def new(tmp_path, monkeypatch, capsys):
 
     def run(*words):
         monkeypatch.chdir(tmp_path)
+        monkeypatch.delenv("METALEARN_LOAD_PLUGINS", raising=False)  # it is to be found once it is installed
         monkeypatch.setattr(sys, "argv", ["metalearn", "plugins", "new", *words])
         try:
             cli.main()
