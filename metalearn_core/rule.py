@@ -69,9 +69,9 @@ class UpdateRule(nn.Module, ABC):
     Its `nn.Parameter`s are the meta-parameters φ. `update` must be pure: it reads its arguments and
     its parameters, writes nothing, draws no random numbers, does not branch on a tensor's value, and
     returns a state of the structure that it was given. The core batches it over tasks, decides the
-    order of differentiation, and clips.
+    order of differentiation, and clips. An instance may set its class variables where an option decides.
 
-    Class variables (an instance may set them where an option decides):
+    Class variables:
         uses_loss, uses_step: it reads `signal.loss`, `signal.step`.
         elementwise: each coordinate for itself, and written so that it takes leading axes: it is
             called once on the stack `[tasks, n]` instead of under `vmap`.

@@ -11,7 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from metalearn_core.testing.laws import KIT_VERSION, LAWS, Law, MakeRule, Result, check_update_rule
+    from metalearn_core.testing.kit import KIT_VERSION, Result, Tier, check_update_rule
+    from metalearn_core.testing.laws import LAWS, Law, MakeRule
     from metalearn_core.testing.parametrize import parametrize_with_laws
     from metalearn_core.testing.problems import (
         Architecture,
@@ -44,6 +45,7 @@ __all__ = [
     "RuleMap",
     "Separation",
     "Subsumption",
+    "Tier",
     "TinySines",
     "assert_separates",
     "assert_subsumes",
@@ -53,7 +55,8 @@ __all__ = [
 ]
 
 _PUBLIC = {
-    "laws": "KIT_VERSION LAWS Law MakeRule Result check_update_rule",
+    "kit": "KIT_VERSION Result Tier check_update_rule",
+    "laws": "LAWS Law MakeRule",
     "parametrize": "parametrize_with_laws",
     "problems": "Architecture ConvolutionalArchitecture OddArchitecture Problem",
     "rule_map": "CrossedEdge Edge Node RuleMap",

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import gc
 import io
-from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias
 
-import attrs
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from metalearn_core.errors import UsageError, unknown
+from metalearn_core.errors import UsageError
 from metalearn_core.inner_loop import adapt, meta_gradient
 from metalearn_core.learner import BaseLearner, ParameterLayout, forked_rng
 from metalearn_core.rule import Signal, State, Undeclared, UpdateRule
@@ -25,91 +24,6 @@ from metalearn_core.task import Batch, Task
 
 MakeRule: TypeAlias = Callable[[ParameterLayout], UpdateRule]
 Law: TypeAlias = Callable[[MakeRule], str | None]
-KIT_VERSION = 1
-"""Rises when a law is added or becomes stricter."""
-
-
-@attrs.frozen
-class Result:
-    """What came of one law for one rule; `message` says what to change, or why it was skipped."""
-
-    law: str
-    status: Literal["passed", "failed", "skipped", "expected"]
-    message: str = ""
-
-
-def check_update_rule(
-    make_rule: MakeRule, *, skip: Collection[str] = (), expected_failures: Mapping[str, str] | None = None,
-    slow: bool = False,
-) -> list[Result]:  # fmt: skip
-    """Check a rule against every law.
-
-    Args:
-        make_rule: the rule's class, or any `make_rule(layout) -> UpdateRule`.
-        skip: names of laws that are not looked at.
-        expected_failures: laws that the rule is known to break, each with the reason. Such a failure is
-            `"expected"`, and a law of these that holds after all is `"failed"`.
-        slow: the laws of `SLOW_LAWS` too, which train, compile and resume.
-
-    Returns:
-        One result for each law, in the order of `LAWS`; whatever a law raised is in its message.
-
-    Raises:
-        UsageError: for a name in `skip` or `expected_failures` that is no law's, or for one without a reason.
-    """
-    laws, expected = all_laws(slow), expected_failures or {}
-    for name in (*skip, *expected):
-        if name not in laws:
-            raise unknown("law", name, laws)
-        if not expected.get(name, "given").strip():
-            raise UsageError(f"expected_failures: law {name!r} needs a reason why the rule breaks it")
-    results = []
-    for name, law in laws.items():
-        result = Result(name, "skipped", "as asked") if name in skip else _result(name, law, make_rule)
-        results.append(_expected(result, expected[name]) if name in expected else result)
-    return results
-
-
-def all_laws(slow: bool = False) -> dict[str, Law]:
-    """The laws by their names, the slow ones last, if at all."""
-    if not slow:
-        return LAWS
-    from metalearn_core.testing.slow_laws import SLOW_LAWS
-
-    return LAWS | SLOW_LAWS
-
-
-def _expected(result: Result, reason: str) -> Result:
-    if result.status == "failed":
-        return Result(result.law, "expected", f"{reason}: {result.message}")
-    return Result(
-        result.law,
-        "failed",
-        f"{result.status}, though it is expected to fail ({reason}); expect it no longer",
-    )
-
-
-def _result(name: str, law: Law, make_rule: MakeRule) -> Result:
-    try:
-        reason = law(make_rule)
-    except AssertionError as error:
-        return Result(name, "failed", str(error))
-    except Exception as error:  # whatever it is, it is the rule's
-        said = " ".join(str(error).split())
-        advice = next((f"; {remedy}" for sign, remedy in _REMEDIES.items() if sign in said), "")
-        return Result(name, "failed", f"{type(error).__name__}: {said}{advice}")
-    return Result(name, "skipped" if reason else "passed", reason or "")
-
-
-_REMEDIES = {
-    ".item()": "do not read a tensor out (.item(), float(), if): keep it a tensor, choose with torch.where",
-    "data-dependent control flow": "choose with torch.where, not with if: tasks differ",
-    "accessing `data`": "use theta, signal.grad and the state as they are: no .data and no detach()",
-    "randomness": "draw what is random in __init__: update must give the same answer every time",
-    "same dtype": "make constants with zeros_like and full_like, so that they follow theta's dtype",
-    "in-place": "compute a new tensor instead of writing in place (x = x + y, not x += y)",
-}
-"""What torch says of what a rule may not do, and what to do instead."""
 
 
 def law_structure(make_rule: MakeRule) -> None:

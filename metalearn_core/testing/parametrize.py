@@ -50,7 +50,7 @@ def parametrize_with_laws(
     """
     import pytest
 
-    from metalearn_core.testing.laws import all_laws
+    from metalearn_core.testing.kit import all_laws
 
     laws, expected = all_laws(slow), expected_failures or {}
     if not rules:

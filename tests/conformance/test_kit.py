@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import inspect
+
 import pytest
 import torch
 from torch import nn
 
 from metalearn_core import UpdateRule, UsageError
 from metalearn_core.testing import LAWS, SLOW_LAWS, check_update_rule, parametrize_with_laws
+from metalearn_core.testing.kit import tier
 
 pytest_plugins = ["pytester"]
 
@@ -72,13 +76,24 @@ def test_a_failure_that_is_expected_is_said_with_its_reason():
     results = {r.law: r for r in check_update_rule(Detached, expected_failures={"order": "first order"})}
     assert results["order"].status == "expected"
     assert results["order"].message.startswith("first order: the second-order meta-gradient")
-    assert (
-        "failed"
-        not in statuses(
-            Detached, expected_failures={"order": "first order", "unrolled": "likewise"}, skip=["unrolled"]
-        )
-        or True
-    )
+
+
+def test_a_law_that_is_skipped_stays_so_whatever_was_expected():
+    expected = {"order": "first order", "unrolled": "likewise", "elementwise": "undeclared"}
+    found = statuses(Detached, expected_failures=expected, skip=["unrolled"])
+    assert found["order"] == "expected"
+    assert found["unrolled"] == found["elementwise"] == "skipped"
+    assert "failed" not in found.values()
+
+
+def test_laws_of_capabilities_are_optional_and_all_others_basic_or_slow():
+    tiers = {result.law: result.tier for result in check_update_rule(Good)}
+    optional = {law for law, tier in tiers.items() if tier == "optional"}
+    assert optional == {
+        name for name in LAWS if isinstance(getattr(UpdateRule, name.replace("-", "_"), None), bool)
+    }
+    assert set(tiers.values()) == {"basic", "optional"}
+    assert {tier(law) for law in SLOW_LAWS} == {"slow"}
 
 
 def test_a_law_that_holds_against_expectation_fails():
@@ -101,27 +116,12 @@ def test_expectations_name_laws_that_there_are():
         parametrize_with_laws()
 
 
-RULES = """
-import torch
-from torch import nn
-from metalearn_core import UpdateRule
-
-class Good(UpdateRule):
-    def __init__(self, layout):
-        super().__init__()
-        self.inner_lr = nn.Parameter(torch.tensor(0.01))
-    def update(self, theta, signal, state):
-        return theta - self.inner_lr * signal.grad, state
-
-class Detached(Good):
-    def update(self, theta, signal, state):
-        return theta - self.inner_lr * signal.grad.detach(), state
-"""
+HEADER = "import torch\nfrom torch import nn\nfrom metalearn_core import UpdateRule\n\n"
 
 
 def test_in_pytest_each_law_is_a_test_and_the_fixtures_are_there(pytester):
     pytester.makepyfile(
-        strangers_rules=RULES,
+        strangers_rules=HEADER + inspect.getsource(Good) + inspect.getsource(Detached),
         test_stranger="""
         from strangers_rules import Detached, Good
         from metalearn_core.testing import parametrize_with_laws
@@ -145,8 +145,6 @@ def test_in_pytest_each_law_is_a_test_and_the_fixtures_are_there(pytester):
         """,
     )
     plugin = ["-p", "metalearn_core.testing.pytest_plugin"]
-    import importlib.metadata
-
     if any(p.value == plugin[1] for p in importlib.metadata.entry_points(group="pytest11")):
         plugin = []
     result = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", *plugin)

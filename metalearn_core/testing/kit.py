@@ -1,0 +1,114 @@
+"""The conformance kit: what a rule is checked against, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Literal, TypeAlias
+
+import attrs
+
+from metalearn_core.errors import UsageError, unknown
+from metalearn_core.testing.laws import LAWS, Law, MakeRule
+
+KIT_VERSION = 1
+"""Rises when a law is added or becomes stricter."""
+
+
+Tier: TypeAlias = Literal["basic", "optional", "slow"]
+"""Basic: of every rule. Optional: of a capability that a rule may declare. Slow: it trains or compiles."""
+OF_A_CAPABILITY = frozenset({"coordinatewise", "elementwise", "starts-as-descent"})
+
+
+@attrs.frozen
+class Result:
+    """What came of one law for one rule; `message` says what to change, or why it was skipped."""
+
+    law: str
+    tier: Tier
+    status: Literal["passed", "failed", "skipped", "expected"]
+    message: str = ""
+
+
+def check_update_rule(
+    make_rule: MakeRule, *, skip: Collection[str] = (), expected_failures: Mapping[str, str] | None = None,
+    slow: bool = False,
+) -> list[Result]:  # fmt: skip
+    """Check a rule against every law.
+
+    Args:
+        make_rule: the rule's class, or any `make_rule(layout) -> UpdateRule`.
+        skip: names of laws that are not looked at.
+        expected_failures: laws that the rule is known to break, each with the reason. Such a failure is
+            `"expected"`, and a law of these that holds after all is `"failed"`.
+        slow: the laws of `SLOW_LAWS` too, which train, compile and resume.
+
+    Returns:
+        One result for each law, in the order of `LAWS`; whatever a law raised is in its message.
+
+    Raises:
+        UsageError: for a name in `skip` or `expected_failures` that is no law's, or for one without a reason.
+    """
+    laws, expected = all_laws(slow), expected_failures or {}
+    for name in (*skip, *expected):
+        if name not in laws:
+            raise unknown("law", name, laws)
+        if not expected.get(name, "given").strip():
+            raise UsageError(f"expected_failures: law {name!r} needs a reason why the rule breaks it")
+    results = []
+    for name, law in laws.items():
+        asked = Result(name, tier(name), "skipped", "as asked")
+        result = asked if name in skip else _result(name, law, make_rule)
+        results.append(_expected(result, expected[name]) if name in expected else result)
+    return results
+
+
+def all_laws(slow: bool = False) -> dict[str, Law]:
+    """The laws by their names, the slow ones last, if at all."""
+    if not slow:
+        return LAWS
+    from metalearn_core.testing.slow_laws import SLOW_LAWS
+
+    return LAWS | SLOW_LAWS
+
+
+def tier(law: str) -> Tier:
+    """Which tier a law is of."""
+    if law in OF_A_CAPABILITY:
+        return "optional"
+    return "basic" if law in LAWS else "slow"
+
+
+def _expected(result: Result, reason: str) -> Result:
+    """A failure is as expected, a law that holds is not; one that was not looked at stays skipped."""
+    if result.status == "failed":
+        return attrs.evolve(result, status="expected", message=f"{reason}: {result.message}")
+    if result.status == "skipped":
+        return result
+    return attrs.evolve(
+        result,
+        status="failed",
+        message=f"it holds, though it is expected to fail ({reason}); expect it no longer",
+    )
+
+
+def _result(name: str, law: Law, make_rule: MakeRule) -> Result:
+    try:
+        reason = law(make_rule)
+    except AssertionError as error:
+        return Result(name, tier(name), "failed", str(error))
+    except Exception as error:  # whatever it is, it is the rule's
+        said = " ".join(str(error).split())
+        advice = next((f"; {remedy}" for sign, remedy in _REMEDIES.items() if sign in said), "")
+        return Result(name, tier(name), "failed", f"{type(error).__name__}: {said}{advice}")
+    return Result(name, tier(name), "skipped" if reason else "passed", reason or "")
+
+
+_REMEDIES = {
+    ".item()": "do not read a tensor out (.item(), float(), if): keep it a tensor, choose with torch.where",
+    "data-dependent control flow": "choose with torch.where, not with if: tasks differ",
+    "accessing `data`": "use theta, signal.grad and the state as they are: no .data and no detach()",
+    "randomness": "draw what is random in __init__: update must give the same answer every time",
+    "same dtype": "make constants with zeros_like and full_like, so that they follow theta's dtype",
+    "in-place": "compute a new tensor instead of writing in place (x = x + y, not x += y)",
+}
+"""What torch says of what a rule may not do, and what to do instead."""
