@@ -188,6 +188,16 @@ def test_five_way_tasks_of_five_shots_and_sixteen_queries(stores):
             assert task.query.inputs.shape == (2, 80, 1, 28, 28)
 
 
+@drawn
+def test_what_the_documentation_says_runs(stores):
+    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/images.md").read_text(), re.M | re.S)
+    made = {}
+    for block in blocks:
+        exec(compile(block, "images.md", "exec"), made)
+    shapes = [list(part.inputs.shape) for part in (made["tasks"].support, made["tasks"].query)]
+    assert shapes == [[2, 25, 1, 28, 28], [2, 80, 1, 28, 28]]
+
+
 def test_missing_fonts_are_one_line(monkeypatch):
     monkeypatch.setattr(fonts, "DOMAINS", {"glyphs-print": ("lora", "no-such-font", "nor-this")})
     with pytest.raises(

@@ -9,6 +9,7 @@ import tarfile
 import weakref
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -151,7 +152,7 @@ class Sums:
         return cls(size, md5.hexdigest(), sha256.hexdigest())
 
 
-class Archive:
+class Archive(ABC):
     """What tar and zip archives share: members that lead out of the archive are refused, and their sums."""
 
     path: Path
@@ -161,8 +162,8 @@ class Archive:
         self.path = path
         self.sums = Sums.of(path)
 
-    def open(self, name: str) -> BinaryIO:
-        raise NotImplementedError
+    @abstractmethod
+    def open(self, name: str) -> BinaryIO: ...
 
     def where(self, name: str) -> str:
         return f"{self.path}: {name}"

@@ -52,7 +52,7 @@ class Noise:
         return Task(drawn(self.setting.shots), drawn(QUERY), stacked=True)
 
     def examples(self, split: str) -> Batch:
-        raise NotImplementedError
+        raise NotImplementedError("images drawn at random have no flat data behind their tasks")
 
 
 def plain(setting: Setting) -> nn.Sequential:

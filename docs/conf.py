@@ -1,0 +1,69 @@
+"""Sphinx: the documentation of metalearn. `tox run -e docs` builds it, warnings being errors."""
+
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from from_the_package import claims_table, deviations_text, laws_table, published_tables
+
+import metalearn_core
+
+project = "metalearn"
+author = copyright = "the metalearn developers"  # noqa: A001
+release = version = metalearn_core.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_click",
+]
+exclude_patterns = ["_generated"]
+html_theme = "furo"
+html_title = f"metalearn {release}"
+html_show_sphinx = False
+
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+
+# single backticks in docstrings are code
+default_role = "code"
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+napoleon_custom_sections = [("Class variables", "params_style")]
+
+
+def _write_generated(app) -> None:
+    """What the package knows by itself is not written down a second time."""
+    folder = Path(app.srcdir, "_generated")
+    folder.mkdir(exist_ok=True)
+    made = {
+        "claims": claims_table,
+        "deviations": deviations_text,
+        "laws": laws_table,
+        "tables": published_tables,
+    }
+    for name, make in made.items():
+        path, text = folder / f"{name}.md", make()
+        # left alone where nothing changed, so that Sphinx need not read its page again
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+
+
+def _as_restructured_text(app, what, name, thing, options, lines) -> None:
+    """Docstrings are written to be read in an editor: `code`s may have an ending, and |x| is a magnitude."""
+    for index, line in enumerate(lines):
+        parts = re.split(r"(`[^`]+`)", line)
+        parts = [part if part.startswith("`") else part.replace("|", r"\|") for part in parts]
+        lines[index] = re.sub(r"(`[^`]+`)(?=\w)", r"\1\\ ", "".join(parts))
+
+
+def setup(app) -> None:
+    """Sphinx calls it once."""
+    app.connect("autodoc-process-docstring", _as_restructured_text)
+    app.connect("builder-inited", _write_generated)

@@ -1,0 +1,147 @@
+"""All code of the documentation is run, page by page: what it says is what works."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import metalearn_core
+import metalearn_core.testing
+from metalearn_benchmarks import cli
+from metalearn_core import Registry, registry
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PIECE = re.compile(
+    r"^<!-- (?P<told>file|installed): (?P<what>\S+) -->$|^```(?P<language>[\w{}]+)[^\n]*\n(?P<code>.*?)^```$",
+    re.DOTALL | re.MULTILINE,
+)
+ELSEWHERE = {
+    "artifacts.md": "tests/benchmarks/test_artifacts.py",
+    "data.md": "tests/benchmarks/test_data_commands.py",
+    "experiments.md": "tests/benchmarks/test_experiments.py",
+    "images.md": "tests/benchmarks/test_glyphs.py",
+}
+"""Pages whose code needs what the tests of their subject have, and where it is run."""
+SMALL = ("--workers", "1", "--tasks", "20")
+
+
+class Page:
+    """A page that is run from top to bottom in one folder and one namespace."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.path, self.monkeypatch = path, monkeypatch
+        self.names: dict[str, object] = {}
+        self.file: str | None = None
+        self.ran = 0
+
+    def run(self) -> None:
+        for piece in PIECE.finditer(self.path.read_text(encoding="utf-8")):
+            if piece["told"] == "file":
+                self.file = piece["what"]
+            elif piece["told"] == "installed":
+                self.install(piece["what"])
+            else:
+                self.block(piece["language"], piece["code"])
+
+    def block(self, language: str, code: str) -> None:
+        if self.file is not None:
+            Path(self.file).write_text(code)
+            self.file = None
+        elif language == "python":
+            exec(compile(code, self.path.name, "exec"), self.names)
+        elif language == "console":
+            for line in code.splitlines():
+                self.command(shlex.split(line.removeprefix("$ ")))
+        else:
+            assert language in ("text", "{include}", "{toctree}", "{eval-rst}"), f"who runs {language}?"
+            return
+        self.ran += 1
+
+    def command(self, words: list[str]) -> None:
+        if words[0] == "pip":
+            assert words[1:] == installs_all(), "not what tox.ini installs"
+        else:
+            assert words[0] == "metalearn"
+            small = SMALL if words[1] == "run" and not words[2].endswith(".toml") else ()
+            self.monkeypatch.setattr(sys, "argv", [*words, *small])
+            cli.main()
+
+    def install(self, distribution: str) -> None:
+        """As pip would, from the page's own pyproject.toml."""
+        project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+        assert project["name"] == distribution
+        folder = Path(f"{distribution.replace('-', '_')}-{project['version']}.dist-info")
+        folder.mkdir()
+        folder.joinpath("METADATA").write_text(
+            f"Metadata-Version: 2.4\nName: {distribution}\nVersion: {project['version']}\n"
+            f"Summary: {project['description']}\nLicense-Expression: {project['license']}\n"
+            f"Requires-Python: {project['requires-python']}\n"
+            + "".join(f"Requires-Dist: {each}\n" for each in project["dependencies"])
+        )
+        groups = project["entry-points"].items()
+        text = "".join(f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in e.items()) for group, e in groups)
+        folder.joinpath("entry_points.txt").write_text(text)
+        self.monkeypatch.syspath_prepend(str(Path.cwd()))
+        fresh = Registry()
+        self.monkeypatch.setattr(registry, "default_registry", lambda: fresh)
+
+
+def installs_all() -> list[str]:
+    """The arguments of the one pip call that tox makes, without what is for tests."""
+    text = (ROOT / "tox.ini").read_text().partition("[testenv]")[2].partition("commands")[0]
+    found = re.findall(r"^    (-[ce]) (\S+)$", text, re.MULTILINE)
+    return ["install", *(word for flag, path in found for word in (flag, re.sub(r"\[.*", "", path)))]
+
+
+PAGES = sorted(DOCS.glob("*.md"))
+
+
+@pytest.mark.parametrize("path", [p for p in PAGES if p.name not in ELSEWHERE], ids=lambda path: path.stem)
+def test_its_code_runs(path, tmp_path, monkeypatch):
+    text = path.read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    page = Page(path, monkeypatch)
+    page.run()
+    assert page.ran == len(re.findall(r"^```(?:python|console|toml)", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_what_runs_elsewhere_is_read_there(name):
+    assert name in (ROOT / ELSEWHERE[name]).read_text()
+
+
+def test_no_page_has_code_that_is_not_run():
+    """Whatever language a block is in, somebody knows what to do with it."""
+    known = {"python", "console", "toml", "text", "{include}", "{toctree}", "{eval-rst}"}
+    for path in PAGES:
+        languages = re.findall(
+            r"^```(\S*)[^\n]*\n.*?^```$", path.read_text("utf-8"), re.DOTALL | re.MULTILINE
+        )
+        assert set(languages) <= known, path.name
+
+
+@pytest.mark.parametrize(
+    "module", [metalearn_core, metalearn_core.testing], ids=lambda module: module.__name__
+)
+def test_the_reference_has_every_public_name(module):
+    page = (
+        DOCS
+        / "reference"
+        / f"{module.__name__.removeprefix('metalearn_')}.md".replace("core.testing", "testing")
+    )
+    told = re.findall(r"^\.\. (?:auto)?\w+:: (?:[\w.]*\.)?(\w+)$", page.read_text("utf-8"), re.MULTILINE)
+    assert set(module.__all__) <= set(told)
+
+
+def test_the_reference_has_every_shipped_rule():
+    text = (DOCS / "reference/rules.md").read_text("utf-8")
+    for path in ROOT.glob("plugins/*/metalearn_*.py"):
+        rules = re.search(r"def metalearn_update_rules.*?return \{(.*?)\}", path.read_text(), re.DOTALL)
+        for name in re.findall(r": (\w+)", rules[1]) if rules else ():
+            assert f"{path.stem}.{name}\n" in text
