@@ -64,7 +64,7 @@ def test_names_of_sine_are_as_ever():
 
 
 def test_the_papers_scale_is_the_papers():
-    for name, count in {"sine": 8, "figure-3.2": 2 * 2 * (1 + 8), "figure-3.3": 3}.items():
+    for name, count in {"sine": 8, "figure-3.2": 2 * 3 * (1 + 8), "figure-3.3": 2 * (5 * 3 + 4)}.items():
         found = runs(find_experiment(name), "paper")
         assert len(found) == 30 * count
         assert {cell.test_tasks for cell in found} == {2000}
@@ -80,7 +80,7 @@ def test_figure_3_2_varies_depth_of_turtle_alone():
         (m.rule, len(m.options.get("hidden", "")), m.settings["steps"], m.settings["order"])
         for m in found.values()
     }
-    grid = [(steps, order) for steps in (1, 5) for order in ("first", "second")]
+    grid = [(steps, order) for steps in (1, 5, 10) for order in ("first", "second")]
     wanted = {("feed-forward", depth, *point) for depth in range(8) for point in grid}
     assert points == wanted | {("gradient-descent", 0, *point) for point in grid}
     assert {width for m in found.values() for width in m.options.get("hidden", [])} == {20}
