@@ -14,6 +14,7 @@ import click
 from metalearn_benchmarks import terminal
 from metalearn_benchmarks.images.data_commands import data
 from metalearn_benchmarks.plugin_commands import plugins, show_versions
+from metalearn_benchmarks.record_commands import archive, claims, report, show_report
 from metalearn_benchmarks.terminal import JSON, print_table, table, toml_option
 from metalearn_core.errors import UsageError
 
@@ -143,7 +144,7 @@ def run(
         sys.exit(EXIT_INTERRUPTED)
     problems = [*outcome.left_out, *outcome.failed, *outcome.diverged]
     if len(outcome.failed) < len(cells) - outcome.not_run:
-        _report(directory, console)
+        show_report(directory, console)
     for line in problems:
         click.echo(f"metalearn: {line}", err=True)
     if problems:
@@ -236,65 +237,6 @@ def _asked(
     name, found = catalogue.find_experiment(experiment)
     overrides = catalogue.Overrides(rules=context.obj, **given)
     return catalogue.cells(name, found, scale, overrides), ()
-
-
-@metalearn.command()
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-@click.option(
-    "--statistics", type=click.Choice(["t", "bootstrap", "paper"]), default="t", show_default=True,
-    help="How 95 % intervals are made: Student's t over seeds; a BCa bootstrap over seeds and test tasks;"
-    " or as the paper's program does, without outliers.",
-)  # fmt: skip
-def report(directory: Path, statistics: str) -> None:
-    """Tables, figures and one self-contained report.html of the records in DIR."""
-    _report(directory, terminal.console(), statistics)
-
-
-@metalearn.command()
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-@JSON
-def claims(directory: Path, as_json: bool) -> None:
-    """Every claim of the paper against the records in DIR: holds, does not hold, or too little evidence.
-
-    The exit code is 0 whatever the verdicts are. The rules that decide are in paper/claims.toml of this
-    package; runs below the paper's scale decide nothing.
-    """
-    from metalearn_benchmarks import claims_text
-    from metalearn_benchmarks.claim_rules import claim_rules
-    from metalearn_benchmarks.claims import decide_all
-
-    verdicts = decide_all(claim_rules(), _records(directory)[0])
-    if as_json:
-        import json
-
-        click.echo(json.dumps(claims_text.as_data(verdicts), indent=1, ensure_ascii=False))
-    else:
-        terminal.console().print(claims_text.Overview(verdicts))
-
-
-def _report(directory: Path, console: Any, statistics: str = "t") -> None:
-    from metalearn_benchmarks import records, tables
-    from metalearn_benchmarks.report import across_families, write_report
-
-    found, left_out = _records(directory)
-    begun = len(list(records.unfinished(directory)))
-    if not found:
-        raise UsageError(f"{directory}: no finished run is in it ({begun} begun); run an experiment first")
-    for result in tables.result_tables([*found, *across_families(found)], statistics):
-        console.print(tables.for_terminal(result))
-    page = write_report(found, directory / "report", begun, left_out, statistics)
-    console.print(f"report: {page}", soft_wrap=True)
-
-
-def _records(directory: Path) -> tuple[list[Any], list[str]]:
-    """The finished runs in DIR; what cannot be read is left out, and told of in a line each."""
-    from metalearn_benchmarks import records
-
-    left_out: list[str] = []
-    found = records.read_records(directory, left_out.append)
-    for line in left_out:
-        click.echo(f"metalearn: {' '.join(line.split())} (left out)", err=True)
-    return found, left_out
 
 
 @metalearn.command()
@@ -542,8 +484,8 @@ def _check_map(found: Any, rules: tuple[str, ...], examples: int, as_json: bool)
         sys.exit(EXIT_FAILED_CLAIMS)
 
 
-metalearn.add_command(data)
-metalearn.add_command(plugins)
+for command in (archive, claims, data, plugins, report):
+    metalearn.add_command(command)
 
 
 def main() -> None:

@@ -75,7 +75,7 @@ def error_by_step(records: Sequence[Record], looks: Looks) -> Figure | None:
     """Mean query score before adaptation and after each inner step, over test tasks and seeds."""
     figure, axes = one_panel()
     for title, runs in by_method(records):
-        curve = np.mean([np.mean(run.scores, axis=0) for run in runs], axis=0)
+        curve = np.mean([run.by_step for run in runs], axis=0)
         # methods that take a hundred steps share the axis with those that take five
         steps = np.arange(len(curve))
         axes.plot(

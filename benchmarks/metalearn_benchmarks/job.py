@@ -18,6 +18,7 @@ from metalearn_benchmarks.aside import mend, set_aside
 from metalearn_benchmarks.catalogue import Cell
 from metalearn_benchmarks.cell import run_cells
 from metalearn_benchmarks.parts import resolved
+from metalearn_benchmarks.same_experiment import require_same_experiment
 from metalearn_core import Event, LostProcessError, Processes, UsageError
 from metalearn_core.errors import CheckpointError, WriteError, writing
 
@@ -104,7 +105,7 @@ def run_job(
             # another command may have begun some of them, or finished them, while this one waited
             for folder in folders:
                 mend(folder)
-            records.require_same_experiment(directory, [resolved(job.cells[0])])
+            require_same_experiment(directory, [resolved(job.cells[0])])
             while not _run_missing(job, directory, voice, processes):
                 pass
     except KeyboardInterrupt:

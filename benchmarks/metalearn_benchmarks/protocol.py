@@ -12,7 +12,9 @@ import attrs
 
 from metalearn_benchmarks.records import EXPERIMENT, RESULT, Record
 
-NOT_PROTOCOL = {"scores", "summary", "validations", "curves", "rule_response", "format"}
+NOT_PROTOCOL = {
+    "scores", "summary", "validations", "curves", "rule_response", "format", "by_step", "archived", "crc32",
+}  # fmt: skip
 """Keys of a result that are results: numbers of the tables and the figures."""
 LONGEST = 400
 """Characters of a value on the page; the record has the rest."""
@@ -62,8 +64,10 @@ def facts(record: Record) -> Facts:
     found: dict[str, Any] = {"seed": record.seed, "folder": "/".join(record.folder.parts[-4:])}
     for name in (RESULT, EXPERIMENT):
         path = record.folder / name
-        if path.is_file():  # a record may come from an archive
+        if path.is_file():
             found[f"SHA-256 of {name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    if (kept := record.result.get("archived")) is not None:
+        found[f"SHA-256 of {RESULT}"] = kept["sha256"]
     result = {key: value for key, value in record.result.items() if key not in NOT_PROTOCOL}
     named = {key.replace("_", " "): value for key, value in result.items()}
     if isinstance(named.get("peak memory bytes"), int | float):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import tomllib
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from numpy.typing import NDArray
 from metalearn_core import write_atomically as write_whole
 from metalearn_core.errors import UsageError, writing
 
-FORMAT = 1
+FORMAT, ARCHIVED = 1, 2
+"""Of `result.json`: as a run writes it, and as an archive keeps it (see `archive.py`)."""
 EXPERIMENT, RESULT, METRICS, CHECKPOINT, ERROR = (
     "experiment.toml", "result.json", "metrics.jsonl", "checkpoint.pt", "error.txt",
 )  # fmt: skip
@@ -91,12 +91,15 @@ class Record:
     @property
     def steps(self) -> int:
         """T at test."""
-        return len(self._rows(None)[0]) - 1
+        family = self.cell["family"]["name"]
+        kept = self.result.get("by_step", {}).get(family)
+        return len(self._rows(None)[0] if kept is None else kept) - 1
 
     @property
-    def scores(self) -> NDArray[np.float64]:
-        """Of the family trained on: `[tasks, T + 1]`, a column per inner step 0 ... T; NaN for a null."""
-        return self._rows(None)
+    def by_step(self) -> NDArray[np.float64]:
+        """The mean score over the test tasks of the family trained on after 0 ... T steps: `[T + 1]`."""
+        kept = self.result.get("by_step", {}).get(self.cell["family"]["name"])
+        return self._rows(None).mean(0) if kept is None else np.asarray(kept, dtype=np.float64)
 
     @property
     def final(self) -> NDArray[np.float64]:
@@ -117,14 +120,19 @@ def read_cell(folder: Path) -> dict[str, Any] | None:
     path = folder / EXPERIMENT
     if not path.exists():
         return None
-    text = _bytes_of(path)
+    return cell_of(path, bytes_of(path))
+
+
+def cell_of(path: Path, text: bytes) -> dict[str, Any]:
+    """What the text of an `experiment.toml` asks for; DamagedError names its path."""
     try:
         return tomllib.loads(text.decode())
     except ValueError as error:
         raise DamagedError(path, f"cannot be read ({error})") from error
 
 
-def _bytes_of(path: Path) -> bytes:
+def bytes_of(path: Path) -> bytes:
+    """What is in a file; UsageError where it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:  # the file may be whole
@@ -161,7 +169,7 @@ def seeds_together(folder: Path) -> tuple[int, ...]:
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:
     """Write what came out; from then on the run is finished. Its last key is a checksum of all before it."""
-    plain = _null_for_not_finite({"format": FORMAT, **result})
+    plain = null_for_not_finite({"format": FORMAT, **result})
     text = json.dumps(plain, allow_nan=False)[:-1].encode()
     write_atomically(folder / RESULT, text + _seal(text))
     (folder / ERROR).unlink(missing_ok=True)  # of an earlier attempt
@@ -171,14 +179,14 @@ def _seal(text: bytes) -> bytes:
     return b', "crc32": "%08x"}' % zlib.crc32(text)
 
 
-def _null_for_not_finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity."""
+def null_for_not_finite(value: Any) -> Any:
+    """A value for JSON, which has no NaN and no infinity."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _null_for_not_finite(inner) for key, inner in value.items()}
+        return {key: null_for_not_finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_null_for_not_finite(inner) for inner in value]
+        return [null_for_not_finite(inner) for inner in value]
     return value
 
 
@@ -189,34 +197,39 @@ def is_finished(folder: Path) -> bool:
 
 def is_sealed(folder: Path) -> bool:
     """Whether the run's result has this version's format and its checksum: it need not be read whole."""
-    data = _bytes_of(folder / RESULT)
+    data = bytes_of(folder / RESULT)
     text = data[: -len(_seal(b""))]
     return data.startswith(b'{"format": %d, ' % FORMAT) and data == text + _seal(text)
 
 
 def read_record(folder: Path) -> Record:
     """One finished run; DamagedError names the file, UsageError one that cannot be read here."""
+    return record_of(folder, bytes_of(folder / RESULT), lambda: read_cell(folder))
+
+
+def record_of(folder: Path, text: bytes, read_cell: Callable[[], dict[str, Any] | None]) -> Record:
+    """A finished run from the text of its result, and from what it was asked for; errors as `read_record`."""
     path = folder / RESULT
-    text = _bytes_of(path)
     try:
         result = json.loads(text)
     except ValueError as error:
         raise DamagedError(path, f"cannot be read ({error})") from error
     found = result.get("format") if isinstance(result, dict) else None
-    if type(found) is int and found > FORMAT:
+    if type(found) is int and found > ARCHIVED:
         raise UsageError(
-            f"{path}: a record of format {found}, and this version reads {FORMAT}: another version of"
+            f"{path}: a record of format {found}, and this version reads up to {ARCHIVED}: another version of"
             " metalearn wrote it, a newer one"
         )
-    if found != FORMAT:
+    if found not in (FORMAT, ARCHIVED):
         raise DamagedError(path, f"not a record of format {FORMAT}, nor one of another version")
-    cell = read_cell(folder)
+    cell = read_cell()
     if cell is None:
         raise DamagedError(path, f"there is no {EXPERIMENT} beside it")
     record = Record(folder, cell, result)
     try:
         # a thousand records of a paper's size are a gigabyte as lists, and a tenth of it so
-        result["scores"] = {name: _packed(rows) for name, rows in result["scores"].items()}
+        rows_of = result["scores"] if found == FORMAT else _as_rows(result.pop("final"))
+        result["scores"] = {name: _packed(rows) for name, rows in rows_of.items()}
         lengths = (len(record.final), len(record.score), len(record.title))
         numbers = (record.seed, record.steps, record.higher_is_better, *lengths)
         whole = all(math.isfinite(x) for x in (*numbers, result["seconds"])) and "diverged" in result
@@ -227,6 +240,11 @@ def read_record(folder: Path) -> Record:
     return record
 
 
+def _as_rows(final: dict[str, list[float | None]]) -> dict[str, list[list[float | None]]]:
+    """An archive keeps the score after T steps alone."""
+    return {name: [[score] for score in scores] for name, scores in final.items()}
+
+
 def _packed(rows: Any) -> NDArray[np.float64]:
     """Scores as an array `[tasks, T + 1]`, a null as NaN; ValueError, TypeError for anything else."""
     array = np.array(rows, dtype=np.float64)
@@ -235,86 +253,8 @@ def _packed(rows: Any) -> NDArray[np.float64]:
     return array
 
 
-def read_records(directory: Path, left_out: Callable[[str], None] | None = None) -> list[Record]:
-    """Every finished run below a folder, by experiment, setting, method and seed.
-
-    `left_out`: told in one line of each that is damaged or of a newer version; without it, that is an error.
-    """
-    if not directory.is_dir():
-        raise UsageError(f"{directory}: there is no such folder; give the --out of a run")
-    found = []
-    for path in sorted(directory.rglob(RESULT)):
-        try:
-            found.append(read_record(path.parent))
-        except UsageError as error:
-            if left_out is None:
-                raise
-            left_out(str(error))
-    return sorted(found, key=lambda r: (r.experiment, r.setting, r.method, r.seed))
-
-
 def unfinished(directory: Path) -> Iterator[Path]:
     """The folders of runs that were begun and have no result."""
     for path in sorted(directory.rglob(EXPERIMENT)):
         if not is_finished(path.parent):
             yield path.parent
-
-
-def require_same_experiment(directory: Path, wanted: Sequence[dict[str, Any]]) -> set[Path]:
-    """Refuse a DIR whose runs of this experiment were asked for with other numbers.
-
-    A table over runs of unlike size or tasks would compare what cannot be compared, so all that the
-    runs of one setting share must be the same in `directory` and in `wanted`, a cell of each method.
-    Returns the folders of runs whose `experiment.toml` is damaged.
-    """
-    damaged: set[Path] = set()
-    for place in {directory / one["experiment"] / one["setting"]: None for one in wanted}:
-        here = [one for one in wanted if directory / one["experiment"] / one["setting"] == place]
-        agreed: set[bytes] = set()  # a thousand runs differ in their seeds alone: each text is read once
-        for path in sorted(place.rglob(EXPERIMENT)):
-            if not any((path.parent / begun).exists() for begun in (CHECKPOINT, RESULT)):
-                continue  # it failed before there was anything to keep
-            text = _SEEDS.sub(b"", _bytes_of(path))
-            try:
-                if text not in agreed:
-                    _require_same(directory, path.parent, here)
-                    agreed.add(text)
-            except DamagedError:
-                damaged.add(path.parent)
-    return damaged
-
-
-_SEEDS = re.compile(rb"^(seed = \d+|seeds_together = \[[\d,\s]*\])$", re.MULTILINE)
-
-
-def _require_same(directory: Path, folder: Path, wanted: Sequence[dict[str, Any]]) -> None:
-    """Refuse what one folder was asked for where it differs from what is wanted; DamagedError."""
-    require_whole(folder)
-    found = {"processes": 1, **(read_cell(folder) or {})}  # it was not always said
-    own, shared = _flat(found), _shared(found)
-    for one in wanted:
-        theirs, ours = (own, _flat(one)) if found.get("name") == one["name"] else (shared, _shared(one))
-        for key in sorted({*theirs, *ours} - {"seed", "seeds_together"}):
-            if theirs.get(key) != ours.get(key):
-                raise AnotherExperimentError(
-                    f"{directory}: it holds another experiment: {key} is {theirs.get(key)!r} in"
-                    f" {folder.relative_to(directory)} and {ours.get(key)!r} here; use another --out"
-                )
-
-
-def _shared(cell: dict[str, Any]) -> dict[str, Any]:
-    """What all methods of a setting have in common, by dotted key."""
-    own = {"name", "seed", "seeds_together", "method", "device", "threads", "processes"}
-    flat = _flat({key: value for key, value in cell.items() if key not in own})
-    for key in ("tasks", "validation_tasks", "task_seed"):
-        flat[f"settings.{key}"] = cell.get("method", {}).get("settings", {}).get(key)
-    return flat
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict) or not value:
-        return {path: value}
-    flat: dict[str, Any] = {}
-    for key, inner in value.items():
-        flat.update(_flat(inner, f"{path}.{key}".lstrip(".")))
-    return flat

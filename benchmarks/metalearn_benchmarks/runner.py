@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING
 import attrs
 
 from metalearn_benchmarks import groups, records
+from metalearn_benchmarks.archive import Kept, archives_in, runs_in
 from metalearn_benchmarks.catalogue import Cell
 from metalearn_benchmarks.images.store import NotPreparedError
 from metalearn_benchmarks.job import TOLD_SECONDS, Finished, Job, finished_of, run_job
 from metalearn_benchmarks.parts import Parts, resolved
 from metalearn_benchmarks.progress import Display
+from metalearn_benchmarks.same_experiment import require_same_experiment
 from metalearn_benchmarks.stopping import Stop, held_back
 from metalearn_core import Event, Processes, UsageError
 from metalearn_core.errors import writing
@@ -64,12 +66,15 @@ def run_experiment(
             are left out, unless all are.
         KeyboardInterrupt: after Ctrl-C, with everything saved.
     """
-    plans, damaged, absent = _looked_at(cells, directory, workers, together, cluster)
+    _require_writable(directory)
+    kept = [run for path in archives_in(directory) for run in runs_in(path)]
+    archived = {Path(run.place) for run in kept}
+    plans, damaged, absent = _looked_at(cells, directory, workers, together, cluster, kept)
     missing, outcome = list[Cell](), Outcome()
     _leave_out(cells, absent, display, outcome)
     for cell in [cell for cell in cells if cell.row not in absent]:
         folder = directory / cell.folder
-        if folder not in damaged and _is_done(folder):
+        if cell.folder in archived or (folder not in damaged and _is_done(folder)):
             display.skipped(cell.label)
         else:
             missing.append(cell)
@@ -112,13 +117,12 @@ class Plan:
 
 def _looked_at(
     cells: Sequence[Cell], directory: Path, workers: int, together: groups.Size | None,
-    cluster: RayCluster | None,
+    cluster: RayCluster | None, archived: Sequence[Kept],
 ) -> tuple[dict[tuple[str, str], Plan], set[Path], dict[tuple[str, str], NotPreparedError]]:  # fmt: skip
     """The plan of each row, folders that are damaged, and rows whose data are not here.
 
     Raises UsageError for what could not be run.
     """
-    _require_writable(directory)
     plans: dict[tuple[str, str], Plan] = {}
     absent: dict[tuple[str, str], NotPreparedError] = {}
     looked_at: set[tuple[str, int]] = set()  # tasks depend on the family and the task seed alone
@@ -143,7 +147,7 @@ def _looked_at(
             size = groups.size_of(cell, parts, size, programs, memory)
         plans[row] = Plan(size, 0 if cluster is None else groups.bytes_per_seed(parts))
     here = [resolved(cell) for row, cell in rows.items() if row not in absent]
-    return plans, records.require_same_experiment(directory, here), absent
+    return plans, require_same_experiment(directory, here, archived), absent
 
 
 def _leave_out(

@@ -9,6 +9,7 @@ import numpy as np
 
 from metalearn_benchmarks import records
 from metalearn_benchmarks.catalogue import methods
+from metalearn_benchmarks.reading_records import read_records
 from metalearn_benchmarks.statistics import summary
 
 SIZE = {
@@ -103,4 +104,4 @@ def read(directory: Path, cells: list[dict[str, Any]], **given: Any) -> list[rec
     """Records of such runs, by way of the disk."""
     for one in cells:
         write(directory, one, **given)
-    return records.read_records(directory)
+    return read_records(directory)

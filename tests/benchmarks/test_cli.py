@@ -164,7 +164,7 @@ def test_overrides_make_a_row_of_their_own_named_after_them(metalearn, tmp_path)
     rows = {path.name for path in (tmp_path / "sine/sine-5-shot").iterdir()}
     changed = "steps=2,order=first"
     assert rows == {f"maml,{changed}", f"feed-forward,hidden=[3],{changed}", f"lstm,{changed}"}
-    from metalearn_benchmarks.records import read_records
+    from metalearn_benchmarks.reading_records import read_records
 
     for record in read_records(tmp_path):
         assert record.steps == 2
@@ -173,12 +173,12 @@ def test_overrides_make_a_row_of_their_own_named_after_them(metalearn, tmp_path)
 
 def test_seeds_change_the_weights_and_nothing_else(metalearn, tmp_path):
     assert metalearn(*QUICK, "-m", "maml", "-m", "turtle", "--seeds", 2, "--out", tmp_path)[0] == 0
-    from metalearn_benchmarks.records import read_records
+    from metalearn_benchmarks.reading_records import read_records
 
     maml0, maml1, turtle0, turtle1 = read_records(tmp_path)
     truth = [r.result["curves"]["query"] for r in (maml0, maml1, turtle0, turtle1)]
     assert all(one == truth[0] for one in truth)
-    before = [[row[0] for row in r.scores] for r in (maml0, maml1)]
+    before = [r.by_step[0] for r in (maml0, maml1)]
     assert before[0] != before[1]
 
 

@@ -16,6 +16,7 @@ from metalearn_benchmarks.catalogue import Overrides, cells, find_experiment
 from metalearn_benchmarks.cell import run_cells
 from metalearn_benchmarks.groups import Group
 from metalearn_benchmarks.job import run_job
+from metalearn_benchmarks.reading_records import read_records
 from metalearn_benchmarks.stopping import Stop
 from metalearn_core import UsageError
 
@@ -126,11 +127,11 @@ def test_a_checkpoint_of_another_run_is_set_aside_too(metalearn, whole, copy):
 def test_a_checkpoint_of_a_newer_version_is_left_alone(metalearn, whole, copy):
     folder = copy / PLACE / "maml/1"
     (folder / "result.json").unlink()
-    (folder / "checkpoint.pt").write_bytes(newer := saved({"format": 2}))
+    (folder / "checkpoint.pt").write_bytes(newer := saved({"format": 3}))
     code, _, err = metalearn(*ARGUMENTS, "--out", copy)
     assert (code, err.count("\n")) == (1, 1)
     assert "maml, seed 1: checkpoint" in err
-    assert "of format 2, and this version reads 1" in err
+    assert "of format 3, and this version reads 1" in err
     assert (folder / "checkpoint.pt").read_bytes() == newer
     assert not list(copy.rglob("*-1"))
 
@@ -207,7 +208,7 @@ def test_a_damaged_log_is_set_aside_and_written_again(metalearn, whole, copy, co
 
 def test_a_record_of_a_newer_version_is_named_and_left_alone(metalearn, whole, copy):
     path = copy / PLACE / "maml/1/result.json"
-    path.write_text(newer := '{"format": 2, "scores": "otherwise"}')
+    path.write_text(newer := '{"format": 3, "scores": "otherwise"}')
     before = {p: p.read_bytes() for p in path.parent.iterdir()}
     code, _, err = metalearn(*ARGUMENTS, "--out", copy)
     assert code == 1
@@ -216,14 +217,14 @@ def test_a_record_of_a_newer_version_is_named_and_left_alone(metalearn, whole, c
     assert {p: p.read_bytes() for p in path.parent.iterdir() if p.name != ".lock"} == {
         p: data for p, data in before.items() if p.name != ".lock"
     }
-    with pytest.raises(UsageError, match="format 2"):
-        records.read_records(copy)
+    with pytest.raises(UsageError, match="format 3"):
+        read_records(copy)
 
 
 def test_a_report_names_what_it_leaves_out_and_goes_on(metalearn, copy, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(report, "write_report", lambda found, target, *rest: target)
-    for seed, content in ((2, "{"), (3, '{"format": 2}')):
+    for seed, content in ((2, "{"), (3, '{"format": 3}')):
         shutil.copytree(copy / PLACE / "maml/1", copy / PLACE / f"maml/{seed}")
         (copy / PLACE / f"maml/{seed}/result.json").write_text(content)
     code, out, err = metalearn("report", copy)
@@ -231,7 +232,7 @@ def test_a_report_names_what_it_leaves_out_and_goes_on(metalearn, copy, monkeypa
     assert "MAML" in out
     damaged, newer = err.splitlines()
     assert "maml/2/result.json: cannot be read" in damaged
-    assert "maml/3/result.json: a record of format 2" in newer
+    assert "maml/3/result.json: a record of format 3" in newer
     assert "another version of metalearn wrote it, a newer one (left out)" in newer
 
 

@@ -11,6 +11,7 @@ import pytest
 from metalearn_benchmarks.catalogue import Overrides, cells, find_experiment
 from metalearn_benchmarks.images.floor import CLASSIFIERS, pixel_scores
 from metalearn_benchmarks.published import published
+from metalearn_benchmarks.reading_records import read_records
 from metalearn_benchmarks.report import across_families
 from metalearn_core import task_families
 
@@ -137,14 +138,13 @@ def test_the_way_to_prepare_another_split_is_told(metalearn, tmp_path, monkeypat
 
 @needs_fonts
 def test_glyphs_are_tested_across_domains_on_the_tasks_of_the_floor(metalearn, data_home, tmp_path):
-    from metalearn_benchmarks import records
 
     methods = ("nearest-centroid", "logistic-regression", "finetuning")
     chosen = [part for name in methods for part in ("-m", name)]
     code, out, err = metalearn("run", "glyphs", *IN_HERE, *chosen, "--out", tmp_path)
     assert (code, err) == (0, "")
     assert "glyphs-print-5-way-1-shot-to-glyphs-display" in out
-    found = records.read_records(tmp_path)
+    found = read_records(tmp_path)
     assert len(found) == 4 * len(methods)
     for record in found:
         own = record.cell["family"]["name"]

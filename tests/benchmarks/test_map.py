@@ -16,6 +16,7 @@ from torch import nn
 from metalearn_benchmarks import installed_map, map_layout, map_text
 from metalearn_benchmarks.figures import rendered
 from metalearn_benchmarks.map_drawing import draw_map, draw_matrix
+from metalearn_benchmarks.reading_records import read_records
 from metalearn_benchmarks.theory import shipped_map
 from metalearn_core import Registry, UpdateRule, UsageError, hookimpl, registry
 from metalearn_core.testing.rule_map import CrossedEdge, Edge, Node, RuleMap
@@ -582,10 +583,9 @@ class TestThirdParties:
 
 
 def test_the_report_draws_the_shipped_map(finished, tmp_path):
-    from metalearn_benchmarks import records
     from metalearn_benchmarks.report import write_report
 
-    page = write_report(records.read_records(finished), tmp_path).read_text()
+    page = write_report(read_records(finished), tmp_path).read_text()
     section = page[page.index(">What each rule can express</h2>") :]
     assert section.count("<svg") == 2
     assert section.count("<li>") == len(map_text.laws(SHIPPED))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from metalearn_benchmarks import records, statistics, tables
+from metalearn_benchmarks.reading_records import read_records
 from metalearn_benchmarks.report import write_report
 from metalearn_core import UsageError
 
@@ -38,7 +39,7 @@ def test_intervals_cover_what_they_should():
 
 
 def test_intervals_are_over_seeds_only_where_there_are_seeds(finished):
-    (table,) = tables.result_tables(records.read_records(finished))
+    (table,) = tables.result_tables(read_records(finished))
     over = {row.method: (row.over, row.seeds) for row in table.rows}
     assert over == {
         "maml": ("seeds", 2), "turtle": ("seeds", 2), "train-from-scratch": ("test tasks", 1),
@@ -47,7 +48,7 @@ def test_intervals_are_over_seeds_only_where_there_are_seeds(finished):
 
 
 def test_every_number_of_the_table_follows_from_the_scores(finished):
-    (table,) = tables.result_tables(records.read_records(finished))
+    (table,) = tables.result_tables(read_records(finished))
     for row in table.rows:
         finals = []
         for path in sorted(finished.glob(f"sine/sine-5-shot/{row.method}/*/result.json")):
@@ -59,7 +60,7 @@ def test_every_number_of_the_table_follows_from_the_scores(finished):
 
 
 def test_the_page_is_one_file_with_everything_and_nothing_from_elsewhere(finished, tmp_path):
-    page = write_report(records.read_records(finished), tmp_path, unfinished=2).read_text()
+    page = write_report(read_records(finished), tmp_path, unfinished=2).read_text()
     assert "2 run(s) are begun and not finished" in page
     assert page.count("<svg") == 4 + 2 + 1 + 2  # of the setting, of its rules, Figure 3.3, the map
     assert not re.search(r"""(src|href)\s*=\s*["'](https?:|//)""", page)
@@ -76,20 +77,20 @@ def test_the_page_is_one_file_with_everything_and_nothing_from_elsewhere(finishe
 
 
 def test_the_same_records_give_the_same_page(finished, tmp_path):
-    found = records.read_records(finished)
+    found = read_records(finished)
     pages = [write_report(found, tmp_path / name).read_bytes() for name in ("one", "two")]
     assert pages[0] == pages[1]
 
 
 def test_the_best_stands_first_whichever_way_is_up(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "copy")
-    (table,) = tables.result_tables(records.read_records(tmp_path / "copy"))
+    (table,) = tables.result_tables(read_records(tmp_path / "copy"))
     assert "mean squared error" in table.caption
     assert "lower is better" in table.caption
     for path in (tmp_path / "copy").rglob("result.json"):
         result = json.loads(path.read_text())
         path.write_text(json.dumps({**result, "score": "accuracy", "higher_is_better": True}))
-    (upward,) = tables.result_tables(records.read_records(tmp_path / "copy"))
+    (upward,) = tables.result_tables(read_records(tmp_path / "copy"))
     assert [row.method for row in upward.rows] == [row.method for row in reversed(table.rows)]
     assert "accuracy" in upward.caption
     assert "higher is better" in upward.caption
@@ -110,7 +111,7 @@ def test_a_broken_or_newer_record_is_named(finished, tmp_path, content, told):
     victim = next((tmp_path / "copy").rglob("result.json"))
     victim.write_text(content)
     with pytest.raises(UsageError, match=told) as caught:
-        records.read_records(tmp_path / "copy")
+        read_records(tmp_path / "copy")
     assert str(victim) in str(caught.value)
 
 
