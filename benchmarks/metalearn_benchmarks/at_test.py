@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Mapping
 
@@ -26,12 +27,25 @@ from metalearn_core import (
 )
 
 
+def tested_state(cell: Cell, trained: Trained) -> tuple[UpdateRule, Tensor]:
+    """The rule, and θ⁰, of the best validation; of the authors' protocol, what their program tests.
+
+    It restores all of MAML, of TURTLE the initialisation and not φ, and nothing of the LSTM.
+    """
+    rule, theta = trained.at_best()
+    if cell.method.protocol == "authors" and cell.method.rule != "gradient-descent":
+        rule = copy.deepcopy(trained.rule)
+        if cell.method.rule == "lstm":
+            theta = trained.theta.detach().clone()
+    return rule, theta
+
+
 def best_state(cell: Cell, parts: Parts, trained: Trained) -> tuple[UpdateRule, Tensor]:
     """The rule, and θ⁰ of `parts.tested`: of the best validation, with a new head for classes of tasks.
 
     A new head is drawn from the seed, and the same one for each of its tasks.
     """
-    rule, theta = trained.at_best()
+    rule, theta = tested_state(cell, trained)
     if not parts.has_new_head:
         return rule, theta
     fresh = parts.tested.initial(seeded_generator("head", cell.seed))

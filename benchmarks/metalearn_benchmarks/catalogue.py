@@ -11,11 +11,14 @@ from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 
-from metalearn_benchmarks.axes import require_folder_name
+import attrs
+
+from metalearn_benchmarks.axes import folder_name, require_folder_name
 from metalearn_benchmarks.conditions import at, require_met, require_sensible
 from metalearn_benchmarks.experiment import Cell, Component, Experiment, Method, Overrides, Scale
 from metalearn_benchmarks.inheritance import Source, inherited
 from metalearn_benchmarks.places import places
+from metalearn_benchmarks.program import as_in_the_program
 from metalearn_benchmarks.rows import rows
 from metalearn_benchmarks.toml_tables import read_toml, require_valid, structured
 from metalearn_core.errors import UsageError, unknown
@@ -153,7 +156,17 @@ def _rows_at(
     """The rows of one setting."""
     known = {**_shipped_methods(), **experiment.method}
     here, size = at(family, experiment.where, known, scale, experiment.scale[scale])
-    return rows(experiment, here, size, overrides)
+    found = rows(experiment, here, size, overrides)
+    if overrides.protocol == "authors":
+        found = dict(_under_protocol(label, method) for label, method in found.items())
+    return {label: as_in_the_program(method, family) for label, method in found.items()}
+
+
+def _under_protocol(label: str, method: Method) -> tuple[str, Method]:
+    """A row as `--protocol authors` has it; what is not meta-trained is the same in both."""
+    if method.start != "meta":
+        return label, method
+    return folder_name(label, {"protocol": "authors"}), attrs.evolve(method, protocol="authors")
 
 
 def _others(family: Component, names: Sequence[str]) -> tuple[Component, ...]:

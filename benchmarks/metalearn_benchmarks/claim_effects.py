@@ -16,6 +16,8 @@ from metalearn_benchmarks.comparisons import (
     difference,
     log_ratio,
     two_way,
+    typical_difference,
+    typical_log_ratio,
     unpaired_difference,
 )
 from metalearn_benchmarks.records import Record
@@ -83,7 +85,7 @@ class Effect:
 
 
 def of_scores(test: TestRule, one: Evidence, other: Evidence, same_tasks: bool = True) -> Effect:
-    """The difference (turned so that more is better), or the ratio, of two methods' mean scores."""
+    """The difference (turned so that more is better), or the ratio, of what two methods score."""
     ratio = test.measure == "ratio"
     label, of = _label(one, "/" if ratio else "over", other), _label(one, "and", other)
     if one.scores is None or other.scores is None:
@@ -94,7 +96,11 @@ def of_scores(test: TestRule, one: Evidence, other: Evidence, same_tasks: bool =
     up = one.runs[0].higher_is_better
     better, worse = (one.scores, other.scores) if up else (other.scores, one.scores)
     try:
-        if ratio:
+        if test.statistic == "typical":
+            contrast = (typical_log_ratio if ratio else typical_difference)(
+                *((one.scores, other.scores) if ratio else (better, worse))
+            )
+        elif ratio:
             contrast = log_ratio(one.scores, other.scores)
         elif same_tasks:
             contrast = difference(better, worse)

@@ -40,8 +40,8 @@ class RowRule:
     run: str | None = None
 
     def fits(self, run: Record) -> bool:
-        """Whether a record is of this method."""
-        return _fits(run.cell, self.where)
+        """Whether a record is of this method, as the text has it."""
+        return run.result.get("protocol", "paper") == "paper" and _fits(run.cell, self.where)
 
 
 @attrs.frozen(kw_only=True)
@@ -88,6 +88,7 @@ class TestRule:
     each: list[str] = attrs.field(factory=list)
     against: list[str] = attrs.field(factory=list)
     steps: list[int] = attrs.field(factory=list)
+    statistic: Literal["mean", "typical"] = "mean"
     than_steps: int | None = None
     than_settings: list[str] = attrs.field(factory=list)
     at_least: int | None = None
@@ -106,6 +107,10 @@ class TestRule:
             raise ValueError("`than_settings` has one for each of `settings`")
         if self.measure == "spread" and len(self.steps) < 2:
             raise ValueError("`spread` needs two `steps` or more")
+        if self.statistic == "typical" and (
+            self.than_settings or self.measure not in ("difference", "ratio")
+        ):
+            raise ValueError("`typical` is of a difference or a ratio on the same tasks")
         if not self.least < self.most or (math.isinf(self.least) and math.isinf(self.most)):
             raise ValueError("a test has `least`, or `most`, or least < most")
 

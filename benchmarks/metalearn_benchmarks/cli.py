@@ -84,6 +84,8 @@ SCALE = click.Choice(["smoke", "small", "paper"])
 @click.option("--tasks", type=click.IntRange(min=1), help="Meta-training tasks instead of the scale's.")
 @click.option("--steps", type=click.IntRange(min=0), help="T, at training and at test.")
 @click.option("--order", type=click.Choice(["first", "second"]), help="Of the meta-gradient.")
+@click.option("--protocol", type=click.Choice(["paper", "authors"]), default="paper", show_default=True,
+              help="As the text has it, or as the authors' program does, in rows of their own.")  # fmt: skip
 @click.option("--engine", type=click.Choice(["auto", "eager", "compiled"]), help="How meta-steps are run.")
 @click.option("--device", default="cpu", show_default=True, help="Where to compute, as torch names it.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads.")

@@ -45,6 +45,7 @@ class Method:
             is not meta-trained, `steps` is T at test.
         minibatch: examples in a step of pretraining.
         learner: options of the base-learner, over those of the experiment.
+        protocol: as the text has it, or as the authors' program does, see `program.py`.
     """
 
     title: str
@@ -56,6 +57,7 @@ class Method:
     settings: dict[str, Any] = attrs.field(factory=dict)
     minibatch: int = attrs.field(default=16, validator=_at_least_1)
     learner: dict[str, Any] = attrs.field(factory=dict)
+    protocol: Literal["paper", "authors"] = "paper"
 
     @property
     def trains(self) -> bool:
@@ -158,6 +160,7 @@ class Overrides:
     tasks: int | None = None
     steps: int | None = None
     order: str | None = None
+    protocol: str = "paper"
     engine: str | None = None
     device: str = "cpu"
     threads: int = 1

@@ -39,7 +39,7 @@ def provenance(
         "threads": cell.threads,
         "processes": cell.processes,
         "seeds_together": list(seeds_together),
-        "protocol": "paper",
+        "protocol": cell.method.protocol,
     }
 
 

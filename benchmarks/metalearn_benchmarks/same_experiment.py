@@ -59,7 +59,8 @@ def _require_same(
     directory: Path, folder: Path, cell: dict[str, Any], wanted: Sequence[dict[str, Any]]
 ) -> None:
     """Refuse what one folder was asked for where it differs from what is wanted."""
-    found = {"processes": 1, **cell}  # it was not always said
+    # it was not always said
+    found = {"processes": 1, **cell, "method": {"protocol": "paper", **cell["method"]}}
     own, shared = _flat(found), _shared(found)
     for one in wanted:
         theirs, ours = (own, _flat(one)) if found.get("name") == one["name"] else (shared, _shared(one))

@@ -51,7 +51,7 @@ def whole(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _no_page(monkeypatch):
     """It takes seconds to draw, and `metalearn report` is tried below."""
-    monkeypatch.setattr(cli, "_report", lambda directory, console: None)
+    monkeypatch.setattr(cli, "show_report", lambda directory, console: None)
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def numbers(directory):
 
 @pytest.fixture(autouse=True)
 def _no_page(monkeypatch):
-    monkeypatch.setattr(cli, "_report", lambda directory, console: None)
+    monkeypatch.setattr(cli, "show_report", lambda directory, console: None)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def disk(tmp_path):
 
 
 def run(directory, *arguments):
-    program = "from metalearn_benchmarks import cli; cli._report = lambda *_: None; cli.main()"
+    program = "from metalearn_benchmarks import cli; cli.show_report = lambda *_: None; cli.main()"
     command = [sys.executable, "-c", program, *map(str, (*RUN, *arguments, "--out", directory))]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 

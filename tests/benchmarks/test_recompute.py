@@ -16,7 +16,7 @@ QUICK = (*SMOKE, "--tasks", 30)
 
 @pytest.fixture(autouse=True)
 def _no_page(monkeypatch):
-    monkeypatch.setattr(cli, "_report", lambda directory, console: None)
+    monkeypatch.setattr(cli, "show_report", lambda directory, console: None)
 
 
 def same_scores(one, other):

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-PROGRAM = "from metalearn_benchmarks import cli; cli._report = lambda *_: None; cli.main()"
+PROGRAM = "from metalearn_benchmarks import cli; cli.show_report = lambda *_: None; cli.main()"
 """The command, without the page at its end, which takes seconds to draw."""
 COMMAND = [
     *(sys.executable, "-c", PROGRAM),

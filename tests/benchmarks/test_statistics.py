@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from metalearn_benchmarks import bootstrap as crossed
+from metalearn_benchmarks import comparisons
 from metalearn_benchmarks.comparisons import Scores, difference, holm, log_ratio, two_way, unpaired_difference
 from metalearn_benchmarks.statistics import summarise
 from metalearn_core import UsageError
@@ -259,3 +260,44 @@ def test_intervals_of_differences_cover_the_truth_at_all_sizes(spread, seeds):
 def test_bootstrap_intervals_cover_the_truth_from_ten_seeds_on(spread):
     found = coverage(lambda x: summarise(x, "bootstrap").mean, 5.0, 10, 100, 1000, spread)
     assert 0.90 <= found <= 1.0
+
+
+@pytest.mark.parametrize("seeds", [4, 5, 10, 30])
+def test_what_is_typical_of_seeds_is_yuens_trimmed_mean(seeds):
+    """scipy has it of one sample without test tasks: here there is one, so that nothing strays with it."""
+    values = np.random.default_rng(seeds).standard_t(2, size=seeds)
+    found = comparisons.typical(lambda tasks: values, seeds, 1)
+    ours, theirs = found.interval(), stats.mstats.trimmed_mean_ci(values, (0.25, 0.25))
+    assert found.value == pytest.approx(stats.trim_mean(values, 0.25))
+    # scipy divides by 1 - 2 (0.25) also where a quarter of the seeds is no whole number
+    cut = int(seeds / 4)
+    scale = 0.5 / (1 - 2 * cut / seeds)
+    assert ours.low == pytest.approx(found.value + (theirs[0] - found.value) * scale)
+    assert ours.high == pytest.approx(found.value + (theirs[1] - found.value) * scale)
+
+
+def test_what_is_typical_hardly_moves_for_a_run_that_broke():
+    scores = np.random.default_rng(0).exponential(size=(10, 200))
+    broken = scores.copy()
+    broken[3] += 100
+    whole, other = (
+        comparisons.Scores("a", tuple(range(10)), values, {}) for values in (scores, broken)
+    )  # fmt: skip
+    still = comparisons.Scores("b", tuple(range(10)), scores + 0.3, {})
+    one, two = (comparisons.typical_difference(still, side) for side in (whole, other))
+    assert one.value == pytest.approx(0.3)
+    assert abs(two.value - 0.3) < 1e-9
+    assert abs(comparisons.difference(still, other).value) > 9
+
+
+def test_intervals_of_what_is_typical_cover_it():
+    """Seeds stray, one of ten by far, and so do tasks; the truth is the median over tasks of a usual seed."""
+    generator, held = np.random.default_rng(0), 0
+    for _ in range(200):
+        of_seeds = generator.normal(size=(10, 1)) + 30 * (generator.random((10, 1)) < 0.1)
+        scores = np.exp(generator.normal(size=(1, 100)) + 0.1 * of_seeds)
+        one = comparisons.Scores("a", tuple(range(10)), scores, {})
+        other = comparisons.Scores("b", tuple(range(10)), np.ones_like(scores), {})
+        interval = comparisons.typical_log_ratio(one, other).interval()
+        held += interval.low <= 0.0 <= interval.high
+    assert 0.90 <= held / 200 <= 0.995
