@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from from_the_package import claims_table, deviations_text, laws_table, published_tables
+from from_the_records import pieces
 
 import metalearn_core
 
@@ -39,7 +40,7 @@ napoleon_custom_sections = [("Class variables", "params_style")]
 
 
 def _write_generated(app) -> None:
-    """What the package knows by itself is not written down a second time."""
+    """What the package knows by itself, or the records say, is not written down a second time."""
     folder = Path(app.srcdir, "_generated")
     folder.mkdir(exist_ok=True)
     made = {
@@ -48,8 +49,9 @@ def _write_generated(app) -> None:
         "laws": laws_table,
         "tables": published_tables,
     }
-    for name, make in made.items():
-        path, text = folder / f"{name}.md", make()
+    texts = {**{name: make() for name, make in made.items()}, **pieces(folder)}
+    for name, text in texts.items():
+        path = folder / f"{name}.md"
         # left alone where nothing changed, so that Sphinx need not read its page again
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")

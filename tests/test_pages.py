@@ -26,6 +26,7 @@ ELSEWHERE = {
     "data.md": "tests/benchmarks/test_data_commands.py",
     "experiments.md": "tests/benchmarks/test_experiments.py",
     "images.md": "tests/benchmarks/test_glyphs.py",
+    "paper-against-us.md": "tests/benchmarks/test_published.py",
 }
 """Pages whose code needs what the tests of their subject have, and where it is run."""
 SMALL = ("--workers", "1", "--tasks", "20")

@@ -87,6 +87,26 @@ def _told(part: Part) -> str:
     )
 
 
+def told_by(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Those that the records say anything of."""
+    return [one for one in verdicts if one.telling is not None and one.telling.estimate is not None]
+
+
+def as_markdown(verdicts: Sequence[Verdict]) -> str:
+    """The verdicts as a Markdown table, with the part of each that tells most."""
+    lines = ["| claim | verdict | effect, 95 % | asked | seeds | test tasks |", "|---|---|---|---|---|---|"]
+    for verdict in told_by(verdicts):
+        part = verdict.telling
+        assert part is not None
+        assert part.estimate is not None
+        cells = (
+            f"{verdict.says} ({verdict.source})", f"**{verdict.outcome}**",
+            f"{part.label}: {effect(part.estimate)}", part.asked, str(part.seeds), str(part.tasks),
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def summary(verdicts: Sequence[Verdict]) -> str:
     """How many claims came out which way, and how many of the verdicts chance alone may have made."""
     counts = [(sum(v.outcome == outcome for v in verdicts), str(outcome)) for outcome in Outcome]

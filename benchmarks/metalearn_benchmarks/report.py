@@ -12,7 +12,9 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from metalearn_benchmarks import figures, rule_drawing, tables
+from metalearn_benchmarks import claims_text, figures, rule_drawing, tables
+from metalearn_benchmarks.claim_rules import claim_rules
+from metalearn_benchmarks.claims import decide_all
 from metalearn_benchmarks.figures import COLOURS, DARK_COLOURS, Drawer, Looks, draw, for_page, rendered
 from metalearn_benchmarks.map_drawing import draw_map, draw_matrix
 from metalearn_benchmarks.map_text import laws, sentence
@@ -81,6 +83,7 @@ def write_report(
     styles = figures.looks(shown)
     sections = [_section(table, shown, styles, target) for table in result_tables(shown, statistics)]
     redrawn, missing = paper_figures(records)
+    verdicts = claims_text.told_by(decide_all(claim_rules(), records))
     known = deviations()
     page = _page().render(
         sections=sections,
@@ -93,6 +96,7 @@ def write_report(
             for one in redrawn
         ],
         missing=missing,
+        verdicts=verdicts,
         deviations=known,
         map=_rule_map(target),
         light=COLOURS,
@@ -100,6 +104,8 @@ def write_report(
     )
     listed = tables.environment().from_string(DEVIATIONS_MARKDOWN).render(deviations=known)
     write_atomically(target / "deviations.md", listed)
+    if verdicts:
+        write_atomically(target / "claims.md", claims_text.as_markdown(verdicts))
     write_atomically(target / "report.html", page)
     return target / "report.html"
 
@@ -122,7 +128,7 @@ def across_families(records: Sequence[Record]) -> list[Record]:
 def _page() -> Any:
     loader = PackageLoader("metalearn_benchmarks", "templates")
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"n": number, "i": interval, "code": _with_code}
+    environment.filters |= {"n": number, "i": interval, "code": _with_code, "effect": claims_text.effect}
     return environment.get_template("report.html.j2")
 
 
