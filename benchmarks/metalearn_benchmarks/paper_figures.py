@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from metalearn_benchmarks.comparisons import typical
 from metalearn_benchmarks.figures import (
     STYLE,
     TEXT,
@@ -28,7 +29,7 @@ from metalearn_benchmarks.figures import (
 )
 from metalearn_benchmarks.published import place
 from metalearn_benchmarks.records import Record
-from metalearn_benchmarks.statistics import Estimate, mean
+from metalearn_benchmarks.statistics import Estimate
 
 ORDERS = ("first", "second")
 COMPARED = ("MAML", "Meta-learner LSTM", "Enhanced meta-learner LSTM", "TURTLE")
@@ -91,8 +92,8 @@ def depth_figure(records: Sequence[Record]) -> Iterable[Redrawn]:
             values[depth, order, steps].append(_best_validation(record))
         caption = (
             "Best validation error of TURTLE by the number of its hidden layers, the order of the"
-            " meta-gradient and T; MAML beside it. Mean over seeds of each run's best validation, with 95 %"
-            f" intervals over seeds. {_told(size, values.values(), others)}"
+            " meta-gradient and T; MAML beside it. A dot is a run's best validation, a mark the mean of the middle"
+            f" half of the seeds, with its 95 % interval. {_told(size, values.values(), others)}"
         )
         yield Redrawn("figure-3.2", "Figure 3.2 from our records", caption, _draw_depths(values, depths))
 
@@ -106,7 +107,7 @@ def _draw_depths(values: Mapping[tuple[int, str, int], Sequence[float]], depths:
     places = {depth: x for x, depth in enumerate(([-1] if maml else []) + list(depths))}
     for axes, steps in zip(panels, every, strict=True):
         for index, order in enumerate(ORDERS):
-            points = [(places[d], mean(v)) for (d, o, s), v in values.items() if (o, s) == (order, steps)]
+            points = [(places[d], v) for (d, o, s), v in values.items() if (o, s) == (order, steps)]
             _bars(axes, sorted(points), (index - 0.5) * 0.24, f"{order} order", look(index))
         axes.set_title(f"T = {steps}", fontsize="medium")
         axes.set_ylabel("validation error")
@@ -128,8 +129,8 @@ def sine_figure(records: Sequence[Record]) -> Iterable[Redrawn]:
         if len({name.split()[-1] for name, _ in values}) < 2:
             continue
         caption = (
-            "Median test error on 5-shot sine waves by T: mean over seeds of each run's median over test"
-            " tasks, with 95 % intervals over seeds. As in the paper, MAML and TURTLE are second order and"
+            "Median test error on 5-shot sine waves by T. A dot is a run's median over test tasks, a mark the mean"
+            " of the middle half of the seeds, with its 95 % interval. As in the paper, MAML and TURTLE are second order and"
             " the LSTM is first order; hollow marks are the other order."
             f" {_told(size, _leaves(values), others)}"
         )
@@ -145,9 +146,7 @@ def _draw_sine(values: Mapping[tuple[str, str], Mapping[int, Sequence[float]]]) 
         style = look(COMPARED.index(name))
         if order != ("first" if name == "Meta-learner LSTM" else "second"):
             style |= {"markerfacecolor": "none"}
-        points = [
-            (every.index(steps), mean(medians)) for steps, medians in sorted(values[name, order].items())
-        ]
+        points = [(every.index(steps), medians) for steps, medians in sorted(values[name, order].items())]
         offset = (index - (len(names) - 1) / 2) * 0.8 / len(names)
         _bars(axes, points, offset, f"{name}, {order} order", style)
     axes.set_xticks(range(len(every)), [str(steps) for steps in every])
@@ -205,18 +204,31 @@ def _shots(record: Record) -> int:
 
 
 def _bars(
-    axes: Axes, points: Sequence[tuple[float, Estimate]], offset: float, label: str, style: dict[str, Any]
+    axes: Axes,
+    points: Sequence[tuple[float, Sequence[float]]],
+    offset: float,
+    label: str,
+    style: dict[str, Any],
 ) -> None:
-    """Estimates with their intervals, joined where there are several."""
+    """What is typical of seeds, with its interval, and every seed as a dot."""
     if not points:
         return
     x = [place + offset for place, _ in points]
-    spans = [(e.value - e.low, e.high - e.value) for _, e in points]
+    estimates = [_typical(values) for _, values in points]
+    spans = [(e.value - e.low, e.high - e.value) for e in estimates]
     bars = np.nan_to_num(np.asarray(spans)).T  # one seed has no interval
+    for place, (_, values) in zip(x, points, strict=True):
+        axes.plot([place] * len(values), values, ".", color=style["color"], alpha=0.4, markersize=4)
     axes.errorbar(
-        x, [e.value for _, e in points], yerr=bars, label=label, linestyle="none", markersize=6, capsize=3,
+        x, [e.value for e in estimates], yerr=bars, label=label, linestyle="none", markersize=6, capsize=3,
         elinewidth=1.2, **style,
     )  # fmt: skip
+
+
+def _typical(values: Sequence[float]) -> Estimate:
+    """The mean of the middle half of the seeds: a run that never learned would draw the mean out of the figure."""
+    of_seeds = np.asarray(values)
+    return typical(lambda tasks: of_seeds, len(of_seeds), 1).interval()
 
 
 def _alike(records: Iterable[Record], but: Sequence[str] = ()) -> list[tuple[dict[str, Any], list[Record]]]:
