@@ -92,8 +92,8 @@ def depth_figure(records: Sequence[Record]) -> Iterable[Redrawn]:
             values[depth, order, steps].append(_best_validation(record))
         caption = (
             "Best validation error of TURTLE by the number of its hidden layers, the order of the"
-            " meta-gradient and T; MAML beside it. A dot is a run's best validation, a mark the mean of the middle"
-            f" half of the seeds, with its 95 % interval. {_told(size, values.values(), others)}"
+            " meta-gradient and T; MAML beside it. A dot is a run's best validation, a mark the mean of the"
+            f" middle half of the seeds, with its 95 % interval. {_told(size, values.values(), others)}"
         )
         yield Redrawn("figure-3.2", "Figure 3.2 from our records", caption, _draw_depths(values, depths))
 
@@ -129,9 +129,9 @@ def sine_figure(records: Sequence[Record]) -> Iterable[Redrawn]:
         if len({name.split()[-1] for name, _ in values}) < 2:
             continue
         caption = (
-            "Median test error on 5-shot sine waves by T. A dot is a run's median over test tasks, a mark the mean"
-            " of the middle half of the seeds, with its 95 % interval. As in the paper, MAML and TURTLE are second order and"
-            " the LSTM is first order; hollow marks are the other order."
+            "Median test error on 5-shot sine waves by T. A dot is a run's median over test tasks, a mark the"
+            " mean of the middle half of the seeds, with its 95 % interval. As in the paper, MAML and TURTLE are"
+            " second order and the LSTM is first order; hollow marks are the other order."
             f" {_told(size, _leaves(values), others)}"
         )
         yield Redrawn("figure-3.3", "Figure 3.3 from our records", caption, _draw_sine(values))
@@ -217,8 +217,8 @@ def _bars(
     estimates = [_typical(values) for _, values in points]
     spans = [(e.value - e.low, e.high - e.value) for e in estimates]
     bars = np.nan_to_num(np.asarray(spans)).T  # one seed has no interval
-    for place, (_, values) in zip(x, points, strict=True):
-        axes.plot([place] * len(values), values, ".", color=style["color"], alpha=0.4, markersize=4)
+    for at, (_, values) in zip(x, points, strict=True):
+        axes.plot([at] * len(values), values, ".", color=style["color"], alpha=0.4, markersize=4)
     axes.errorbar(
         x, [e.value for e in estimates], yerr=bars, label=label, linestyle="none", markersize=6, capsize=3,
         elinewidth=1.2, **style,
@@ -226,7 +226,7 @@ def _bars(
 
 
 def _typical(values: Sequence[float]) -> Estimate:
-    """The mean of the middle half of the seeds: a run that never learned would draw the mean out of the figure."""
+    """The mean of the middle half of the seeds: that of all follows the one run that never learned."""
     of_seeds = np.asarray(values)
     return typical(lambda tasks: of_seeds, len(of_seeds), 1).interval()
 
