@@ -129,9 +129,9 @@ def sine_figure(records: Sequence[Record]) -> Iterable[Redrawn]:
         if len({name.split()[-1] for name, _ in values}) < 2:
             continue
         caption = (
-            "Median test error on 5-shot sine waves by T. A dot is a run's median over test tasks, a mark the"
-            " mean of the middle half of the seeds, with its 95 % interval. As in the paper, MAML and TURTLE are"
-            " second order and the LSTM is first order; hollow marks are the other order."
+            "Median test error on 5-shot sine waves by T. A dot is a run's median over test tasks, a mark"
+            " the mean of the middle half of the seeds, with its 95 % interval. As in the paper, MAML and"
+            " TURTLE are second order and the LSTM is first order; hollow marks are the other order."
             f" {_told(size, _leaves(values), others)}"
         )
         yield Redrawn("figure-3.3", "Figure 3.3 from our records", caption, _draw_sine(values))
