@@ -130,6 +130,14 @@ def test_a_run_with_other_numbers_than_an_archive_has_is_refused(archive, metale
     assert "it holds another experiment: method.settings.tasks is 100 in" in err
 
 
+def test_a_run_in_a_folder_and_in_an_archive_is_read_once_from_the_folder(finished, archive, tmp_path):
+    shutil.copytree(finished / PLACE / "maml", tmp_path / PLACE / "maml")
+    shutil.copy(archive, tmp_path)
+    found = read_records(tmp_path)
+    assert len(found) == 5
+    assert {r.method for r in found if "archived" not in r.result} == {"maml"}
+
+
 def test_archives_are_joined_and_what_is_in_both_is_there_once(finished, archive, metalearn, tmp_path):
     shutil.copytree(finished / PLACE / "maml", tmp_path / "some" / PLACE / "maml")
     path = tmp_path / f"joined{SUFFIX}"

@@ -125,6 +125,13 @@ def test_a_difference_is_turned_so_that_more_is_better(a, b, up, outcome):
     assert verdict.settle == ()
 
 
+def test_runs_by_the_authors_protocol_decide_nothing():
+    both = runs("a", 1.0) + runs("b", 2.0, protocol="authors")
+    verdict = decided(both, a_test(least=0.5))
+    assert verdict.outcome == OPEN
+    assert "no records of" in verdict.settle[0]
+
+
 def test_identical_scores_are_no_improvement():
     same = [record("b", run.seed, run.final) for run in runs("a", 1.0)]
     assert decided(runs("a", 1.0) + same, a_test(least=0.0)).outcome == FAILS
