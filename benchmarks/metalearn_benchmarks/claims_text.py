@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from metalearn_benchmarks.claims import Outcome, Part, Verdict
+from metalearn_benchmarks.records import null_for_not_finite
 from metalearn_benchmarks.statistics import Estimate
 
 LOOKS = {Outcome.HOLDS: "green", Outcome.FAILS: "red", Outcome.OPEN: "yellow"}
@@ -130,15 +131,5 @@ def as_data(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
         plain["verdict"] = plain.pop("outcome")
         for part in parts:
             part["verdict"] = str(part.pop("outcome"))
-        found.append(_null_for_not_finite(plain))
+        found.append(null_for_not_finite(plain))
     return found
-
-
-def _null_for_not_finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _null_for_not_finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_null_for_not_finite(inner) for inner in value]
-    return value

@@ -65,24 +65,19 @@ def archive(directories: tuple[Path, ...], out: Path) -> None:
     three digits, those of the steps before as means. `tar xf FILE` lays the records out as folders again.
     """
     from metalearn_benchmarks.archive import write_archive
+    from metalearn_benchmarks.reading_records import digest
 
     found: list[Any] = []
     for directory in directories:
         some, left_out = _records(directory)
         if left_out:
             raise UsageError(f"{directory}: {len(left_out)} of its records cannot be read; mend or move them")
-        kept = {(r.experiment, r.setting, r.method, r.seed, _digest(r)) for r in found}
-        found += [r for r in some if (r.experiment, r.setting, r.method, r.seed, _digest(r)) not in kept]
+        kept = {digest(record) for record in found}
+        found += [record for record in some if digest(record) not in kept]
     if not found:
         raise UsageError(f"{', '.join(map(str, directories))}: no finished run to archive")
     size = write_archive(found, out)
     click.echo(f"{out}: {len(found)} records, {size / 1024:.0f} KiB")
-
-
-def _digest(record: Any) -> str:
-    from metalearn_benchmarks.reading_records import digest
-
-    return digest(record)
 
 
 def show_report(directory: Path, console: Any, statistics: str = "t", out: Path | None = None) -> None:
