@@ -8,22 +8,67 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
+#include <initializer_list>
+#include <type_traits>
 #include <vector>
 
 namespace {
 
 enum Activation { RELU, TANH, SIGMOID, ELU };
 
-template <typename Real>
+// Vectors: in a block.
+template <typename Real, int Vectors>
 struct Kernel {
   using Vec = at::vec::Vectorized<Real>;
   static constexpr int WIDTH = Vec::size();
-  static constexpr int VECTORS = 4;                      // in a block
+  static constexpr int VECTORS = Vectors;
   static constexpr int BLOCK = VECTORS * WIDTH;          // coordinates
   static constexpr int LANES = sizeof(Vec) >= 64 ? 4 : 2;  // vectors of a register tile
   static constexpr int OUTS = 5, INS = 4;
 
   static Vec load(const Real* p) { return Vec::loadu(p); }
+
+  static C10_ALWAYS_INLINE Vec polynomial(const Vec& x, std::initializer_list<float> falling) {
+    Vec sum(*falling.begin());
+    for (auto c = falling.begin() + 1; c != falling.end(); ++c) sum = at::vec::fmadd(sum, x, Vec(*c));
+    return sum;
+  }
+
+  // In float32 the gates of an LSTM cost more than its products where exp and tanh are a library's calls.
+  // e^z = 2^k e^r with |r| <= ln(2) / 2; k is rounded in the low bits of a float, and shifted to the exponent.
+  static C10_ALWAYS_INLINE Vec exp_of(const Vec& z) {
+    if constexpr (std::is_same_v<Real, float>) {
+      typedef int32_t Bits __attribute__((vector_size(sizeof(Vec))));
+      const Vec rounding(12582912.0f), x = at::vec::clamp(z, Vec(-87.0f), Vec(88.0f));
+      const Vec shifted = at::vec::fmadd(x, Vec(1.44269504f), rounding), k = shifted - rounding;
+      const Vec r = at::vec::fmadd(k, Vec(-1.42860677e-6f), at::vec::fmadd(k, Vec(-0.693145752f), x));
+      const Vec e = polynomial(r, {1.0f / 5040, 1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1, 1});
+      Bits power, value;
+      std::memcpy(&power, &shifted, sizeof(Vec)), std::memcpy(&value, &e, sizeof(Vec));
+      value += power << 23;
+      Vec out;
+      std::memcpy(&out, &value, sizeof(Vec));
+      return out;
+    } else {
+      return z.exp();
+    }
+  }
+
+  // an odd rational function, near enough to tanh where |z| < 7.9, and 1 in float32 beyond
+  static C10_ALWAYS_INLINE Vec tanh_of(const Vec& z) {
+    if constexpr (std::is_same_v<Real, float>) {
+      const Vec x = at::vec::clamp(z, Vec(-7.90531110763549805f), Vec(7.90531110763549805f)), square = x * x;
+      const Vec over = polynomial(square, {-2.76076847742355e-16f, 2.00018790482477e-13f, -8.60467152213735e-11f,
+                                           5.12229709037114e-08f, 1.48572235717979e-05f, 6.37261928875436e-04f,
+                                           4.89352455891786e-03f});
+      const Vec under = polynomial(square, {1.19825839466702e-06f, 1.18534705686654e-04f, 2.26843463243900e-03f,
+                                            4.89352518554385e-03f});
+      return x * over / under;
+    } else {
+      return z.tanh();
+    }
+  }
 
   // out[o] (+)= bias[o] + sum_i w[o * row + i * col] in[i], for COUNT outputs
   template <int COUNT>
@@ -129,7 +174,7 @@ struct Kernel {
     }
   }
 
-  static Vec sigmoid(const Vec& z) { return Vec(Real(1)) / (Vec(Real(1)) + z.neg().exp()); }
+  static C10_ALWAYS_INLINE Vec sigmoid(const Vec& z) { return Vec(Real(1)) / (Vec(Real(1)) + exp_of(z.neg())); }
 
   template <typename Function>
   static void each(int count, Real* x, Function f) {
@@ -140,7 +185,7 @@ struct Kernel {
     const Vec zero(Real(0));
     switch (activation) {
       case RELU: return each(count, x, [&](Vec z) { return at::vec::clamp_min(z, zero); });
-      case TANH: return each(count, x, [](Vec z) { return z.tanh(); });
+      case TANH: return each(count, x, [](Vec z) { return tanh_of(z); });
       case SIGMOID: return each(count, x, [](Vec z) { return sigmoid(z); });
       case ELU: return each(count, x, [&](Vec z) { return Vec::blendv(z, z.expm1(), z < zero); });
     }
@@ -249,8 +294,8 @@ struct Kernel {
     Real *i = b.gates.data(), *f = i + wide, *g = f + wide, *o = g + wide;
     for (int at = 0; at < wide; at += WIDTH) {
       const Vec input = sigmoid(load(i + at)), keep = sigmoid(load(f + at));
-      const Vec candidate = load(g + at).tanh(), out = sigmoid(load(o + at));
-      const Vec now = at::vec::fmadd(keep, load(b.before.data() + at), input * candidate), seen = now.tanh();
+      const Vec candidate = tanh_of(load(g + at)), out = sigmoid(load(o + at));
+      const Vec now = at::vec::fmadd(keep, load(b.before.data() + at), input * candidate), seen = tanh_of(now);
       input.store(i + at), keep.store(f + at), candidate.store(g + at), out.store(o + at);
       now.store(b.after.data() + at), seen.store(b.seen.data() + at), (out * seen).store(b.h.data() + at);
     }
@@ -282,6 +327,12 @@ struct Kernel {
     affine(p, 1, joined, 4 * c.hidden, joined, nullptr, b.gates.data(), din);
   }
 };
+
+template <typename Real>
+using NetworkKernel = Kernel<Real, 4>;
+// a cell reads and writes many rows, each on a page of its own: longer pieces of them
+template <typename Real>
+using CellKernel = Kernel<Real, 16>;
 
 // How the coordinates of all groups are cut: spans of a row, some of them an item that one thread works on.
 // It depends on the shapes alone, so that sums are the same whatever the number of threads.
@@ -345,7 +396,7 @@ void fold(const std::vector<Real>& sums, int64_t count, double* total) {
 // shape: groups, rows, n, threads, activation, layers, widths
 template <typename Real>
 void network(const int64_t* shape, const Real* x, const Real* parameters, Real* out) {
-  using K = Kernel<Real>;
+  using K = NetworkKernel<Real>;
   const typename K::Network net{shape + 6, (int)shape[5], (int)shape[4]};
   const Items items(shape, K::BLOCK);
   const int64_t n = items.n, ins = net.widths[0], outs = net.widths[net.layers], P = net.parameters();
@@ -364,7 +415,7 @@ template <typename Real>
 void network_vjp(
     const int64_t* shape, const Real* x, const Real* parameters, const Real* cotangent, Real* grad_x,
     Real* grad_parameters) {
-  using K = Kernel<Real>;
+  using K = NetworkKernel<Real>;
   const typename K::Network net{shape + 6, (int)shape[5], (int)shape[4]};
   const Items items(shape, K::BLOCK);
   const int64_t n = items.n, ins = net.widths[0], outs = net.widths[net.layers], P = net.parameters();
@@ -393,7 +444,7 @@ template <typename Real>
 void cell(
     const int64_t* shape, const Real* x, const Real* h, const Real* c, const Real* parameters, Real* y,
     Real* h_next, Real* c_next) {
-  using K = Kernel<Real>;
+  using K = CellKernel<Real>;
   const typename K::Cell net{(int)shape[4], (int)shape[5], (int)shape[6]};
   const Items items(shape, K::BLOCK);
   const int64_t n = items.n, P = net.parameters(), wide = net.hidden * n;
@@ -416,7 +467,7 @@ template <typename Real>
 void cell_vjp(
     const int64_t* shape, const Real* x, const Real* h, const Real* c, const Real* parameters, const Real* dy,
     const Real* dh, const Real* dc, Real* grad_x, Real* grad_h, Real* grad_c, Real* grad_parameters) {
-  using K = Kernel<Real>;
+  using K = CellKernel<Real>;
   const typename K::Cell net{(int)shape[4], (int)shape[5], (int)shape[6]};
   const Items items(shape, K::BLOCK);
   const int64_t n = items.n, P = net.parameters(), wide = net.hidden * n;

@@ -72,7 +72,7 @@ def test_the_fused_network_is_the_plain_one(columns, hidden, outputs, activation
     assert furthest(fused, plain) < 1e-11
 
 
-def cell_and_inputs(columns, hidden, outputs, shape, generator, dtype=torch.float64):
+def cell_and_inputs(columns, hidden, outputs, shape, generator, dtype=torch.float64, scale=1.0):
     wide = (*shape[:-1], hidden, shape[-1])
     inputs = [random(generator, *shape, dtype=dtype) for _ in range(columns)]
     rest = [
@@ -81,7 +81,7 @@ def cell_and_inputs(columns, hidden, outputs, shape, generator, dtype=torch.floa
     ]
 
     def cell():
-        ys, h, c = coordinatewise_cell(inputs, *rest)
+        ys, h, c = coordinatewise_cell([scale * x for x in inputs], *rest)
         return [*ys, h, c]
 
     return cell, [*inputs, *rest]
@@ -126,9 +126,10 @@ def test_in_float32_it_errs_as_the_plain_network_does(activation):
     assert 0 < fused <= 4 * max(plain, 1e-7)
 
 
-def test_the_cell_in_float32_errs_as_the_plain_one_does():
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 100.0], ids=["small inputs", "inputs", "saturated gates"])
+def test_the_cell_in_float32_errs_as_the_plain_one_does(scale):
     (_, truth), (fused, plain) = (
-        both_ways(*cell_and_inputs(2, 20, 2, (3, 1_761), torch.Generator().manual_seed(2), dtype))
+        both_ways(*cell_and_inputs(2, 20, 2, (3, 1_761), torch.Generator().manual_seed(2), dtype, scale))
         for dtype in (torch.float64, torch.float32)
     )
     fused, plain = (furthest([x.double() for x in way], truth) for way in (fused, plain))
