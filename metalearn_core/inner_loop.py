@@ -46,9 +46,12 @@ def adapt(
 
 def trajectory(
     rule: UpdateRule, learner: BaseLearner, theta: Tensor, support: Batch,
-    *, steps: int, order: Order = "second", clip: Clipping | None = None,
+    *, steps: int, order: Order = "second", clip: Clipping | None = None, truncate: int | None = None,
 ) -> Iterator[tuple[Tensor, State]]:  # fmt: skip
-    """Yield (θ⁽ᵗ⁾, state) for t = 0 ... T; arguments, shapes and errors as in `adapt`."""
+    """Yield (θ⁽ᵗ⁾, state) for t = 0 ... T; arguments, shapes and errors as in `adapt`.
+
+    `truncate`: differentiate so many of the last updates; those before are constants that shift θ.
+    """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
         raise UsageError(f"adapt: steps must be an integer >= 0, got {steps!r}")
     if order not in ORDERS:
@@ -63,7 +66,7 @@ def trajectory(
             f" got shape {tuple(theta.shape)}"
         )
     track = torch.is_grad_enabled()  # as it is now, not when the path is walked
-    path = _unroll(rule, learner, theta.expand(tasks, n), support, steps, order, clip, track)
+    path = _unroll(rule, learner, theta.expand(tasks, n), support, steps, order, clip, track, truncate)
     if stacked:
         return path
     return ((theta[0], pytree.tree_map(lambda s: s[0], state)) for theta, state in path)
@@ -82,9 +85,26 @@ def per_task(criterion: Callable[..., Tensor], theta: Tensor, batch: Batch, *con
     return values
 
 
+def loss_weights(steps: int, decay: float | None) -> dict[int, float]:
+    """What each query loss L(θ⁽ᵗ⁾) weighs in the outer loss: γᵀ⁻ᵗ, t = 1 ... T, in sum 1; None: T alone."""
+    if decay is None or steps == 0:
+        return {steps: 1.0}
+    weights = {t: decay ** (steps - t) for t in range(1, steps + 1)}
+    return {t: weight / sum(weights.values()) for t, weight in weights.items()}
+
+
+def _outer_loss(
+    path: Iterator[tuple[Tensor, State]], weights: Mapping[int, float], loss_of: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Σₜ wₜ L(θ⁽ᵗ⁾) along a path."""
+    terms = (weights[t] * loss_of(theta) for t, (theta, _) in enumerate(path) if t in weights)
+    return functools.reduce(torch.add, terms)
+
+
 def meta_gradient(
     rule: UpdateRule, learner: BaseLearner, theta: Tensor, task: Task,
     *, steps: int, order: Order = "second", clip: Clipping | None = None,
+    truncate: int | None = None, outer_decay: float | None = None,
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:  # fmt: skip
     """Mean query loss over tasks at θ⁽ᵀ⁾, and its gradients for θ⁰ and φ (Algorithm 9, line 11).
 
@@ -92,6 +112,7 @@ def meta_gradient(
         rule, learner, steps, order, clip: as in `adapt`.
         theta: θ⁰, `[n]` shared by all tasks or `[tasks, n]`; its gradient has the same shape.
         task: one task or a stacked meta-batch.
+        truncate, outer_decay: as in `metalearn_core.Settings`; with a decay the loss is the weighted mean.
 
     Returns:
         The loss `[]`, the gradient for θ⁰, and `{name: gradient}` with every φ; what the loss does
@@ -101,14 +122,21 @@ def meta_gradient(
     phi = dict(rule.named_parameters())
     with torch.enable_grad():
         theta = theta.detach().requires_grad_()
-        adapted = adapt(rule, learner, theta, task.support, steps=steps, order=order, clip=clip)
-        loss = per_task(learner.loss, adapted, task.query, *learner.context(task)).mean()
+        path = trajectory(
+            rule, learner, theta, task.support, steps=steps, order=order, clip=clip, truncate=truncate
+        )
+        context = learner.context(task)
+        loss = _outer_loss(
+            path, loss_weights(steps, outer_decay),
+            lambda theta: per_task(learner.loss, theta, task.query, *context).mean(),
+        )  # fmt: skip
         return loss.detach(), *_gradients(loss, theta, phi)
 
 
 def meta_gradients(
     rule: UpdateRule, learner: BaseLearner, theta: Tensor, phi: Mapping[str, Tensor], task: Task,
     *, steps: int, order: Order = "second", clip: Clipping | None = None,
+    truncate: int | None = None, outer_decay: float | None = None,
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:  # fmt: skip
     """`meta_gradient` of several seeds on the same meta-batch, each with its own θ⁰ and φ.
 
@@ -125,10 +153,11 @@ def meta_gradients(
         theta = theta.detach().requires_grad_()
         phi = {name: value.detach().requires_grad_(learned[name]) for name, value in phi.items()}
         start = theta.unsqueeze(1).expand(-1, len(task), -1)
-        path = _unroll(rule, learner, start, task.support, steps, order, clip, True, phi)
-        adapted = functools.reduce(lambda _, now: now, path)[0]
+        path = _unroll(rule, learner, start, task.support, steps, order, clip, True, truncate, phi)
         context = learner.context(task)
-        losses = vmap(lambda theta: per_task(learner.loss, theta, task.query, *context))(adapted).mean(1)
+        of_seed = vmap(lambda theta: per_task(learner.loss, theta, task.query, *context))
+        weights = loss_weights(steps, outer_decay)
+        losses = _outer_loss(path, weights, lambda theta: of_seed(theta).mean(1))
         return losses.detach(), *_gradients(losses.sum(), theta, phi)
 
 
@@ -158,15 +187,22 @@ def _over_seeds(
 
 def _unroll(
     rule: UpdateRule, learner: BaseLearner, theta: Tensor, support: Batch,
-    steps: int, order: Order, clip: Clipping | None, track: bool, phi: Mapping[str, Tensor] | None = None,
+    steps: int, order: Order, clip: Clipping | None, track: bool, truncate: int | None = None,
+    phi: Mapping[str, Tensor] | None = None,
 ) -> Iterator[tuple[Tensor, State]]:  # fmt: skip
     """The loop itself, on stacks: θ `[tasks, n]`, each task its own gradient; or `[seeds, tasks, n]`."""
+    constant = 0 if truncate is None else steps - truncate
     state = start_state(rule, theta, track=track, phi=phi)
     yield (theta if track else theta.detach()), state
     for step in range(steps):
-        theta, state = inner_step(
-            rule, learner, theta, state, support, step, order=order, clip=clip, track=track, phi=phi
+        kept = track and step >= constant
+        moved, state = inner_step(
+            rule, learner, theta, state, support, step, order=order, clip=clip, track=kept, phi=phi
         )
+        if track and not kept:  # a shift of θ: the new value, with the derivative of the old one
+            moved = moved + (theta - theta.detach())
+            state = pytree.tree_map(Tensor.detach, state)
+        theta = moved
         yield (theta if track else theta.detach()), state
 
 

@@ -181,7 +181,7 @@ class _Training:
     def outer_step(self, going: Sequence[_Seed], task: Task) -> None:
         """One step of Adam on a meta-batch; none, and a reason, where something is not finite."""
         alive = [seed in going for seed in self.seeds]
-        answers = zip(alive, *self.engine.step(task, alive), strict=True)
+        answers = zip(alive, *self.engine.step(task, alive, going[0].trained.position), strict=True)
         losses = []
         for seed, (loss, taken) in zip(going, ((x, y) for goes, x, y in answers if goes), strict=True):
             losses.append(loss)
@@ -243,7 +243,7 @@ def _validation_is_due(trained: Trained) -> bool:
 @torch.no_grad()
 def _what_diverged(trained: Trained, task: Task, loss: float) -> str:
     """One line that names the outer step, the training task, and the inner step."""
-    settings = trained.settings
+    settings = trained.settings.at(trained.position)
     where = f"outer step {-(-trained.position // settings.meta_batch) + 1}"
     path = trajectory(
         trained.rule, trained.learner, trained.theta.detach(), task.support,

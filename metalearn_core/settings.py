@@ -41,8 +41,9 @@ class Clipping:
 _COUNTS = {
     "tasks": 0, "meta_batch": 1, "steps": 0, "test_steps": 0, "validation_interval": 1, "validation_tasks": 1,
     "evaluation_batch": 1, "task_seed": 0, "checkpoint_every": 1,
-    "tasks_at_once": 1,
+    "tasks_at_once": 1, "truncate": 1, "warm_up": 1,
 }  # fmt: skip
+_OPTIONAL = ("test_steps", "checkpoint_every", "tasks_at_once", "truncate", "warm_up")
 _CHOICES = {
     "order": ORDERS, "outer_loss": ("mean", "sum"), "outer_clip_scope": ("all", "initialisation"),
     "engine": ("auto", "eager", "compiled"),
@@ -61,6 +62,11 @@ class Settings:
         outer_lr: of Adam, over θ⁰ and φ.
         outer_loss: `"mean"` over the meta-batch; Algorithm 9 writes the `"sum"`, which with Adam
             only the clipping notices.
+        outer_decay: γ in (0, 1]: the outer loss is the mean of the query losses at t = 1 ... T, each weighing
+            γᵀ⁻ᵗ; None: the one at T alone, as Algorithm 9 has it.
+        truncate: the meta-gradient goes back through so many of the last updates; those before only shift
+            θ. None: through all.
+        warm_up: for so many tasks T doubles, from 1 and in equal parts, until it is `steps`.
         inner_clip: on each task's support gradient, before the rule sees it.
         outer_clip: on the meta-gradient: by value each element, by norm all of it together.
         outer_clip_scope: `"all"`, or the `"initialisation"` alone and not φ.
@@ -85,6 +91,9 @@ class Settings:
     order: Order = "second"
     outer_lr: float = 1e-3
     outer_loss: Literal["mean", "sum"] = "mean"
+    outer_decay: float | None = None
+    truncate: int | None = None
+    warm_up: int | None = None
     inner_clip: Clipping | None = None
     outer_clip: Clipping | None = None
     outer_clip_scope: Literal["all", "initialisation"] = "all"
@@ -101,12 +110,15 @@ class Settings:
         for name, least in _COUNTS.items():
             value = getattr(self, name)
             whole = type(value) is int and value >= least
-            absent = value is None and name in ("test_steps", "checkpoint_every", "tasks_at_once")
+            absent = value is None and name in _OPTIONAL
             self._require(name, whole or absent, f"an integer >= {least}")
         for name, low in (("outer_lr", 1e-30), ("checkpoint_seconds", 0.0)):
             value = getattr(self, name)
             number = type(value) in (int, float) and low <= value < math.inf
             self._require(name, number, "a number > 0" if low else "a number >= 0")
+        decay = self.outer_decay
+        number = decay is None or (type(decay) in (int, float) and 0 < decay <= 1)
+        self._require("outer_decay", number, "a number > 0 and <= 1, or None")
         for name in ("inner_clip", "outer_clip"):
             self._require(name, isinstance(getattr(self, name), Clipping | None), "a Clipping or None")
         for name, allowed in _CHOICES.items():
@@ -120,6 +132,14 @@ class Settings:
     def evaluation_steps(self) -> int:
         """T at validation and test."""
         return self.steps if self.test_steps is None else self.test_steps
+
+    def at(self, position: int) -> Settings:
+        """What holds for the outer step after so many tasks: these, with the T that it has in a warm-up."""
+        shorter = [2**power for power in range((self.steps - 1).bit_length())] if self.steps else []
+        part = position * len(shorter) // (self.warm_up or 1)
+        if self.warm_up is None or part >= len(shorter):
+            return self
+        return attrs.evolve(self, steps=shorter[part], test_steps=self.evaluation_steps)
 
     @property
     def wanted_engine(self) -> Literal["eager", "compiled"]:

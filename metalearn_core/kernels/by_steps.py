@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils import _pytree as pytree
 
-from metalearn_core.inner_loop import inner_step, per_task, start_state
+from metalearn_core.inner_loop import inner_step, loss_weights, per_task, start_state
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import State, UpdateRule, parameters_as
 from metalearn_core.settings import Clipping, Order
@@ -54,6 +54,7 @@ class BySteps:
         seeds: whether θ⁰ and every φ lead with `[seeds]`.
         checkpoint_every: of the path, every so many steps are kept, and those between taken once more;
             None: so that about 50 are kept.
+        truncate, outer_decay: as in `metalearn_core.Settings`.
         run: how its parts are called.
     """
 
@@ -64,6 +65,8 @@ class BySteps:
     clip: Clipping | None = None
     seeds: bool = False
     checkpoint_every: int | None = None
+    truncate: int | None = None
+    outer_decay: float | None = None
     run: Run = as_it_is
 
     @torch.no_grad()
@@ -76,28 +79,37 @@ class BySteps:
         support, query = data[:2], [*data[2:], *self.learner.context(task)]
         start = theta.detach().unsqueeze(-2).expand(*theta.shape[:-1], len(task), -1).contiguous()
         every = self.checkpoint_every or max(1, self.steps // KEPT)
+        constant = 0 if self.truncate is None else max(0, self.steps - self.truncate)
+        weights = loss_weights(self.steps, self.outer_decay)
 
         def step(t: int, now: Tensors) -> list[Tensor]:
             return list(self.run("step", self.step(phi, t), [*now, *values, *support]))
 
         now = [start, *self.run("start", self.start(phi), [start, *values])]
-        kept = {0: now}
-        for t in range(self.steps):
-            now = step(t, now)
-            if (t + 1) % every == 0:
-                kept[t + 1] = now
-        losses, reached = self.run("query", self._query, [now[0], *query])
-        back = [reached, *map(torch.zeros_like, now[1:]), *map(torch.zeros_like, values)]
-        kept.pop(self.steps, None)
-        for first in reversed(range(0, self.steps, every)):
+        kept, reached, terms = {}, dict[int, Tensor](), []
+        for t in range(self.steps + 1):
+            now = step(t - 1, now) if t else now
+            if t % every == 0 and t < self.steps:
+                kept[t] = now
+            if t in weights:
+                found = self.run("query", self._query, [now[0], *query])
+                loss, reached[t] = (weights[t] * x for x in found)
+                terms.append(loss)
+        nothing = [torch.zeros_like(x) for x in now[1:]]
+        back = [reached.pop(self.steps), *nothing, *map(torch.zeros_like, values)]
+        for first in reversed(range(constant // every * every, self.steps, every)):
             path = [kept.pop(first)]
             for t in range(first, min(first + every, self.steps) - 1):
                 path.append(step(t, path[-1]))
-            for t in reversed(range(first, first + len(path))):
-                arguments = [*path.pop(), *values, *support, *back]
+            for t in reversed(range(max(first, constant), first + len(path))):
+                arguments = [*path[t - first], *values, *support, *back]
                 back = list(self.run("back", self._back(phi, t), arguments))
+                del path[t - first :]
+                back[0] = back[0] + reached.pop(t, 0)
+        if constant:  # what came before only shifts θ, and its losses reach θ⁰ unchanged
+            back[: len(now)] = [sum(reached.values(), back[0]), *nothing]
         grad, *grads = self.run("begin", self._back_to_start(phi), [start, *values, *back])
-        return losses, grad.sum(-2), dict(zip(phi, grads, strict=True))
+        return sum(terms[1:], terms[0]), grad.sum(-2), dict(zip(phi, grads, strict=True))
 
     def _bound(self, phi: Mapping[str, Tensor]) -> tuple[Any, Mapping[str, Tensor] | None]:
         """A context in which the rule has this φ, and φ where it has to be handed over."""

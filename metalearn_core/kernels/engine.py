@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from metalearn_core.evaluation import scores
 from metalearn_core.inner_loop import meta_gradient
 from metalearn_core.kernels.by_steps import BySteps, taken_by_steps
 from metalearn_core.kernels.coordinatewise import fused_networks
-from metalearn_core.kernels.outer_step import Member, OuterStep, Packed
+from metalearn_core.kernels.outer_step import Member, OuterStep, Packed, gradient_settings
 from metalearn_core.kernels.pieces import over_pieces
 from metalearn_core.kernels.processes import ALONE, Processes
 from metalearn_core.kernels.programs import CompilationError, Programs
@@ -50,7 +49,8 @@ class Engine:
             self.name, self.note = "eager", f"runs eager: {missing}"
         elif processes.count > 1:
             self.note = f"{processes.count} processes share each meta-batch, {self.name}"
-        self._step = OuterStep(members[0].rule, learner, settings, Programs(before_compiling), processes)
+        self._before_compiling = before_compiling
+        self._steps: dict[int, OuterStep] = {}
         self._packs = [Packed(members)] if self.name == "compiled" else []
         scored = CompiledScores(learner, settings, Programs(before_compiling))
         self._scores = scored if self.name == "compiled" else None
@@ -61,18 +61,20 @@ class Engine:
         lacking = self._processes.each(lambda _: torch.tensor(own is not None), ranks)
         return own or ("another process has no C++ compiler" if any(lacking) else None)
 
-    def step(self, task: Task, alive: Sequence[bool]) -> tuple[list[float], list[bool]]:
-        """One step of every seed that is alive: losses, and which took it, as what is finite tells.
+    def step(self, task: Task, alive: Sequence[bool], position: int) -> tuple[list[float], list[bool]]:
+        """One step of every seed that is alive, after `position` tasks: losses, and which took it.
 
-        A meta-batch smaller than the others, the last one, is left to eager code: it comes once.
+        A seed takes none where something is not finite. A meta-batch smaller than the others, the last
+        one, is left to eager code: it comes once.
         """
         while self.name == "compiled" and len(task) == self._meta_batch:
             try:
-                return self._compiled(task, torch.tensor(alive))
+                return self._compiled(task, torch.tensor(alive), position)
             except CompilationError as error:
                 self._fall_back(error)
+        settings = self._settings.at(position)
         answers = [
-            eager_step(member, self._learner, self._settings, task, self._processes) if goes else (0.0, False)
+            eager_step(member, self._learner, settings, task, self._processes) if goes else (0.0, False)
             for member, goes in zip(self._members, alive, strict=True)
         ]
         return [loss for loss, _ in answers], [taken for _, taken in answers]
@@ -91,14 +93,24 @@ class Engine:
         with fused_networks():
             return scores(rule, self._learner, theta, task, settings)
 
-    def _compiled(self, task: Task, alive: Tensor) -> tuple[list[float], list[bool]]:
+    def _compiled(self, task: Task, alive: Tensor, position: int) -> tuple[list[float], list[bool]]:
+        step = self._outer_step(position)
         parts = torch.split(alive, [len(pack.members) for pack in self._packs])
         answers = [
-            self._step(pack, task, part) if part.any() else (torch.zeros(len(part)), part)
+            step(pack, task, part) if part.any() else (torch.zeros(len(part)), part)
             for pack, part in zip(self._packs, parts, strict=True)
         ]
         losses, taken = (torch.cat(found) for found in zip(*answers, strict=True))
         return losses.tolist(), taken.tolist()
+
+    def _outer_step(self, position: int) -> OuterStep:
+        """The step of this T: in a warm-up there are several."""
+        settings = self._settings.at(position)
+        if settings.steps not in self._steps:
+            programs = Programs(self._before_compiling)
+            rule = self._members[0].rule
+            self._steps[settings.steps] = OuterStep(rule, self._learner, settings, programs, self._processes)
+        return self._steps[settings.steps]
 
     def _fall_back(self, error: CompilationError) -> None:
         rule = self._members[0].rule.label
@@ -116,7 +128,7 @@ def eager_step(
 ) -> tuple[float, bool]:
     """The loss, and whether everything was finite and the step taken."""
     rule, theta, every = member.rule, member.theta, settings.checkpoint_every
-    how: dict[str, Any] = {"steps": settings.steps, "order": settings.order, "clip": settings.inner_clip}
+    how = gradient_settings(settings)
 
     def gradients(task: Task) -> list[Tensor]:
         if taken_by_steps(settings.steps, every):

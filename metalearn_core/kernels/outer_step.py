@@ -67,6 +67,14 @@ class Packed:
         return int(self.steps[alive].max())
 
 
+def gradient_settings(settings: Settings) -> dict[str, Any]:
+    """What of the settings a meta-gradient depends on, by the names that it is asked for with."""
+    return {
+        "steps": settings.steps, "order": settings.order, "clip": settings.inner_clip,
+        "truncate": settings.truncate, "outer_decay": settings.outer_decay,
+    }  # fmt: skip
+
+
 class OuterStep:
     """What an outer step does to a pack of seeds, compiled once for each shape.
 
@@ -184,9 +192,7 @@ class OuterStep:
         theta, *parts = torch.split(values, sizes, 1)
         learned = zip(self._shapes.items(), parts, strict=True)
         phi = {name: part.reshape(seeds, *shape) for (name, shape), part in learned} | constants
-        settings: dict[str, Any] = {
-            "steps": self._settings.steps, "order": self._settings.order, "clip": self._settings.inner_clip,
-        }  # fmt: skip
+        settings = gradient_settings(self._settings)
         if self._by_steps:
             single = {name: value[0] for name, value in phi.items()}
             every = self._settings.checkpoint_every

@@ -65,16 +65,18 @@ class CompiledMetaGradient:
     Args:
         rule, learner, steps, order, clip: as in `metalearn_core.meta_gradient`. The rule's φ is read at
             every call: a program is about its shape, not its values.
-        checkpoint_every: as in `metalearn_core.Settings`.
+        checkpoint_every, truncate, outer_decay: as in `metalearn_core.Settings`.
     """
 
     def __init__(
         self, rule: UpdateRule, learner: BaseLearner,
         *, steps: int, order: Order = "second", clip: Clipping | None = None,
-        checkpoint_every: int | None = None,
+        checkpoint_every: int | None = None, truncate: int | None = None, outer_decay: float | None = None,
     ) -> None:  # fmt: skip
         self._rule, self._learner, self._every = rule, learner, checkpoint_every
-        self._settings: dict[str, Any] = {"steps": steps, "order": order, "clip": clip}
+        self._settings: dict[str, Any] = {
+            "steps": steps, "order": order, "clip": clip, "truncate": truncate, "outer_decay": outer_decay,
+        }  # fmt: skip
         self._programs = Programs()
 
     def __call__(self, theta: Tensor, task: Task) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad_and_value
 
-from metalearn_core import BaseLearner, Signal, Task, forked_rng, make_rule
+from metalearn_core import BaseLearner, Signal, Task, UpdateRule, forked_rng, make_rule
 
 RULES = {
     f"{rule}-{name}": (rule, options)
@@ -36,6 +36,21 @@ def rule_of(name, learner, seed=0):
     rule, options = RULES[name]
     with forked_rng(torch.Generator().manual_seed(seed)):
         return make_rule(rule, learner.layout, **options).double()
+
+
+class Remembers(UpdateRule):
+    """A state that starts from θ⁰ and φ, and counts in a tensor of integers."""
+
+    def __init__(self, layout):
+        super().__init__()
+        self.pull, self.inner_lr = (torch.nn.Parameter(torch.tensor(x)) for x in (0.3, 0.05))
+
+    def init_state(self, theta):
+        return {"anchor": self.pull * theta, "count": torch.zeros((), dtype=torch.int64)}
+
+    def update(self, theta, signal, state):
+        moved = theta - self.inner_lr * (signal.grad + theta - state["anchor"])
+        return moved, {"anchor": state["anchor"], "count": state["count"] + 1}
 
 
 class Net:

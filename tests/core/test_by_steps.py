@@ -9,13 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import FACTORIES
+from reference import FACTORIES, Remembers
 
 from metalearn_core import (
     Clipping,
     CompiledMetaGradient,
     Settings,
-    UpdateRule,
     UsageError,
     make_rule,
     meta_gradient,
@@ -28,21 +27,6 @@ from metalearn_core.testing import Architecture, Problem
 from metalearn_core.testing.strategies import inner_steps, problems
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-12}
-
-
-class Remembers(UpdateRule):
-    """A state that starts from θ⁰ and φ, and counts in a tensor of integers."""
-
-    def __init__(self, layout):
-        super().__init__()
-        self.pull, self.inner_lr = (torch.nn.Parameter(torch.tensor(x)) for x in (0.3, 0.05))
-
-    def init_state(self, theta):
-        return {"anchor": self.pull * theta, "count": torch.zeros((), dtype=torch.int64)}
-
-    def update(self, theta, signal, state):
-        moved = theta - self.inner_lr * (signal.grad + theta - state["anchor"])
-        return moved, {"anchor": state["anchor"], "count": state["count"] + 1}
 
 
 RULES = {**FACTORIES, "remembers": Remembers}

@@ -116,6 +116,8 @@ SETTINGS += [
     attrs.evolve(SETTINGS[1], steps=UNROLLED + 2),
     attrs.evolve(SETTINGS[1], tasks_at_once=1),
     attrs.evolve(SETTINGS[3], steps=UNROLLED + 2, tasks_at_once=1),
+    attrs.evolve(SETTINGS[0], truncate=1, outer_decay=0.5),
+    attrs.evolve(SETTINGS[1], steps=UNROLLED + 2, truncate=5, outer_decay=1.0),
 ]
 
 
