@@ -57,9 +57,9 @@ class InnerOptimizer:
     def __init__(self, *, track: bool) -> None:
         # nothing is left on it between two steps, and making one deep-copies, which takes time
         if not hasattr(_MADE, str(track)):
-            placeholder = torch.zeros((), requires_grad=True)
-            optimizer = RuleOptimizer([placeholder])
             with untraced():
+                placeholder = torch.zeros((), requires_grad=True)
+                optimizer = RuleOptimizer([placeholder])
                 made = higher.get_diff_optim(optimizer, [placeholder], track_higher_grads=track)
             setattr(_MADE, str(track), made)
         self._optimizer = getattr(_MADE, str(track))

@@ -12,6 +12,10 @@ class UsageError(ValueError):
     """A mistake of the caller: the message says who, what was expected, what came, what to do."""
 
 
+class RuleError(UsageError):
+    """A rule's own code failed: its author will want the traceback too."""
+
+
 class WriteError(UsageError):
     """A full disk or a folder that is read-only: no other run that writes there would fare better."""
 

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from metalearn_core._higher import InnerOptimizer
 from metalearn_core.errors import UsageError, unknown
 from metalearn_core.learner import BaseLearner
+from metalearn_core.remedies import own_code
 from metalearn_core.rule import Signal, State, Undeclared, UpdateRule, parameters_as
 from metalearn_core.settings import ORDERS, Clipping, Order
 from metalearn_core.task import Batch, Task
@@ -216,7 +217,7 @@ def start_state(
         _require_tensors(rule, "init_state", "the state", pytree.tree_leaves(state))
         return state
 
-    with torch.set_grad_enabled(track):
+    with torch.set_grad_enabled(track), own_code(rule.label, "init_state"):
         return _over_seeds(rule, phi, start if rule.elementwise else vmap(start))(theta)
 
 
@@ -262,7 +263,8 @@ def update_every_task(
         return answer
 
     batched: Callable[..., tuple[Tensor, State]] = one if rule.elementwise else vmap(one)
-    return batched(theta, grad, losses, state)
+    with own_code(rule.label, "update"):
+        return batched(theta, grad, losses, state)
 
 
 def _require_contract(rule: UpdateRule, given: object, answer: object) -> None:

@@ -24,7 +24,7 @@ OWNERS = {"higher": "_higher", "pluggy": "registry", "triton": "kernels/coordina
 """What one file of the core alone imports."""
 RANKS = (
     {"errors", "kernels/sources", "kernels/coordinatewise_triton"},
-    {"kernels/operators", "kernels/products", "task", "files"},
+    {"kernels/operators", "kernels/products", "task", "files", "remedies"},
     {"kernels/coordinatewise", "kernels/processes"}, {"stream", "learner"}, {"rule", "settings"}, {"_higher"},
     {"inner_loop"},
     {"kernels/by_steps", "optimizer"}, {"kernels/programs", "kernels/pieces", "checkpoint"},
@@ -33,7 +33,7 @@ RANKS = (
 )  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 TOOLBOX = "metalearn_core.testing."
-LONGEST_FUNCTION, LARGEST_CORE = 45, 1_650
+LONGEST_FUNCTION, LARGEST_CORE = 45, 1_700
 
 Sources = dict[str, str]
 """Path in the checkout to source."""

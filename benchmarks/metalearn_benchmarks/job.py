@@ -20,7 +20,7 @@ from metalearn_benchmarks.cell import run_cells
 from metalearn_benchmarks.parts import resolved
 from metalearn_benchmarks.same_experiment import require_same_experiment
 from metalearn_core import Event, LostProcessError, Processes, UsageError
-from metalearn_core.errors import CheckpointError, WriteError, writing
+from metalearn_core.errors import CheckpointError, RuleError, WriteError, writing
 
 Tell = Callable[[str, Event], None]
 Job = groups.Group
@@ -115,7 +115,8 @@ def run_job(
     except Exception as error:
         mendable = isinstance(error, UsageError)
         lost = isinstance(error, LostProcessError)
-        trace = "" if mendable or lost else traceback.format_exc()
+        silent = lost or (mendable and not isinstance(error, RuleError))
+        trace = "" if silent else traceback.format_exc()
         text = f"{'' if mendable or lost else f'{type(error).__name__}: '}{' '.join(str(error).split())}"
         if lost and stop.is_set():  # the other one was told to stop as well, and was faster
             text = None

@@ -114,13 +114,12 @@ class Engine:
 
     def _fall_back(self, error: CompilationError) -> None:
         rule = self._members[0].rule.label
+        why = str(error).removeprefix(f"rule {rule}: ")
         if len(self._packs) < len(self._members):
             self._packs = [Packed([member]) for member in self._members]
-            self.note = (
-                f"rule {rule} cannot be compiled for several seeds at once; each is by itself: {error}"
-            )
+            self.note = f"rule {rule} cannot be compiled for several seeds at once; each is by itself: {why}"
         else:
-            self.name, self.note = "eager", f"rule {rule} cannot be compiled and runs eager: {error}"
+            self.name, self.note = "eager", f"rule {rule} cannot be compiled and runs eager: {why}"
 
 
 def eager_step(

@@ -15,11 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metalearn_core.errors import UsageError
 from metalearn_core.inner_loop import meta_gradient
 from metalearn_core.kernels.by_steps import BySteps, Function, taken_by_steps
 from metalearn_core.kernels.coordinatewise import fused_networks
 from metalearn_core.kernels.products import arrange
 from metalearn_core.learner import BaseLearner
+from metalearn_core.remedies import in_one_line
 from metalearn_core.rule import UpdateRule, parameters_as
 from metalearn_core.settings import Clipping, Order
 from metalearn_core.task import Task
@@ -117,7 +119,9 @@ def traced(function: Function, arguments: Sequence[Tensor]) -> torch.fx.GraphMod
     from torch.fx.experimental.proxy_tensor import make_fx  # it takes time to load
 
     with fused_networks():
-        graph: torch.fx.GraphModule = make_fx(lambda *tensors: function(*tensors))(*arguments)
+        # of tensors without values: a value that a rule reads, NumPy's too, would become a constant
+        trace = make_fx(lambda *tensors: function(*tensors), tracing_mode="fake", _allow_non_fake_inputs=True)
+        graph: torch.fx.GraphModule = trace(*arguments)
     arrange(graph.graph)
     graph.recompile()
     return graph
@@ -143,8 +147,8 @@ def compiled(function: Function, arguments: Sequence[Tensor], *, eager_first: bo
                 program: Program = torch._inductor.compile(graph, list(arguments), options=options)
                 program(*arguments)
     except Exception as error:  # tracers and compilers raise what they like
-        line = next(iter(str(error).strip().splitlines()), "")
-        raise CompilationError(f"{type(error).__name__}: {line}") from error
+        said = str(error) if isinstance(error, UsageError) else in_one_line(error)
+        raise CompilationError(said) from error
     return program
 
 

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 import attrs
 
 from metalearn_core.errors import UsageError, unknown
+from metalearn_core.remedies import in_one_line
 from metalearn_core.testing.laws import LAWS, Law, MakeRule
 
 KIT_VERSION = 1
@@ -97,18 +98,6 @@ def _result(name: str, law: Law, make_rule: MakeRule) -> Result:
     except AssertionError as error:
         return Result(name, tier(name), "failed", str(error))
     except Exception as error:  # whatever it is, it is the rule's
-        said = " ".join(str(error).split())
-        advice = next((f"; {remedy}" for sign, remedy in _REMEDIES.items() if sign in said), "")
-        return Result(name, tier(name), "failed", f"{type(error).__name__}: {said}{advice}")
+        said = str(error) if isinstance(error, UsageError) else in_one_line(error)
+        return Result(name, tier(name), "failed", said)
     return Result(name, tier(name), "skipped" if reason else "passed", reason or "")
-
-
-_REMEDIES = {
-    ".item()": "do not read a tensor out (.item(), float(), if): keep it a tensor, choose with torch.where",
-    "data-dependent control flow": "choose with torch.where, not with if: tasks differ",
-    "accessing `data`": "use theta, signal.grad and the state as they are: no .data and no detach()",
-    "randomness": "draw what is random in __init__: update must give the same answer every time",
-    "same dtype": "make constants with zeros_like and full_like, so that they follow theta's dtype",
-    "in-place": "compute a new tensor instead of writing in place (x = x + y, not x += y)",
-}
-"""What torch says of what a rule may not do, and what to do instead."""

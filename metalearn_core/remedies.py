@@ -1,0 +1,53 @@
+"""What torch says of what a rule may not do, and what its author is to do instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from metalearn_core.errors import RuleError, UsageError
+
+NUMPY = "stay with torch's functions: NumPy knows neither batches of tasks, nor gradients, nor compiled runs"
+READ_OUT = "do not read a tensor out (.item(), float(), if): keep it a tensor, choose with torch.where"
+REMEDIES = {
+    "data-dependent control flow": "choose with torch.where, not with if: tasks differ",
+    ".item()": READ_OUT,
+    "_local_scalar_dense": READ_OUT,
+    "data-dependent": READ_OUT,
+    "SymBool": READ_OUT,
+    "SymFloat": READ_OUT,
+    "SymInt": READ_OUT,
+    "numpy": NUMPY,
+    "data pointer": NUMPY,
+    "accessing `data`": "use theta, signal.grad and the state as they are: no .data and no detach()",
+    "randomness": "draw what is random in __init__: update must give the same answer every time",
+    "same dtype": "make constants with zeros_like and full_like, so that they follow theta's dtype",
+    "in-place": "compute a new tensor instead of writing in place (x = x + y, not x += y)",
+    "setup_context": "give the autograd.Function a static setup_context, and generate_vmap_rule = True",
+    "generate_vmap_rule": "give the autograd.Function generate_vmap_rule = True, or a static method vmap",
+    "a second time": "keep nothing of one update for the next but in the state that it returns",
+    "escaped": "keep nothing of one update for the next but in the state that it returns",
+    "does not require grad": "take no gradient of your own in update: signal.grad is there, of either order",
+}
+"""By words of torch's messages, the more particular first."""
+
+
+def in_one_line(error: BaseException) -> str:
+    """The kind of the error and what it says, and what to do where that is known."""
+    said = " ".join(str(error).split())
+    advice = next((remedy for sign, remedy in REMEDIES.items() if sign in said), "")
+    # torch goes on about itself where a rule's author cannot follow
+    return f"{type(error).__name__}: {said.partition('. ')[0]:.200}{'; ' if advice else ''}{advice}"
+
+
+@contextmanager
+def own_code(label: str, method: str) -> Iterator[None]:
+    """In it a rule's own code runs: what that raises becomes a RuleError that names it and what to do."""
+    try:
+        yield
+    except (UsageError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise RuleError(f"rule {label}: {method} raised {in_one_line(error)}") from error
