@@ -11,6 +11,7 @@ from typing import Any, Literal
 import attrs
 import cattrs
 
+from metalearn_benchmarks.published import trained_as_published
 from metalearn_benchmarks.records import Record
 
 
@@ -41,7 +42,8 @@ class RowRule:
 
     def fits(self, run: Record) -> bool:
         """Whether a record is of this method, as the text has it."""
-        return run.result.get("protocol", "paper") == "paper" and _fits(run.cell, self.where)
+        of_the_text = run.result.get("protocol", "paper") == "paper" and trained_as_published(run.cell)
+        return of_the_text and _fits(run.cell, self.where)
 
 
 @attrs.frozen(kw_only=True)

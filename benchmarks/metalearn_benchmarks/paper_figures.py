@@ -27,7 +27,7 @@ from metalearn_benchmarks.figures import (
     scatter,
     with_legend,
 )
-from metalearn_benchmarks.published import place
+from metalearn_benchmarks.published import place, trained_as_published
 from metalearn_benchmarks.records import Record
 from metalearn_benchmarks.statistics import Estimate
 
@@ -310,9 +310,7 @@ def _compared(record: Record) -> str | None:
         return "MAML"
     if _is_turtle(record):
         return "TURTLE" if method["options"].get("hidden") == [20] * 5 else None
-    if method["rule"] != "lstm" or method["start"] != "meta" or method.get("adapts", "all") != "all":
-        return None
-    if method["options"].get("hidden") != 20:
+    if not _is_rule(record, "lstm", {"hidden": 20}):
         return None
     inputs, log = set(method["options"].get("inputs", [])), method["options"].get("preprocess") == "log"
     if (inputs, log) == ({"grad", "loss"}, True):
@@ -340,5 +338,6 @@ def _is_rule(record: Record, rule: str, wanted: Mapping[str, Any]) -> bool:
         method["rule"] == rule
         and method["start"] == "meta"
         and method.get("adapts", "all") == "all"
+        and trained_as_published(record.cell)
         and all(options.get(key, value) == value for key, value in wanted.items())
     )

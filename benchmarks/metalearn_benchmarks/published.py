@@ -19,6 +19,10 @@ SETTING = re.compile(
 DOMAINS = {"miniimagenet": "miniImageNet", "cub": "CUB", "cub2002011": "CUB", "cub1403030": "CUB"}
 
 
+BEYOND = ("truncate", "outer_decay", "warm_up")
+"""Settings that the paper does not have."""
+
+
 @attrs.frozen
 class Published:
     """A number of the paper: a fraction, its 95 % half-width, and where it stands."""
@@ -70,6 +74,11 @@ def place(setting: str) -> Place | None:
 def _domain(name: str) -> str:
     """The paper's name of a data set, however it is spelt; any other stays as it is."""
     return DOMAINS.get(re.sub(r"[^a-z0-9]", "", name.lower()), name)
+
+
+def trained_as_published(cell: Mapping[str, Any]) -> bool:
+    """Whether a run's meta-gradient is the paper's: of the loss after T steps, through all of them."""
+    return all(cell["method"]["settings"].get(key) is None for key in BEYOND)
 
 
 def published(setting: str, method: str) -> Published | None:

@@ -132,6 +132,14 @@ def test_runs_by_the_authors_protocol_decide_nothing():
     assert "no records of" in verdict.settle[0]
 
 
+@pytest.mark.parametrize("setting", [{"truncate": 2}, {"outer_decay": 0.5}, {"warm_up": 10}])
+def test_runs_that_were_trained_as_the_paper_has_it_not_decide_nothing(setting):
+    others = runs("b", 2.0)
+    for run in others:
+        run.cell["method"]["settings"].update(setting)
+    assert decided(runs("a", 1.0) + others, a_test(least=0.5)).outcome == OPEN
+
+
 def test_identical_scores_are_no_improvement():
     same = [record("b", run.seed, run.final) for run in runs("a", 1.0)]
     assert decided(runs("a", 1.0) + same, a_test(least=0.0)).outcome == FAILS
