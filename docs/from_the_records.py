@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import resources
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from metalearn_benchmarks.claims import decide_all
 from metalearn_benchmarks.comparisons import typical
 from metalearn_benchmarks.figures import rendered
 from metalearn_benchmarks.paper_figures import paper_figures
+from metalearn_benchmarks.published import trained_as_published
 from metalearn_benchmarks.reading_records import read_records
 from metalearn_benchmarks.records import Record
 from metalearn_benchmarks.tables import MARKDOWN, as_text, interval, number, result_tables
@@ -54,21 +54,101 @@ def figures(records: Sequence[Record], folder: Path) -> str:
 
 def sine(records: Sequence[Record]) -> str:
     """Figure 3.3's methods, all T, as a table: what is typical, and the best and the worst seed."""
-    rows = []
     of_figure = [r for r in records if (r.experiment, r.setting) == ("figure-3.3", "sine-5-shot")]
-    for _, group in groupby(of_figure, key=lambda r: r.method):
-        runs = list(group)
-        if runs[0].result["protocol"] != "paper":
-            continue
-        finals = np.array([run.final for run in runs])
-        found = typical(lambda tasks, of=finals: np.median(of[:, tasks], axis=1), *finals.shape)
-        medians, never = np.median(finals, axis=1), int((finals.mean(1) > NEVER).sum())
-        steps, title = runs[0].steps, runs[0].title.partition(" (")[0]
-        errors = (number(found.value), interval(found), number(medians.min()), number(medians.max()))
-        rows.append((-steps, found.value, (title, str(steps), str(len(runs)), *errors, str(never))))
-    seeds = ("best seed", "worst seed", "never learned")
-    head = ("method", "T", "seeds", "typical error", "95 % interval", *seeds)
-    return _table(head, [cells for *_, cells in sorted(rows)])
+    rows = []
+    for runs in _by(lambda r: r.method, of_figure).values():
+        if runs[0].result["protocol"] == "paper":
+            title = runs[0].title.partition(" (")[0]
+            rows.append((-runs[0].steps, *_typical(runs, (title, str(runs[0].steps)))))
+    return _table(("method", "T", *TYPICAL), [cells for *_, cells in sorted(rows)])
+
+
+TYPICAL = ("seeds", "typical error", "95 % interval", "best seed", "worst seed", "never learned")
+
+
+def _typical(runs: Sequence[Record], names: Sequence[str]) -> tuple[float, tuple[str, ...]]:
+    """What is typical of the runs, and the row of a table that says so after these names."""
+    finals = np.array([run.final for run in runs])
+    found = typical(lambda tasks: np.median(finals[:, tasks], axis=1), *finals.shape)
+    medians, never = np.median(finals, axis=1), int((finals.mean(1) > NEVER).sum())
+    errors = (number(found.value), interval(found), number(medians.min()), number(medians.max()))
+    return found.value, (*names, str(len(runs)), *errors, str(never))
+
+
+def _by(key: Callable[[Record], Any], records: Iterable[Record]) -> dict[Any, list[Record]]:
+    """Records by what is alike in them; a seed that two experiments have counts once."""
+    groups: dict[Any, dict[int, Record]] = defaultdict(dict)
+    for record in records:
+        groups[key(record)].setdefault(record.seed, record)
+    return {kind: list(of_seed.values()) for kind, of_seed in groups.items()}
+
+
+def _on_five_shots(records: Sequence[Record], rule: str) -> Iterator[Record]:
+    """The meta-trained runs of a rule on 5-shot sine waves, as the text has them."""
+    for record in records:
+        alike = record.cell["method"]["rule"] == rule and record.setting == "sine-5-shot"
+        if alike and record.result["protocol"] == "paper" and trained_as_published(record.cell):
+            yield record
+
+
+def lstm(records: Sequence[Record]) -> str:
+    """Every LSTM by what it reads, its order and its T, whatever experiment it is of."""
+
+    def kind(record: Record) -> tuple[str, str, str, int]:
+        options, settings = record.cell["method"]["options"], record.cell["method"]["settings"]
+        gradient = "logarithm" if options["preprocess"] == "log" else "raw"
+        loss = "yes" if "loss" in options["inputs"] else "no"
+        return gradient, loss, settings["order"], settings["steps"]
+
+    groups = _by(kind, _on_five_shots(records, "lstm"))
+    rows = [_typical(groups[key], tuple(map(str, key)))[1] for key in sorted(groups, key=lambda k: (k[3], k))]
+    return _table(("gradient", "loss read", "order", "T", *TYPICAL), rows)
+
+
+def turtle(records: Sequence[Record]) -> str:
+    """TURTLE at T = 5 and of second order with five layers, by what it reads, and whether α is learned."""
+    read = ("inputs", "preprocess", "history", "learn_lr", "alpha_start")
+    told = ("activation", "hidden", *read)
+    usual = {"activation": "relu", "hidden": [20] * 5}
+
+    def kind(record: Record) -> tuple[str, ...]:
+        return tuple(str(record.cell["method"]["options"].get(key)) for key in told)
+
+    fitting = [
+        r for r in _on_five_shots(records, "feed-forward")
+        if (r.steps, r.cell["method"]["settings"]["order"]) == (5, "second")
+        and all(r.cell["method"]["options"].get(key) == value for key, value in usual.items())
+    ]  # fmt: skip
+    rows = []
+    for runs in _by(kind, fitting).values():
+        options = runs[0].cell["method"]["options"]
+        reads = ", ".join(options["inputs"]) + (", as logarithms" if options["preprocess"] == "log" else "")
+        memory = {"none": "none", "grad": "of gradients", "update": "of updates"}[options["history"]]
+        start = {"ones": "1", "uniform": "U[0, 1)"}.get(options["alpha_start"], options["alpha_start"])
+        alpha = f"learned, from {start}" if options["learn_lr"] == "parameter" else "1"
+        rows.append(_typical(runs, (reads, memory, alpha)))
+    return _table(("reads", "average", "α", *TYPICAL), [cells for _, cells in sorted(rows)])
+
+
+def long_unrolls(records: Sequence[Record]) -> str:
+    """MAML and TURTLE beyond 10 updates, and what keeps them trainable."""
+    groups = _by(lambda r: (r.steps, r.title), (r for r in records if r.experiment == "long-unrolls"))
+    rows = [_typical(runs, (title.partition(" (")[0], str(steps))) for (steps, title), runs in groups.items()]
+    return _table(
+        ("method", "T", *TYPICAL), [c for _, c in sorted(rows, key=lambda row: (int(row[1][1]), row))]
+    )
+
+
+def shots(records: Sequence[Record]) -> str:
+    """MAML, TURTLE and the LSTM at T = 5 by the number of examples."""
+    wanted = [
+        r for r in records
+        if r.experiment in ("sine-shots", "figure-3.3") and r.method in ("maml", "turtle", "lstm", "fo-maml")
+        and r.steps == 5 and r.result["protocol"] == "paper"
+    ]  # fmt: skip
+    groups = _by(lambda r: (r.cell["family"]["options"]["support"], r.title), wanted)
+    rows = [(count, *_typical(runs, (str(count), title))) for (count, title), runs in groups.items()]
+    return _table(("examples", "method", *TYPICAL), [cells for *_, cells in sorted(rows)])
 
 
 def validation_errors(records: Sequence[Record]) -> str:
@@ -113,34 +193,91 @@ def _best(record: Record) -> float:
 
 
 def costs(records: Sequence[Record]) -> str:
-    """Core-hours of each grid; seeds that trained as one program share its time."""
-    hours: dict[str, float] = defaultdict(float)
-    runs: dict[str, int] = defaultdict(int)
-    for experiment, seconds, seeds in _programs(records):
-        hours[experiment] += seconds / 3600
-        runs[experiment] += seeds
-    rows = [(f"`{name}`", str(runs[name]), f"{hours[name]:.1f}") for name in sorted(hours)]
-    rows.append(("all", str(sum(runs.values())), f"{sum(hours.values()):.1f}"))
-    return _table(("grid", "runs of 70,000 tasks", "core-hours, as recorded"), rows)
+    """Core-hours of each grid, and what training it would take with a loop over tasks through `higher`.
+
+    The loop is an estimate from the sample, a line in T; programs of several seeds share their time.
+    """
+    hours: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
+    runs: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for program in _programs(records):
+        one = program[0]
+        spent = max(record.result["seconds"] for record in program) / 3600
+        # some of a program's seeds may stand in another archive
+        spent *= len(program) / len(one.result["seeds_together"])
+        loop = _hours_by_loop(one)
+        for name in (f"`{one.experiment}`", "all"):
+            runs[name][0] += len(program)
+            hours[name][0] += spent
+            if loop is not None:
+                runs[name][1] += len(program)
+                hours[name][1] += spent
+                hours[name][2] += loop * len(program)
+    names = [*sorted(name for name in runs if name != "all"), "all"]
+    rows = [
+        (
+            n,
+            str(runs[n][0]),
+            f"{hours[n][0]:.1f}",
+            str(runs[n][1]),
+            f"{hours[n][1]:.1f}",
+            f"{hours[n][2]:.0f}",
+        )
+        for n in names
+    ]
+    head = (
+        "grid",
+        "runs of 70,000 tasks",
+        "core-hours",
+        "of them sampled",
+        "these took",
+        "a loop would take",
+    )
+    return _table(head, rows)
 
 
-def _programs(records: Sequence[Record]) -> Iterator[tuple[str, float, int]]:
+def _programs(records: Sequence[Record]) -> list[list[Record]]:
+    """The runs that trained as one program."""
     programs: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
     for record in records:
         together = tuple(record.result["seeds_together"])
         programs[record.experiment, record.setting, record.method, together].append(record)
-    for (experiment, *_), group in programs.items():
-        yield experiment, max(record.result["seconds"] for record in group), len(group)
+    return list(programs.values())
+
+
+def _hours_by_loop(record: Record) -> float | None:
+    """Training a seed with the loop, in hours; None where the method was not sampled."""
+    rule, settings = _sampled_rule(record), record.cell["method"]["settings"]
+    times = {
+        steps: of["higher loop"]
+        for (name, steps, order), of in _milliseconds().items()
+        if (name, order) == (rule, settings["order"])
+    }
+    if len(times) < 2:
+        return None
+    slope, start = np.polyfit(list(times), list(times.values()), 1)
+    return float(start + slope * settings["steps"]) * settings["tasks"] / 3_600_000
+
+
+def _sampled_rule(record: Record) -> str | None:
+    """What `metalearn speed` calls the method, where it times one like it."""
+    method = record.cell["method"]
+    if method["rule"] == "feed-forward":
+        return "turtle" if method["options"]["hidden"] == [20] * 5 else None
+    return {"gradient-descent": "maml", "lstm": "lstm"}.get(method["rule"])
+
+
+def _milliseconds() -> dict[tuple[str, int, str], dict[str, float]]:
+    """An outer step's time by rule, T and order, of each engine."""
+    found: dict[tuple[str, int, str], dict[str, float]] = defaultdict(dict)
+    for timing in json.loads(HIGHER.read_text("utf-8")):
+        found[timing["rule"], timing["steps"], timing["order"]][timing["peer"]] = timing["median"]
+    return found
 
 
 def higher_loop() -> str:
     """A seed of 70,000 tasks with a loop over tasks through `higher`, beside this engine, in one run."""
-    milliseconds: dict[tuple[str, int, str], dict[str, float]] = defaultdict(dict)
-    for timing in json.loads(HIGHER.read_text("utf-8")):
-        key = (timing["rule"], timing["steps"], timing["order"])
-        milliseconds[key][timing["peer"]] = timing["median"]
     rows = []
-    for (rule, steps, order), of in sorted(milliseconds.items()):
+    for (rule, steps, order), of in sorted(_milliseconds().items()):
         loop, own = (of[peer] * 70_000 / 3_600_000 for peer in ("higher loop", "compiled"))
         rows.append((rule, str(steps), order, f"{own:.2f}", f"{loop:.2f}", f"{loop / own:.1f}"))
     return _table(("method", "T", "order", "this engine, hours a seed", "loop, hours a seed", "ratio"), rows)
@@ -152,6 +289,10 @@ def pieces(folder: Path) -> dict[str, str]:
     return {
         "verdicts": verdicts(records),
         "sine": sine(records),
+        "lstm": lstm(records),
+        "turtle": turtle(records),
+        "long-unrolls": long_unrolls(records),
+        "shots": shots(records),
         "results": tables(records),
         "figures": figures(records, folder),
         "validation-errors": validation_errors(records),

@@ -41,9 +41,9 @@ class Clipping:
 _COUNTS = {
     "tasks": 0, "meta_batch": 1, "steps": 0, "test_steps": 0, "validation_interval": 1, "validation_tasks": 1,
     "evaluation_batch": 1, "task_seed": 0, "checkpoint_every": 1,
-    "tasks_at_once": 1, "truncate": 1, "warm_up": 1,
+    "tasks_at_once": 1, "truncate": 1,
 }  # fmt: skip
-_OPTIONAL = ("test_steps", "checkpoint_every", "tasks_at_once", "truncate", "warm_up")
+_OPTIONAL = ("test_steps", "checkpoint_every", "tasks_at_once", "truncate")
 _CHOICES = {
     "order": ORDERS, "outer_loss": ("mean", "sum"), "outer_clip_scope": ("all", "initialisation"),
     "engine": ("auto", "eager", "compiled"),
@@ -66,7 +66,7 @@ class Settings:
             γᵀ⁻ᵗ; None: the one at T alone, as Algorithm 9 has it.
         truncate: the meta-gradient goes back through so many of the last updates; those before only shift
             θ. None: through all.
-        warm_up: for so many tasks T doubles, from 1 and in equal parts, until it is `steps`.
+        warm_up: for this part of the tasks, in (0, 1], T doubles, from 1 and at equal distances, to `steps`.
         inner_clip: on each task's support gradient, before the rule sees it.
         outer_clip: on the meta-gradient: by value each element, by norm all of it together.
         outer_clip_scope: `"all"`, or the `"initialisation"` alone and not φ.
@@ -93,7 +93,7 @@ class Settings:
     outer_loss: Literal["mean", "sum"] = "mean"
     outer_decay: float | None = None
     truncate: int | None = None
-    warm_up: int | None = None
+    warm_up: float | None = None
     inner_clip: Clipping | None = None
     outer_clip: Clipping | None = None
     outer_clip_scope: Literal["all", "initialisation"] = "all"
@@ -116,9 +116,10 @@ class Settings:
             value = getattr(self, name)
             number = type(value) in (int, float) and low <= value < math.inf
             self._require(name, number, "a number > 0" if low else "a number >= 0")
-        decay = self.outer_decay
-        number = decay is None or (type(decay) in (int, float) and 0 < decay <= 1)
-        self._require("outer_decay", number, "a number > 0 and <= 1, or None")
+        for name in ("outer_decay", "warm_up"):
+            value = getattr(self, name)
+            part = value is None or (type(value) in (int, float) and 0 < value <= 1)
+            self._require(name, part, "a number > 0 and <= 1, or None")
         for name in ("inner_clip", "outer_clip"):
             self._require(name, isinstance(getattr(self, name), Clipping | None), "a Clipping or None")
         for name, allowed in _CHOICES.items():
@@ -135,11 +136,11 @@ class Settings:
 
     def at(self, position: int) -> Settings:
         """What holds for the outer step after so many tasks: these, with the T that it has in a warm-up."""
-        shorter = [2**power for power in range((self.steps - 1).bit_length())] if self.steps else []
-        part = position * len(shorter) // (self.warm_up or 1)
-        if self.warm_up is None or part >= len(shorter):
+        if self.warm_up is None or position >= self.warm_up * self.tasks or self.steps < 2:
             return self
-        return attrs.evolve(self, steps=shorter[part], test_steps=self.evaluation_steps)
+        shorter = [2**power for power in range((self.steps - 1).bit_length())]
+        now = shorter[int(position * len(shorter) / (self.warm_up * self.tasks))]
+        return attrs.evolve(self, steps=now, test_steps=self.evaluation_steps)
 
     @property
     def wanted_engine(self) -> Literal["eager", "compiled"]:

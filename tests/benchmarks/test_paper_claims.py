@@ -132,7 +132,7 @@ def test_runs_by_the_authors_protocol_decide_nothing():
     assert "no records of" in verdict.settle[0]
 
 
-@pytest.mark.parametrize("setting", [{"truncate": 2}, {"outer_decay": 0.5}, {"warm_up": 10}])
+@pytest.mark.parametrize("setting", [{"truncate": 2}, {"outer_decay": 0.5}, {"warm_up": 0.5}])
 def test_runs_that_were_trained_as_the_paper_has_it_not_decide_nothing(setting):
     others = runs("b", 2.0)
     for run in others:

@@ -79,7 +79,7 @@ def all_of(folder, cells, **given):
         {"test_steps": 10},
         {"truncate": 2},
         {"outer_decay": 0.5},
-        {"warm_up": 5},
+        {"warm_up": 0.5},
     ],
 )
 def test_another_rule_or_task_is_not_in_figure_3_2(tmp_path, changed):

@@ -143,7 +143,7 @@ def test_seeds_together_have_the_gradients_of_each(way):
 
 
 def test_a_warm_up_doubles_t_in_equal_parts():
-    long = Settings(tasks=100, steps=20, warm_up=50)
+    long = Settings(tasks=100, steps=20, warm_up=0.5)
     assert [long.at(position).steps for position in (0, 9, 10, 20, 30, 40, 49, 50, 99)] == [
         1, 1, 2, 4, 8, 16, 16, 20, 20,
     ]  # fmt: skip
@@ -157,7 +157,7 @@ def test_a_warm_up_doubles_t_in_equal_parts():
 FAMILY = task_families()["sine"](support=5, query=5)
 LEARNER = Architecture((1, 4, 1)).learner()
 GROWING = Settings(
-    tasks=8, meta_batch=1, steps=3, warm_up=5, truncate=2, outer_decay=0.5, validation_interval=50,
+    tasks=8, meta_batch=1, steps=3, warm_up=0.625, truncate=2, outer_decay=0.5, validation_interval=50,
     validation_tasks=2,
 )  # fmt: skip
 
@@ -227,7 +227,7 @@ def test_a_compiled_gradient_is_the_eager_one(way):
     ("wrong", "told"),
     [
         ({"truncate": 0}, "truncate must be an integer >= 1, got 0"),
-        ({"warm_up": 0.5}, "warm_up must be an integer >= 1, got 0.5"),
+        ({"warm_up": 2}, "warm_up must be a number > 0 and <= 1, or None, got 2"),
         ({"outer_decay": 0}, "outer_decay must be a number > 0 and <= 1, or None, got 0"),
         ({"outer_decay": 1.5}, "outer_decay must be a number > 0 and <= 1, or None, got 1.5"),
     ],
