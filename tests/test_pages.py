@@ -9,6 +9,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 
 import metalearn_core
@@ -27,7 +28,6 @@ ELSEWHERE = {
     "data.md": "tests/benchmarks/test_data_commands.py",
     "experiments.md": "tests/benchmarks/test_experiments.py",
     "images.md": "tests/benchmarks/test_glyphs.py",
-    "paper-against-us.md": "tests/benchmarks/test_published.py",
 }
 """Pages whose code needs what the tests of their subject have, and where it is run."""
 SMALL = ("--workers", "1", "--tasks", "20")
@@ -110,9 +110,21 @@ PAGES = sorted(DOCS.glob("*.md"))
 def test_its_code_runs(path, tmp_path, monkeypatch):
     text = path.read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
+    Path("benchmarks").symlink_to(ROOT / "benchmarks")
     page = Page(path, monkeypatch)
     page.run()
     assert page.ran == len(re.findall(r"^```(?:python|console|toml)", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_commands_that_run_elsewhere_have_the_options_that_they_are_given(name):
+    found = re.findall(r"^\$ metalearn (.+)$", (DOCS / name).read_text(encoding="utf-8"), re.MULTILINE)
+    assert found or name == "images.md"
+    for line in found:
+        command, words = cli.metalearn, shlex.split(line)
+        while isinstance(command, click.Group):
+            command = command.commands[words.pop(0)]
+        command.make_context(command.name, words)
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from metalearn_benchmarks.claim_rules import claim_rules
@@ -77,6 +79,23 @@ def test_the_figures_are_drawn_from_them(pieces):
 def test_the_readme_has_the_table_of_the_records(pieces):
     readme = (ROOT / "README.md").read_text()
     assert f"\n\n{pieces[1]['sine']}\n" in readme
+
+
+@pytest.mark.nightly
+def test_a_seed_regenerates_from_its_request(metalearn, records, tmp_path):
+    """To the same bits on the same machine; on another, where float32 parts, to about the same error."""
+    where = Path("figure-3.3", "sine-5-shot", "fo-maml,steps=1", "3")
+    with tarfile.open(RESULTS / "figure-3.3.records.tar.xz") as archive:
+        archive.extractall(tmp_path / "kept", filter="data")
+    code, _, err = metalearn(
+        "run", tmp_path / "kept" / where / "experiment.toml", "--out", tmp_path / "again"
+    )
+    assert (code, err) == (0, "")
+    (again,) = read_records(tmp_path / "again")
+    (kept,) = [r for r in records if (r.experiment, r.method, r.seed) == ("figure-3.3", "fo-maml,steps=1", 3)]
+    assert again.cell["seeds_together"] == kept.cell["seeds_together"] == list(range(10))
+    assert np.median(again.final) == pytest.approx(np.median(kept.final), rel=0.15)
+    assert again.result["validations"][0][1] == pytest.approx(kept.result["validations"][0][1], rel=1e-4)
 
 
 def test_the_report_and_the_claims_are_one_command(metalearn, tmp_path):
