@@ -71,11 +71,12 @@ def _status(report: Any) -> str:
 
 
 def _remedy(report: Any) -> str:
+    """Which plugin, what is wrong with it, and what to do, in one line."""
     reason = " ".join(report.error.split())
-    return (
-        f"plugin {report.name} of {report.distribution} {report.version} ({report.source}): {reason}. Mend or"
-        f" upgrade it, or go on without it: pip uninstall {report.distribution}"
-    )
+    told = f"plugin {report.name} of {report.distribution} {report.version} ({report.source}): {reason}"
+    if "No module named 'hypothesis'" in reason:
+        return f'{told}. It checks rules: pip install "metalearn-core[testing]"'
+    return f"{told}. Mend or upgrade it, or go on without it: pip uninstall {report.distribution}"
 
 
 @plugins.command()

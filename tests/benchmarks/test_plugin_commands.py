@@ -104,6 +104,10 @@ def test_a_plugin_is_listed_with_what_it_brings_and_where_it_lies(site, metalear
 
 BROKEN = {
     "raises": ("1 / 0", ["ZeroDivisionError", "pip uninstall metalearn-raises"]),
+    "checks": (
+        "raise ModuleNotFoundError(\"No module named 'hypothesis'\")",
+        ["ModuleNotFoundError", 'pip install "metalearn-core[testing]"'],
+    ),
     "misspelt": (GOOD.replace("rules()", "rulez()"), ["did you mean 'metalearn_update_rules'"]),
     "newer": (NEWER, ["rule 'newer' is written for API 2", "upgrade metalearn-core"]),
     "twin": (GOOD.replace("NAME", "lstm"), ["rule 'lstm' is claimed by metalearn-lstm", "rename one"]),
