@@ -157,10 +157,9 @@ def test_a_name_with_two_owners_is_told_of_both_and_nobody_is_sent_away(site, me
         code, found = findings(metalearn, name, "--imports")
         check = f"imports {name.removeprefix('metalearn-')}"
         assert (code, found[check]) == (1, ("failed", f"{said}; uninstall or rename one"))
-    for words in (["show"], ["check"]):
-        code, _, err = metalearn("plugins", *words, "lstm")
-        assert code == 2 if words == ["check"] else 1
-        assert said in err
+    for command in ("show", "check"):
+        code, _, err = metalearn("plugins", command, "lstm")
+        assert (code, said in err) == (2, True)
     assert metalearn("plugins", "show", "feed-forward")[0] == 0
 
 
