@@ -84,13 +84,13 @@ class Registered:
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Make one. Raises UsageError for an unknown option, a refused value, and a factory that fails."""
-        known = self.options()
         try:
+            known = self.options()
             for option in options:
                 if option not in known and not any(name.startswith("**") for name in known):
                     raise unknown("option", option, known)
             return self.factory(*args, **options)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # a TypeError or a ValueError refuses a value; whatever else it is, it is the plugin's mistake
             refused = isinstance(error, TypeError | ValueError)
             broken = "" if refused else f"mend or upgrade {self.distribution}: {type(error).__name__}: "

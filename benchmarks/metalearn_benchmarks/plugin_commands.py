@@ -144,15 +144,19 @@ def _page(entry: Any) -> dict[str, Any]:
         "distribution": f"{entry.distribution} {report.version}".strip(),
         "source": report.source,
         "options": [
-            {
-                "option": option,
-                "default": _default(given),
-                "meaning": meanings.get(option, ""),
-            }
-            for option, given in entry.options().items()
+            {"option": option, "default": _default(given), "meaning": meanings.get(option, "")}
+            for option, given in _options(entry).items()
         ],
     }
     return page | (_rule_facts(entry.name) if entry.kind == "rule" else {})
+
+
+def _options(entry: Any) -> dict[str, Any]:
+    try:
+        options: dict[str, Any] = entry.options()
+    except (TypeError, ValueError):  # a builtin may have no signature
+        return {}
+    return options
 
 
 def _default(given: Any) -> str:

@@ -101,6 +101,5 @@ def _imported(distribution: importlib.metadata.Distribution) -> Iterator[Finding
         for entry in catalogue.values():
             if entry.distribution == name:
                 text = (entry.factory.__doc__ or "").strip()
-                yield Finding.of(
-                    f"docstring of {entry.kind} {entry.name}", bool(text), "say what it is, with its equation"
-                )
+                advice = "say what it is, with its equation"
+                yield Finding.of(f"docstring of {entry.kind} {entry.name}", bool(text), advice, "warning")

@@ -310,6 +310,10 @@ def test_show_says_what_is_needed_and_nothing_else(site, metalearn):
     code, out, _ = metalearn("plugins", "show", "abstract", "--json")
     assert [row["option"] for row in json.loads(out)[0]["options"]] == ["**kwargs"]
     assert code == 1
+    site("builtin", GOOD.replace(": Rule}", ": int}"))
+    registry.default_registry.cache_clear()
+    code, out, _ = metalearn("plugins", "show", "builtin")
+    assert (code, "expected an UpdateRule, got a int; make it one" in out) == (1, True)
     code, out, _ = metalearn("plugins", "show", "wants")
     assert (code, "it cannot be made with its defaults" in out) == (0, True)
 
@@ -354,12 +358,12 @@ def test_what_is_not_in_order_is_named(site, metalearn, source, metadata, check,
 
 
 def test_what_is_good_to_have_is_a_warning_and_hinders_nothing(site, metalearn):
-    site("mine", GOOD, "Requires-Dist: metalearn-core\n")
+    site("mine", GOOD.replace("'''", '"""').replace('"""θ', 'bare = """θ'), "Requires-Dist: metalearn-core\n")
     code, found = findings(metalearn, "metalearn-mine", "--imports")
     assert code == 0
     warnings = {check for check, (status, _) in found.items() if status == "warning"}
-    assert warnings == {"description", "requires-python", "licence"}
-    assert all("pyproject.toml" in found[check][1] for check in warnings)
+    assert warnings == {"description", "requires-python", "licence", "docstring of rule mine"}
+    assert all("pyproject.toml" in found[check][1] for check in warnings if "docstring" not in check)
     assert found["imports mine"] == ("passed", "")
     assert "warning" in metalearn("plugins", "validate", "metalearn-mine")[1]
 

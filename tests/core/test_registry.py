@@ -128,6 +128,8 @@ CASES = {
     "a class that is none": ("none", {}, ["rule 'none'", "expected an UpdateRule, got a Path"]),
     "no super().__init__()": ("headless", {}, ["rule 'headless'", "mend or upgrade d: AttributeError"]),
     "nor a parameter": ("bare", {}, ["rule 'bare'", "Bare must call super\\(\\).__init__\\(\\)"]),
+    "it exits": ("exits", {}, ["rule 'exits'", "mend or upgrade d: SystemExit: 3"]),
+    "nobody knows its options": ("type", {}, ["rule 'type'", "signature"]),
     "it raises": ("raises", {}, ["rule 'raises'", "mend or upgrade d: RuntimeError: no such luck"]),
 }
 
@@ -144,6 +146,8 @@ def test_a_rule_that_cannot_be_made_says_why(case):
         "headless": Headless,
         "bare": Bare,
         "raises": lambda layout: _fails(),
+        "exits": lambda layout: sys.exit(3),
+        "type": max,
         "any": takes_anything,
         "linear": lambda layout: nn.Linear(layout.size, 1),
         "number": lambda layout: layout.size,
