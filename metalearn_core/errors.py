@@ -29,14 +29,14 @@ class CheckpointError(UsageError):
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """In it, what the system refuses is a WriteError that names `path`."""
+def writing(path: Path, option: str = "--out") -> Iterator[None]:
+    """In it, what the system refuses is a WriteError that names `path` and the option to give another."""
     try:
         yield
     except OSError as error:
         raise WriteError(
             f"{path}: cannot be written ({error.strerror or error}); what was there is kept: mend that and"
-            " give the same command again, or use another --out"
+            f" give the same command again, or use another {option}"
         ) from error
 
 

@@ -6,7 +6,9 @@ import functools
 import importlib.metadata
 import inspect
 import os
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import redirect_stdout
 from typing import Any
 
 import attrs
@@ -77,19 +79,22 @@ class Registered:
         return {
             f"**{name}" if p.kind is p.VAR_KEYWORD else name: p
             for name, p in inspect.signature(self.factory).parameters.items()
-            if name != "layout" and p.kind is not p.POSITIONAL_ONLY
+            if name != "layout" and p.kind not in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL)
         }
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        """Make one. Raises UsageError for an unknown option or a value that the factory refuses."""
-        known = self.options()
+        """Make one. Raises UsageError for an unknown option, a refused value, and a factory that fails."""
         try:
+            known = self.options()
             for option in options:
                 if option not in known and not any(name.startswith("**") for name in known):
                     raise unknown("option", option, known)
             return self.factory(*args, **options)
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"{self.kind} {self.name!r}: {' '.join(str(error).split())}") from error
+        except (Exception, SystemExit) as error:
+            # a TypeError or a ValueError refuses a value; whatever else it is, it is the plugin's mistake
+            refused = isinstance(error, TypeError | ValueError)
+            broken = "" if refused else f"mend or upgrade {self.distribution}: {type(error).__name__}: "
+            raise UsageError(f"{self.kind} {self.name!r}: {broken}{' '.join(str(error).split())}") from error
 
 
 @attrs.frozen
@@ -110,7 +115,8 @@ class Catalogue(dict[str, Registered]):
     def __init__(self, kind: str, reports: Sequence[PluginReport] = ()) -> None:
         super().__init__()
         self.kind, self.reports = kind, reports
-        self.contested: dict[str, set[str]] = {}
+        # of each name that several claim, the distributions and plugins that do
+        self.contested: dict[str, set[tuple[str, str]]] = {}
 
     def __missing__(self, name: str) -> Registered:
         if name in self.contested:
@@ -121,20 +127,16 @@ class Catalogue(dict[str, Registered]):
 
     def clash(self, name: str) -> str:
         """Who claims a name that has two owners."""
-        owners = " and ".join(sorted(self.contested[name]))
+        owners = " and ".join(f"{dist} (plugin {plugin})" for dist, plugin in sorted(self.contested[name]))
         return f"{self.kind} {name!r} is claimed by {owners}; uninstall or rename one"
 
-    def add(self, entry: Registered) -> str | None:
-        """Add a factory; a name with two owners belongs to neither, and the clash is returned."""
-        owner = f"{entry.distribution} (plugin {entry.plugin})"
-        if entry.name in self:
-            first = self.pop(entry.name)
-            self.contested[entry.name] = {f"{first.distribution} (plugin {first.plugin})"}
-        if entry.name in self.contested:
-            self.contested[entry.name].add(owner)
-            return self.clash(entry.name)
-        self[entry.name] = entry
-        return None
+    def add(self, entry: Registered) -> None:
+        """Add a factory; a name with two owners belongs to neither."""
+        if entry.name in self or entry.name in self.contested:
+            owners = self.contested.setdefault(entry.name, set())
+            owners |= {(e.distribution, e.plugin) for e in (self.pop(entry.name, entry), entry)}
+        else:
+            self[entry.name] = entry
 
 
 class Registry:
@@ -148,10 +150,20 @@ class Registry:
     def __init__(self, *, discover: bool = True, only: Collection[str] | None = None) -> None:
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(Hooks)
-        self.reports: list[PluginReport] = []
-        self.catalogues = {hook: Catalogue(kind, self.reports) for hook, kind in KINDS.items()}
+        self._reports: list[PluginReport] = []
+        self.catalogues = {hook: Catalogue(kind, self._reports) for hook, kind in KINDS.items()}
         if discover:
             self._discover(only)
+
+    @property
+    def reports(self) -> list[PluginReport]:
+        """What became of each plugin; a name that several claim is an error of every one of them."""
+        clashes = [(c.clash(n), who) for c in self.catalogues.values() for n, who in c.contested.items()]
+        told = (
+            (report, [clash for clash, who in clashes if (report.distribution, report.name) in who])
+            for report in self._reports
+        )
+        return [attrs.evolve(r, error="; ".join(filter(None, [r.error, *more])) or None) for r, more in told]
 
     def _discover(self, only: Collection[str] | None) -> None:
         # pluggy's own loader lets one broken plugin end the host and skips a second owner in silence
@@ -160,41 +172,40 @@ class Registry:
             for distribution in importlib.metadata.distributions()
             for point in distribution.entry_points.select(group=GROUP)
         }
-        installed = {
-            name for point, owner in points.values() for name in (point.name, owner.metadata["Name"])
-        }
+        installed = {n for point, owner in points.values() for n in (point.name, owner.metadata["Name"])}
         for name in only or ():
             if name not in installed:
                 raise unknown("plugin to load", name, installed)
         for _, (point, distribution) in sorted(points.items(), key=lambda item: item[0]):
             owner = distribution.metadata["Name"], distribution.version
             if only is not None and not {point.name, owner[0]} & set(only):
-                self.reports.append(PluginReport(point.name, *owner, point.value, left_out=True))
+                self._reports.append(PluginReport(point.name, *owner, point.value, left_out=True))
                 continue
             try:
-                plugin = point.load()
-            except (Exception, SystemExit) as error:  # whatever it is, it is the plugin's
-                reason = f"failed to import: {type(error).__name__}: {error}"
-                self.reports.append(PluginReport(point.name, *owner, point.value, reason))
+                plugin = _answer(point.load, "failed to import")
+            except UsageError as error:
+                self._reports.append(PluginReport(point.name, *owner, point.value, str(error)))
             else:
                 self.register(plugin, point.name, *owner)
 
     def register(self, plugin: object, name: str, distribution: str = "(by hand)", version: str = "") -> None:
         """Take a plugin's hooks in; what is wrong with it is kept in `reports`, never raised."""
+        reason = None
         try:
             found = self._collect(plugin, name, distribution)
-        except (Exception, SystemExit) as error:  # a hook is the plugin's code
-            reason = " ".join(str(error).split()) if isinstance(error, UsageError) else repr(error)
-        else:
-            wrong = [self.catalogues[hook].add(entry) or _of_another_api(entry) for hook, entry in found]
-            reason = "; ".join(filter(None, wrong))
+            for hook, entry in found:
+                self.catalogues[hook].add(entry)
+            for _, entry in found:
+                _require_fit(entry, entry.factory)
+        except Exception as error:  # also what pluggy meets in the plugin's own objects
+            reason = " ".join(str(error).split())
         source = getattr(plugin, "__file__", None) or repr(plugin)
-        self.reports.append(PluginReport(name, distribution, version, source, reason or None))
+        self._reports.append(PluginReport(name, distribution, version, source, reason))
 
     def _collect(self, plugin: object, name: str, distribution: str) -> list[tuple[str, Registered]]:
         """Every factory of a plugin; raises where a hook is misspelt or gives no mapping of callables."""
-        if self._manager.has_plugin(f"{distribution}: {name}"):
-            raise UsageError(f"plugin {name!r} of {distribution} is registered already")
+        if (first := self._manager.get_name(plugin)) or self._manager.has_plugin(f"{distribution}: {name}"):
+            raise UsageError(f"registered already, as {first or name!r}; remove one of the two entry points")
         self._manager.register(plugin, f"{distribution}: {name}")
         hooks = [caller.name for caller in self._manager.get_hookcallers(plugin) or []]
         if not hooks:
@@ -203,33 +214,46 @@ class Registry:
         for hook in hooks:
             if hook not in KINDS:
                 raise unknown("hook", hook, KINDS)
-            mapping = getattr(plugin, hook)()
+            mapping = _answer(getattr(plugin, hook), f"{hook} failed")
             if not isinstance(mapping, Mapping) or not all(
-                isinstance(key, str) and callable(factory) for key, factory in mapping.items()
+                isinstance(key, str) and key.strip() and callable(made) for key, made in mapping.items()
             ):
-                raise UsageError(f"{hook} must return a mapping of names to callables, got {mapping!r}")
+                raise UsageError(f"{hook} must return a mapping of names to callables, got {mapping!r:.200}")
             found += [(hook, Registered(KINDS[hook], k, f, name, distribution)) for k, f in mapping.items()]
         return found
 
     def make_rule(self, name: str, layout: ParameterLayout, **options: Any) -> UpdateRule:
-        """An update rule by name. Raises UsageError for what is unknown or of another API."""
-        rule = self.catalogues["metalearn_update_rules"][name](layout, **options)
-        if not isinstance(rule, UpdateRule) or rule.api_version != UpdateRule.api_version:
-            api = getattr(rule, "api_version", "none")
-            raise UsageError(
-                f"rule {name!r}: expected an UpdateRule of API {UpdateRule.api_version}, got a"
-                f" {type(rule).__name__} of API {api}; install another version of its plugin"
-            )
+        """An update rule by name. Raises UsageError for one that is unknown, of another API, or fails."""
+        entry = self.catalogues["metalearn_update_rules"][name]
+        _require_fit(entry, entry.factory)
+        rule: UpdateRule = entry(layout, **options)
+        _require_fit(entry, type(rule))
+        if "_parameters" not in vars(rule):
+            raise UsageError(f"rule {name!r}: __init__ of {type(rule).__name__} must call super().__init__()")
         return rule
 
 
-def _of_another_api(entry: Registered) -> str | None:
-    """Why a rule's class cannot be used with this core, and what to upgrade."""
-    ours, theirs = UpdateRule.api_version, getattr(entry.factory, "api_version", UpdateRule.api_version)
-    if theirs == ours:
-        return None
-    older = "metalearn-core" if isinstance(theirs, int) and theirs > ours else entry.distribution
-    return f"rule {entry.name!r} is written for API {theirs}, metalearn-core has API {ours}: upgrade {older}"
+def _require_fit(entry: Registered, made: object) -> None:
+    """UsageError for a class of a rule that cannot be used with this core: what to change or upgrade."""
+    if entry.kind != "rule" or not isinstance(made, type):
+        return
+    if not issubclass(made, UpdateRule):
+        raise UsageError(f"rule {entry.name!r}: expected an UpdateRule, got a {made.__name__}; make it one")
+    ours, theirs, told = UpdateRule.api_version, made.api_version, f"rule {entry.name!r} is written for API"
+    if theirs != ours:
+        older = "metalearn-core" if isinstance(theirs, int) and theirs > ours else entry.distribution
+        raise UsageError(f"{told} {theirs}, metalearn-core has API {ours}: upgrade {older}")
+
+
+def _answer(plugins_code: Callable[[], Any], failed: str) -> Any:
+    """What a plugin answers, its prints sent to standard error; UsageError for whatever it raises."""
+    try:
+        with redirect_stdout(sys.stderr):
+            return plugins_code()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise UsageError(f"{failed}: {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
 @functools.cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -34,14 +35,17 @@ def test_all_code_runs_in_its_order(tmp_path, monkeypatch, capsys):
     (tmp_path / "metalearn_momentum-0.1.0.dist-info/entry_points.txt").write_text(
         f"[metalearn]\n{entry_points[1].replace(chr(34), '')}\n"
     )
+    requires = tomllib.loads(blocks("toml")[0])["project"]["dependencies"]
     (tmp_path / "metalearn_momentum-0.1.0.dist-info/METADATA").write_text(
         "Metadata-Version: 2.1\nName: metalearn-momentum\nVersion: 0.1.0\n"
+        + "".join(f"Requires-Dist: {each}\n" for each in requires)
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "ten-shots.toml").write_text(blocks("toml")[1])
     fresh = Registry()
     monkeypatch.setattr(registry, "default_registry", lambda: fresh)
-    for command in COMMANDS:
+    validate = re.search(r"`(metalearn plugins validate .*?)`", README)[1]
+    for command in [*COMMANDS, validate, f"{validate} --imports"]:
         if command.startswith("metalearn "):
             extra = ["--workers", "1", "--tasks", "20"] if " run " in command else []
             monkeypatch.setattr(sys, "argv", [*shlex.split(command), *extra])

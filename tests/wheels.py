@@ -1,4 +1,4 @@
-"""Build the wheels and install them, with what they declare and nothing else, where this runs."""
+"""Build the wheels and install them, with what they declare and nothing else, then with what tests need."""
 
 from __future__ import annotations
 
@@ -20,9 +20,14 @@ def main(checkout: Path, scratch: Path) -> None:
     subprocess.check_call([*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheels), *sources])
     built = sorted(map(str, wheels.glob("*.whl")))
     assert len(built) == len(SOURCES), built
-    wanted = [f"{wheel}[testing]" if "metalearn_core" in wheel else wheel for wheel in built]
-    constraints = str(checkout / "constraints.txt")
-    subprocess.check_call([*pip, "install", "--quiet", "--force-reinstall", "-c", constraints, *wanted])
+    install = (*pip, "install", "--quiet", "-c", str(checkout / "constraints.txt"))
+    # it may be here from the time before
+    subprocess.check_call([*pip, "uninstall", "--quiet", "--yes", "hypothesis"])
+    subprocess.check_call([*install, "--force-reinstall", *built])
+    for words in (["plugins", "list"], ["map", "lslr"]):
+        subprocess.check_call([sys.executable, "-m", "metalearn_benchmarks", *words], cwd=scratch)
+    (core,) = (wheel for wheel in built if "metalearn_core" in wheel)
+    subprocess.check_call([*install, f"{core}[testing]"])
     where = "import metalearn_core; print(metalearn_core.__file__)"
     found = subprocess.check_output([sys.executable, "-c", where], text=True, cwd=scratch).strip()
     assert Path(found).is_relative_to(sys.prefix), f"imported from {found}, not from the wheel"

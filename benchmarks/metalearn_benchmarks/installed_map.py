@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import attrs
@@ -26,7 +27,8 @@ def installed_map() -> tuple[RuleMap, list[str]]:
         trial.edges += rule_map.edges
         trial.crossed += rule_map.crossed
         try:
-            placement.factory(trial)
+            with redirect_stdout(sys.stderr):  # what it prints
+                placement.factory(trial)
             for contradiction in trial.contradictions():
                 raise UsageError(f"it contradicts what is on the map: {contradiction}")
         except (Exception, SystemExit) as error:  # whatever it is, it is the plugin's

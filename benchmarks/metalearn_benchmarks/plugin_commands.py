@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import click
 
+from metalearn_benchmarks.entry_points import LOAD_PLUGINS
 from metalearn_benchmarks.terminal import JSON, console, print_table, table, toml_option
 from metalearn_core.errors import unknown
 
 EXIT_FAILED = 1
+NEEDED = "(needed)"
+"""In place of a default."""
 
 
 @click.group()
@@ -22,24 +27,13 @@ def plugins() -> None:
 @plugins.command("list")
 @click.option("--all", "everything", is_flag=True, help="Those too that METALEARN_LOAD_PLUGINS leaves out.")
 @JSON
-def list_plugins(everything: bool, as_json: bool) -> None:
+@click.pass_context
+def list_plugins(context: click.Context, everything: bool, as_json: bool) -> None:
     """Every plugin, what it brings, and what is wrong with it; exit code 1 if anything is."""
-    from metalearn_core import UpdateRule, default_registry
+    from metalearn_core import default_registry
 
     registry = default_registry()
-    rows = [
-        {
-            "plugin": report.name,
-            "brings": ", ".join(_brought_by(report)),
-            "distribution": report.distribution,
-            "version": report.version,
-            "api": None if report.error or report.left_out else UpdateRule.api_version,
-            "source": report.source,
-            "status": _status(report),
-        }
-        for report in registry.reports
-        if everything or not report.left_out
-    ]
+    rows = [_row(report) for report in registry.reports if everything or not report.left_out]
     if as_json:
         print_table(rows, as_json)
     else:
@@ -47,7 +41,8 @@ def list_plugins(everything: bool, as_json: bool) -> None:
         print_table([{k: v for k, v in row.items() if k != "source"} for row in rows], as_json)
     away = sum(report.left_out for report in registry.reports)
     if away and not everything:
-        click.echo(f"{away} left out by METALEARN_LOAD_PLUGINS; --all shows them", err=True)
+        by = "--no-plugins" if context.find_root().params.get("no_plugins") else LOAD_PLUGINS
+        click.echo(f"{away} left out by {by}; --all shows them", err=True)
     faulty = [report for report in registry.reports if report.error]
     for report in faulty:
         click.echo(_remedy(report), err=True)
@@ -55,27 +50,47 @@ def list_plugins(everything: bool, as_json: bool) -> None:
         sys.exit(EXIT_FAILED)
 
 
-def _brought_by(report: Any) -> list[str]:
+def _row(report: Any) -> dict[str, Any]:
     from metalearn_core import default_registry
 
-    return [
-        f"{entry.kind} {entry.name}"
+    brought = [
+        entry
         for catalogue in default_registry().catalogues.values()
         for entry in catalogue.values()
         if (entry.plugin, entry.distribution) == (report.name, report.distribution)
     ]
+    return {
+        "plugin": report.name,
+        "brings": ", ".join(f"{entry.kind} {entry.name}" for entry in brought),
+        "distribution": report.distribution,
+        "version": report.version,
+        "api": _api(brought),
+        "source": report.source,
+        "status": report.error or ("left out" if report.left_out else "loaded"),
+    }
 
 
-def _status(report: Any) -> str:
-    return report.error or ("left out" if report.left_out else "loaded")
+def _api(brought: list[Any]) -> Any:
+    """What a plugin is written for: this core's API, or another that a rule of it is for."""
+    from metalearn_core import UpdateRule
+
+    ours = UpdateRule.api_version
+    found = [getattr(entry.factory, "api_version", ours) for entry in brought if entry.kind == "rule"]
+    api = next((theirs for theirs in found if theirs != ours), ours if brought else None)
+    return api if api is None or isinstance(api, int) else str(api)
 
 
 def _remedy(report: Any) -> str:
-    reason = " ".join(report.error.split())
-    return (
-        f"plugin {report.name} of {report.distribution} {report.version} ({report.source}): {reason}. Mend or"
-        f" upgrade it, or go on without it: pip uninstall {report.distribution}"
-    )
+    """Which plugin, what is wrong with it, and what to do, in one line."""
+    from metalearn_core import default_registry
+
+    told = f"plugin {report.name} of {report.distribution} {report.version} ({report.source}): {report.error}"
+    contested = [c.contested.values() for c in default_registry().catalogues.values()]
+    if any((report.distribution, report.name) in owners for owners in itertools.chain(*contested)):
+        return told  # which says what to do, and it need not be this one that goes
+    if "No module named 'hypothesis'" in report.error:
+        return f'{told}. It checks rules: pip install "metalearn-core[testing]"'
+    return f"{told}. Mend or upgrade it, or go on without it: pip uninstall {report.distribution}"
 
 
 @plugins.command()
@@ -92,14 +107,21 @@ def show(name: str, as_json: bool) -> None:
         raise click.ClickException("; ".join(clashes))
     if not found:
         raise unknown("name", name, {n for catalogue in catalogues for n in catalogue})
-    pages = [_page(entry) for entry in found]
+    with redirect_stdout(sys.stderr):  # what a rule prints
+        pages = [_page(entry) for entry in found]
     if as_json:
         import json
 
         click.echo(json.dumps(pages, indent=1, ensure_ascii=False))
-        return
-    for page in pages:
-        _print_page(page)
+    else:
+        for page in pages:
+            _print_page(page)
+    if any(page.get("problem") and not _needs_options(page) for page in pages):
+        sys.exit(EXIT_FAILED)
+
+
+def _needs_options(page: dict[str, Any]) -> bool:
+    return any(row["default"] == NEEDED for row in page["options"])
 
 
 def _page(entry: Any) -> dict[str, Any]:
@@ -110,11 +132,11 @@ def _page(entry: Any) -> dict[str, Any]:
 
     text = inspect.getdoc(entry.factory) or ""
     meanings = arguments(text)
-    (report,) = [
+    report = next(
         report
         for report in default_registry().reports
         if (report.name, report.distribution) == (entry.plugin, entry.distribution)
-    ]
+    )
     page = {
         "name": entry.name,
         "kind": entry.kind,
@@ -122,15 +144,25 @@ def _page(entry: Any) -> dict[str, Any]:
         "distribution": f"{entry.distribution} {report.version}".strip(),
         "source": report.source,
         "options": [
-            {
-                "option": option,
-                "default": "(needed)" if given.default is given.empty else repr(given.default),
-                "meaning": meanings.get(option, ""),
-            }
-            for option, given in entry.options().items()
+            {"option": option, "default": _default(given), "meaning": meanings.get(option, "")}
+            for option, given in _options(entry).items()
         ],
     }
     return page | (_rule_facts(entry.name) if entry.kind == "rule" else {})
+
+
+def _options(entry: Any) -> dict[str, Any]:
+    try:
+        options: dict[str, Any] = entry.options()
+    except (TypeError, ValueError):  # a builtin may have no signature
+        return {}
+    return options
+
+
+def _default(given: Any) -> str:
+    if given.kind is given.VAR_KEYWORD:
+        return "(none)"  # others may be given, and need not be
+    return NEEDED if given.default is given.empty else repr(given.default)
 
 
 def _rule_facts(name: str) -> dict[str, Any]:
@@ -206,8 +238,9 @@ def check_command(rule: str, given: tuple[str, ...], slow: bool, as_json: bool) 
         return make_rule(rule, layout, **options)
 
     # what cannot be made at all is the user's mistake, said in one line
-    make(multilayer_perceptron().layout)
-    rows = [attrs.asdict(result) for result in check_update_rule(make, slow=slow)]
+    with redirect_stdout(sys.stderr):  # what a rule prints
+        make(multilayer_perceptron().layout)
+        rows = [attrs.asdict(result) for result in check_update_rule(make, slow=slow)]
     versions = {"kit": KIT_VERSION, "api": UpdateRule.api_version, "torch": torch.__version__}
     counts = Counter(row["status"] for row in rows)
     if as_json:
@@ -255,15 +288,19 @@ def _user() -> str:
 
 
 def show_versions(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
-    """`--version`: of the program, of torch, and of each plugin, none of which is imported for it."""
+    """`--version`: of the program, of torch, and of each installed plugin, which are not imported for it."""
     if not wanted or context.resilient_parsing:
         return
     from importlib.metadata import version
 
-    from metalearn_benchmarks.entry_points import installed
+    from metalearn_benchmarks.entry_points import installed, left_out
 
     core, torch = version("metalearn-core"), version("torch")
     click.echo(f"metalearn {version('metalearn-benchmarks')} (metalearn-core {core}, torch {torch})")
-    lines = sorted(f"  {name}: {owner.metadata['Name']} {owner.version}" for name, owner in installed())
-    click.echo("\n".join(["plugins:", *(lines or ["  none"])]))
+    lines = []
+    for name, owner in sorted(installed(), key=lambda each: each[0]):
+        away = f" (left out by {LOAD_PLUGINS})" if left_out(name, owner) else ""
+        lines.append(f"  {name}: {owner.metadata['Name']} {owner.version}{away}")
+    click.echo("plugins installed (`metalearn plugins list` says which of them work):")
+    click.echo("\n".join(lines or ["  none"]))
     context.exit()

@@ -19,30 +19,33 @@ class Finding:
     """One thing looked at: whether it is in order, and what to change where it is not."""
 
     check: str
-    status: Literal["passed", "failed", "skipped"]
+    status: Literal["passed", "warning", "failed", "skipped"]
     message: str = ""
 
     @classmethod
-    def of(cls, check: str, holds: bool, message: str) -> Finding:
-        """Passed, or failed with the message."""
-        return cls(check, "passed" if holds else "failed", "" if holds else message)
+    def of(
+        cls, check: str, holds: bool, message: str, otherwise: Literal["warning", "failed"] = "failed"
+    ) -> Finding:
+        """Passed, or else failed, with the message; a warning for what is good to have and not needed."""
+        return cls(check, "passed" if holds else otherwise, "" if holds else message)
 
 
 def validate(name: str, imports: bool) -> list[Finding]:
     """Every finding about the distribution `name`; only with `imports` is any code of it run.
 
-    Raises UsageError where no such distribution is installed.
+    Then all that has an entry point is imported, whatever else is wrong. Raises UsageError where no such
+    distribution is installed.
     """
     try:
         distribution = importlib.metadata.distribution(name)
-    except importlib.metadata.PackageNotFoundError:
+    except (importlib.metadata.PackageNotFoundError, ValueError):  # an empty name is no value for it
         raise unknown("distribution", name, {owner.metadata["Name"] for _, owner in installed()}) from None
     findings = list(_declared(distribution))
-    if imports and all(finding.status != "failed" for finding in findings):
+    if imports and distribution.entry_points.select(group=GROUP):
         findings += _imported(distribution)
     else:
-        remedy = "mend the others first" if imports else "say --imports to run its code"
-        findings.append(Finding("imports", "skipped", remedy))
+        reason = "there is no entry point to import" if imports else "say --imports to run its code"
+        findings.append(Finding("imports", "skipped", reason))
     return findings
 
 
@@ -70,9 +73,11 @@ def _declared(distribution: importlib.metadata.Distribution) -> Iterator[Finding
         "requires metalearn-core", "metalearn-core" in requires, 'add "metalearn-core" to its dependencies'
     )
     for field, key in (("Summary", "description"), ("Requires-Python", "requires-python")):
-        yield Finding.of(key, field in distribution.metadata, f"say {key} in pyproject.toml")
-    licence = {"License-Expression", "License"} & set(distribution.metadata)
-    yield Finding.of("licence", bool(licence), 'say license = "MIT", or another, in pyproject.toml')
+        held = field in distribution.metadata
+        yield Finding.of(key, held, f"say {key} in pyproject.toml, for those who find it", "warning")
+    licence = bool({"License-Expression", "License"} & set(distribution.metadata))
+    advice = 'say license = "MIT", or another, in pyproject.toml, for those who use it'
+    yield Finding.of("licence", licence, advice, "warning")
 
 
 def _is_there(module: str) -> bool:
@@ -96,6 +101,5 @@ def _imported(distribution: importlib.metadata.Distribution) -> Iterator[Finding
         for entry in catalogue.values():
             if entry.distribution == name:
                 text = (entry.factory.__doc__ or "").strip()
-                yield Finding.of(
-                    f"docstring of {entry.kind} {entry.name}", bool(text), "say what it is, with its equation"
-                )
+                advice = "say what it is, with its equation"
+                yield Finding.of(f"docstring of {entry.kind} {entry.name}", bool(text), advice, "warning")

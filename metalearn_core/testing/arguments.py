@@ -6,8 +6,6 @@ import inspect
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from hypothesis import strategies as st
-
 from metalearn_core.errors import UsageError, unknown
 from metalearn_core.rule import UpdateRule
 
@@ -38,6 +36,8 @@ def require_options(name: str, value: object) -> None:
 
 def require_strategy(name: str, value: object) -> None:
     """UsageError unless it is a strategy."""
+    from hypothesis import strategies as st
+
     if not isinstance(value, st.SearchStrategy):
         raise UsageError(
             f"{name}: expected a hypothesis strategy, got a {type(value).__name__}; st.just(...) makes one"

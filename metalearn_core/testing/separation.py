@@ -1,19 +1,18 @@
 """One rule does not contain another: an invariant that every φ of it keeps, and that the other one breaks.
 
 That something cannot be done is no matter of samples alone: the invariant is a theorem about the rule,
-its property is checked over drawn φ, and the witness is one rule on one task.
+its property is checked over drawn φ, and the witness is one rule on one task. To state a separation needs no
+hypothesis, to check it does.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
-import hypothesis
 import torch
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from metalearn_core.errors import UsageError
@@ -21,10 +20,12 @@ from metalearn_core.inner_loop import trajectory
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule
 from metalearn_core.task import Batch
-from metalearn_core.testing import strategies
 from metalearn_core.testing.arguments import require_function, require_known, require_maker, require_options
 from metalearn_core.testing.reports import phi, reference, short, title
 from metalearn_core.testing.subsumption import Maker, drawn, load_phi, made, run
+
+if TYPE_CHECKING:
+    from hypothesis import strategies as st
 
 
 @attrs.frozen
@@ -74,6 +75,7 @@ class Separation:
 
     def check_property(self, *, examples: int | None = None) -> None:
         """The general rule keeps the invariant, on drawn probes, options and φ."""
+        import hypothesis
 
         @hypothesis.given(self._cases())
         def holds(case: tuple[Probe, dict[str, Any]]) -> None:
@@ -126,6 +128,10 @@ class Separation:
         return "\n".join([*imports, "", f"{claim}.check_invariant({short(probe)}, {dict(options)!r})", ""])
 
     def _cases(self) -> st.SearchStrategy[tuple[Probe, dict[str, Any]]]:
+        from hypothesis import strategies as st
+
+        from metalearn_core.testing import strategies
+
         @st.composite
         def draw_case(draw: st.DrawFn) -> tuple[Probe, dict[str, Any]]:
             probe = Probe(

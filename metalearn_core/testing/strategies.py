@@ -37,6 +37,11 @@ def inner_lrs(least: float = 1e-3, most: float = 0.99) -> st.SearchStrategy[floa
     return st.floats(least, most)
 
 
+def closeness() -> st.SearchStrategy[float]:
+    """How close an edge in the limit is asked to come: 2⁻ᵏ for k = 1 ... 60."""
+    return st.integers(1, 60).map(lambda k: 2.0**-k)
+
+
 def dtypes(*names: DtypeName) -> st.SearchStrategy[DtypeName]:
     """Names of floating-point types; by default float64 and float32."""
     chosen: tuple[DtypeName, ...] = names or ("float64", "float32")

@@ -2,19 +2,17 @@
 general one with which it takes the same path, or one as close as is asked for.
 
 `assert_subsumes` is the property. A failure prints the smallest counterexample that hypothesis found,
-as code that runs.
+as code that runs. To state a claim needs no hypothesis, so that a map can be shown without; to check it does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
-import hypothesis
 import torch
-from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -25,7 +23,6 @@ from metalearn_core.registry import make_rule
 from metalearn_core.rule import Signal, State, Undeclared, UpdateRule
 from metalearn_core.settings import ORDERS, Clipping, Order
 from metalearn_core.task import Task
-from metalearn_core.testing import strategies
 from metalearn_core.testing.arguments import (
     positional,
     require_function,
@@ -37,6 +34,9 @@ from metalearn_core.testing.arguments import (
 )
 from metalearn_core.testing.problems import SMOOTH, Problem
 from metalearn_core.testing.reports import counterexample, title
+
+if TYPE_CHECKING:
+    from hypothesis import strategies as st
 
 Maker: TypeAlias = str | Callable[..., UpdateRule]
 """A rule's registered name, its class, or any `make(layout, **options)`."""
@@ -73,9 +73,7 @@ class Subsumption:
     cancellation: float = 0.0
     clip: Clipping | None = None
     problems: st.SearchStrategy[Problem] | None = None
-    closeness: st.SearchStrategy[float] = attrs.field(
-        factory=lambda: st.integers(1, 60).map(lambda k: 2.0**-k)
-    )
+    closeness: st.SearchStrategy[float] | None = None
     address: str = ""
 
     def __attrs_post_init__(self) -> None:
@@ -85,9 +83,9 @@ class Subsumption:
         require_function(
             "parameterise", self.parameterise, 1, 2, "parameterise(special) or parameterise(special, general)"
         )
-        require_strategy("closeness", self.closeness)
-        if self.problems is not None:
-            require_strategy("problems", self.problems)
+        for name in ("problems", "closeness"):
+            if getattr(self, name) is not None:
+                require_strategy(name, getattr(self, name))
         if self.gap is not None:
             require_function("gap", self.gap, 4, 4, "gap(special, closeness, theta, grads)")
             if not takes_closeness(self.parameterise):
@@ -100,6 +98,8 @@ class Subsumption:
                 raise UsageError(f"example: expected an Example, got a {type(example).__name__}")
             self._check(example)
             return
+
+        import hypothesis
 
         compared = []
 
@@ -119,13 +119,18 @@ class Subsumption:
             )
 
     def _examples(self) -> st.SearchStrategy[Example]:
+        from hypothesis import strategies as st
+
+        from metalearn_core.testing import strategies
+
         problems = strategies.problems() if self.problems is None else self.problems
+        near = strategies.closeness() if self.closeness is None else self.closeness
 
         @st.composite
         def draw_example(draw: st.DrawFn) -> Example:
             problem = draw(problems)
             special = {name: drawn(draw, value) for name, value in self.special_options.items()}
-            closeness = draw(self.closeness) if self.gap else 0.0
+            closeness = draw(near) if self.gap else 0.0
             general = {name: drawn(draw, value) for name, value in self.general_options.items()}
             computed = {name: value for name, value in general.items() if callable(value)}
             general |= {name: v(*(special, closeness)[: positional(v)]) for name, v in computed.items()}
@@ -323,6 +328,8 @@ def assert_subsumes(
 
 def run(holds: Callable[[], None], examples: int | None) -> None:
     """Run a property as the profile says, or on so many examples; how long one takes says nothing."""
+    import hypothesis
+
     profile = hypothesis.settings()
     settings = hypothesis.settings(
         profile,
@@ -418,4 +425,6 @@ def _growth(
 
 def drawn(draw: st.DrawFn, value: Any) -> Any:
     """An option's value, where it is a strategy drawn from it."""
+    from hypothesis import strategies as st
+
     return draw(value) if isinstance(value, st.SearchStrategy) else value

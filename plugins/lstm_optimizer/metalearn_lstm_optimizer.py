@@ -40,17 +40,12 @@ class LSTMOptimizer(UpdateRule):
         output_scale: s.
     """
 
-    elementwise = True
-    coordinatewise = True
+    elementwise, coordinatewise = True, True
 
     def __init__(
-        self,
-        layout: ParameterLayout,
-        hidden: int = 20,
-        layers: int = 2,
-        preprocess: Literal["log", "none"] = "log",
-        output_scale: float = 0.1,
-    ) -> None:
+        self, layout: ParameterLayout, hidden: int = 20, layers: int = 2,
+        preprocess: Literal["log", "none"] = "log", output_scale: float = 0.1,
+    ) -> None:  # fmt: skip
         super().__init__()
         for name, count in (("hidden", hidden), ("layers", layers)):
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:

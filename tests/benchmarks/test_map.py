@@ -513,6 +513,24 @@ class TestTheCommand:
         assert metalearn("map", "lstm")[0] == 0
 
 
+WITHOUT_HYPOTHESIS = """
+import sys
+sys.modules["hypothesis"] = None  # as where metalearn-core is installed without its extra
+from metalearn_benchmarks.cli import main
+for words in (["plugins", "list"], ["map", "--json"]):
+    sys.argv = ["metalearn", *words]
+    main()
+"""
+
+
+def test_without_hypothesis_the_map_is_the_same(metalearn):
+    done = subprocess.run([sys.executable, "-c", WITHOUT_HYPOTHESIS], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    listed, start, shown = done.stdout.partition("{")
+    assert all(f"placement {name} " in listed for name in ("alfa", "lslr", "lstm-optimizer"))
+    assert json.loads(start + shown) == json.loads(metalearn("map", "--json")[1])
+
+
 class TestThirdParties:
     def test_a_rule_is_placed_and_its_claim_checked(self, metalearn, install):
         install(mine={"polyak": below_momentum})

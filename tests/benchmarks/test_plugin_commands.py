@@ -38,11 +38,22 @@ class Rule(UpdateRule):
 def metalearn_update_rules():
     return {"NAME": Rule}
 """
+ABSTRACT = """
+from metalearn_core import UpdateRule, hookimpl
+
+class Rule(UpdateRule):
+    pass
+
+@hookimpl
+def metalearn_update_rules():
+    return {"NAME": Rule}
+"""
 DETACHED = GOOD.replace("* signal.grad,", "* signal.grad.detach(),")
 NEWER = GOOD.replace("    def __init__", "    api_version = 2\n\n    def __init__")
 METADATA = (
     "Summary: x\nRequires-Python: >=3.11\nLicense-Expression: MIT\nRequires-Dist: metalearn-core>=0.1\n"
 )
+RUN = ("run", "sine", "--scale", "smoke", "-m", "maml", "--workers", 1, "--tasks", 4, "--out")
 OURS = "gradient-descent,lstm,feed-forward,benchmarks"
 
 
@@ -75,7 +86,7 @@ def metalearn(monkeypatch, capsys):
     """The command, in this process: exit code, output, errors."""
 
     def run(*words):
-        monkeypatch.setattr(sys, "argv", ["metalearn", *words])
+        monkeypatch.setattr(sys, "argv", ["metalearn", *map(str, words)])
         code = 0
         try:
             cli.main()
@@ -104,9 +115,16 @@ def test_a_plugin_is_listed_with_what_it_brings_and_where_it_lies(site, metalear
 
 BROKEN = {
     "raises": ("1 / 0", ["ZeroDivisionError", "pip uninstall metalearn-raises"]),
+    "checks": (
+        "raise ModuleNotFoundError(\"No module named 'hypothesis'\")",
+        ["ModuleNotFoundError", 'pip install "metalearn-core[testing]"'],
+    ),
     "misspelt": (GOOD.replace("rules()", "rulez()"), ["did you mean 'metalearn_update_rules'"]),
     "newer": (NEWER, ["rule 'newer' is written for API 2", "upgrade metalearn-core"]),
-    "twin": (GOOD.replace("NAME", "lstm"), ["rule 'lstm' is claimed by metalearn-lstm", "rename one"]),
+    "printing": ("print('here I am')\n1 / 0", ["ZeroDivisionError"]),
+    "skips": ("import pytest\npytest.skip('no', allow_module_level=True)", ["failed to import: Skipped: no"]),
+    "number": (GOOD.replace(": Rule}", ": int}"), ["rule 'number': expected an UpdateRule, got a int"]),
+    "nameless": (GOOD.replace("NAME", ""), ["metalearn_update_rules must return a mapping of names"]),
 }
 
 
@@ -117,12 +135,93 @@ def test_a_broken_plugin_is_reported_with_its_remedy_and_the_others_work(site, m
     site("mine", GOOD)
     code, rows, err = listed(metalearn)
     assert code == 1
-    assert len(err.splitlines()) == 1
+    assert len(err.replace("here I am\n", "").splitlines()) == 1
     for part in (f"plugin {name} of metalearn-{name} 1.5", *parts):
         assert part in err
     assert rows["mine"]["status"] == "loaded"
     assert rows["feed-forward"]["status"] == "loaded"
     assert metalearn("plugins", "show", "mine")[0] == 0
+
+
+def test_a_name_with_two_owners_is_told_of_both_and_nobody_is_sent_away(site, metalearn):
+    site("twin", GOOD.replace("NAME", "lstm"))
+    code, rows, err = listed(metalearn)
+    said = "rule 'lstm' is claimed by metalearn-lstm (plugin lstm) and metalearn-twin (plugin twin)"
+    assert code == 1
+    assert {name for name, row in rows.items() if row["status"] != "loaded"} == {"lstm", "twin"}
+    assert rows["lstm"]["status"] == rows["twin"]["status"] == f"{said}; uninstall or rename one"
+    for line, name in zip(err.splitlines(), ("lstm", "twin"), strict=True):
+        assert line.startswith(f"plugin {name} of metalearn-{name} ")
+        assert line.endswith(f"{said}; uninstall or rename one")
+    for name in ("metalearn-twin", "metalearn-lstm"):
+        code, found = findings(metalearn, name, "--imports")
+        check = f"imports {name.removeprefix('metalearn-')}"
+        assert (code, found[check]) == (1, ("failed", f"{said}; uninstall or rename one"))
+    for command in ("show", "check"):
+        code, _, err = metalearn("plugins", command, "lstm")
+        assert (code, said in err) == (2, True)
+    assert metalearn("plugins", "show", "feed-forward")[0] == 0
+
+
+def test_two_entry_points_of_one_module_are_said_in_one_line(site, metalearn):
+    site("mine", GOOD, module="stranger_shared")
+    site("other", None, module="stranger_shared")
+    code, rows, err = listed(metalearn)
+    told = "registered already, as 'metalearn-mine: mine'; remove one of the two entry points"
+    assert (code, rows["mine"]["status"], rows["other"]["status"]) == (1, "loaded", told)
+    assert len(err.splitlines()) == 1
+
+
+def test_a_rule_of_a_newer_core_is_said_alike_by_all(site, metalearn, tmp_path):
+    site("future", NEWER)
+    told = "rule 'future' is written for API 2, metalearn-core has API 1: upgrade metalearn-core"
+    code, rows, err = listed(metalearn)
+    assert (code, rows["future"]["api"], rows["lstm"]["api"]) == (1, 2, 1)
+    assert told in err
+    code, out, _ = metalearn("plugins", "show", "future")
+    assert (code, told in out) == (1, True)
+    (page,) = json.loads(metalearn("plugins", "show", "future", "--json")[1])
+    assert page["problem"] == told
+    for words in (("plugins", "check", "future"), (*RUN, tmp_path / "out", "--rule", "future")):
+        code, _, err = metalearn(*words)
+        assert code != 0
+        assert told in err
+        assert "Traceback" not in err
+
+
+FAILING = {
+    "headless": (
+        GOOD.replace("        super().__init__()\n", ""),
+        "rule 'headless': mend or upgrade metalearn-headless: AttributeError: cannot assign",
+    ),
+    "bare": (
+        GOOD.replace("super().__init__()", "self.inner_lr = 0.1\n\n    def unused(self):"),
+        "rule 'bare': __init__ of Rule must call super().__init__()",
+    ),
+    "raising": (
+        GOOD.replace("super().__init__()", "print('so far'); raise RuntimeError('no\\nluck')"),
+        "rule 'raising': mend or upgrade metalearn-raising: RuntimeError: no luck",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_a_rule_that_cannot_be_made_is_said_in_one_line_wherever_it_is_asked_for(
+    site, metalearn, tmp_path, name
+):
+    source, told = FAILING[name]
+    site(name, source)
+    code, out, _ = metalearn("plugins", "show", name, "--json")
+    (page,) = json.loads(out)
+    assert (code, page["problem"].startswith(told)) == (1, True)
+    code, out, err = metalearn("plugins", "check", name, "--json")
+    assert (code, out) == (2, "")
+    assert told in err
+    assert len(err.replace("so far\n", "").splitlines()) == 1
+    code, _, err = metalearn(*RUN, tmp_path / "out", "--rule", name)
+    assert code != 0
+    assert told in err
+    assert "Traceback" not in err
 
 
 def test_who_asks_for_a_rule_of_a_broken_plugin_is_told_of_it(site, metalearn):
@@ -143,14 +242,18 @@ def test_plugins_are_left_out_on_request(site, metalearn, monkeypatch):
     rows = listed(metalearn, "--all")[1]
     assert (rows["raises"]["status"], rows["raises"]["api"]) == ("left out", None)
     assert rows["lstm"]["status"] == "loaded"
+    lines = metalearn("--version")[1].splitlines()
+    assert "  raises: metalearn-raises 1.5 (left out by METALEARN_LOAD_PLUGINS)" in lines
+    assert not any("lstm:" in line and "left out" in line for line in lines)
 
 
 @pytest.mark.parametrize("how", ["variable", "option"])
 def test_none_at_all(site, metalearn, monkeypatch, how):
     monkeypatch.setenv("METALEARN_LOAD_PLUGINS", "" if how == "variable" else "lstm")
     option = ["--no-plugins"] if how == "option" else []
-    code, out, _ = metalearn(*option, "plugins", "list", "--json")
+    code, out, err = metalearn(*option, "plugins", "list", "--json")
     assert (code, json.loads(out)) == (0, [])
+    assert f"left out by {'METALEARN_LOAD_PLUGINS' if how == 'variable' else '--no-plugins'}; " in err
     code, _, err = metalearn(*option, "plugins", "check", "lstm")
     assert code == 2
     assert "unknown rule 'lstm'" in err
@@ -197,6 +300,24 @@ def test_every_option_of_the_shipped_rules_is_explained(metalearn):
         assert [row["option"] for row in page["options"] if not row["meaning"]] == [], name
 
 
+def test_show_says_what_is_needed_and_nothing_else(site, metalearn):
+    site("abstract", ABSTRACT)
+    site("wants", GOOD.replace("inner_lr=0.01", "inner_lr"))
+    (page,) = json.loads(metalearn("plugins", "show", "gradient-descent", "--json")[1])
+    defaults = {row["option"]: row["default"] for row in page["options"]}
+    assert defaults["**options"] == "(none)"
+    assert "(needed)" not in defaults.values()
+    code, out, _ = metalearn("plugins", "show", "abstract", "--json")
+    assert [row["option"] for row in json.loads(out)[0]["options"]] == ["**kwargs"]
+    assert code == 1
+    site("builtin", GOOD.replace(": Rule}", ": int}"))
+    registry.default_registry.cache_clear()
+    code, out, _ = metalearn("plugins", "show", "builtin")
+    assert (code, "expected an UpdateRule, got a int; make it one" in out) == (1, True)
+    code, out, _ = metalearn("plugins", "show", "wants")
+    assert (code, "it cannot be made with its defaults" in out) == (0, True)
+
+
 def test_show_of_what_is_not_there(metalearn):
     code, _, err = metalearn("plugins", "show", "lstmm")
     assert (code, "did you mean 'lstm" in err) == (2, True)
@@ -224,8 +345,6 @@ def test_a_whole_distribution_is_valid_and_imported_on_request_alone(site, metal
     [
         (None, METADATA, "module of mine", "stranger_mine is not installed"),
         (GOOD, METADATA.replace("metalearn-core", "torch"), "requires metalearn-core", "dependencies"),
-        (GOOD, METADATA.replace("Summary: x\n", ""), "description", "pyproject.toml"),
-        (GOOD, METADATA.replace("License-Expression: MIT\n", ""), "licence", "license"),
         ("1 / 0", METADATA, "imports mine", "ZeroDivisionError"),
         (GOOD.replace("'''", "#", 1).replace("'''", "#", 1), METADATA, "imports mine", "failed to import"),
     ],
@@ -238,12 +357,33 @@ def test_what_is_not_in_order_is_named(site, metalearn, source, metadata, check,
     assert said in found[check][1]
 
 
+def test_what_is_good_to_have_is_a_warning_and_hinders_nothing(site, metalearn):
+    site("mine", GOOD.replace("'''", '"""').replace('"""θ', 'bare = """θ'), "Requires-Dist: metalearn-core\n")
+    code, found = findings(metalearn, "metalearn-mine", "--imports")
+    assert code == 0
+    warnings = {check for check, (status, _) in found.items() if status == "warning"}
+    assert warnings == {"description", "requires-python", "licence", "docstring of rule mine"}
+    assert all("pyproject.toml" in found[check][1] for check in warnings if "docstring" not in check)
+    assert found["imports mine"] == ("passed", "")
+    assert "warning" in metalearn("plugins", "validate", "metalearn-mine")[1]
+
+
+def test_an_import_is_diagnosed_whatever_else_is_wrong(site, metalearn):
+    site("mine", "1 / 0", "")
+    code, found = findings(metalearn, "metalearn-mine", "--imports")
+    assert (code, found["requires metalearn-core"][0]) == (1, "failed")
+    assert found["imports mine"] == ("failed", "failed to import: ZeroDivisionError: division by zero")
+
+
 def test_a_distribution_without_plugins_and_one_that_is_not_there(metalearn):
-    code, found = findings(metalearn, "pytest")
+    code, found = findings(metalearn, "pytest", "--imports")
     assert (code, found["entry points"][0]) == (1, "failed")
+    assert found["imports"] == ("skipped", "there is no entry point to import")
     code, _, err = metalearn("plugins", "validate", "metalearn-lsmt")
     assert code == 2
     assert "did you mean 'metalearn-lstm'" in err
+    code, _, err = metalearn("plugins", "validate", "")
+    assert (code, "unknown distribution ''" in err) == (2, True)
 
 
 def test_check_says_which_laws_hold(site, metalearn):

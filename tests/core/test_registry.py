@@ -10,6 +10,7 @@ import types
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
 import metalearn_core
@@ -64,6 +65,7 @@ def registered(*plugins: tuple[object, str, str]) -> Registry:
 
 
 GOOD = plugin(metalearn_update_rules={"still": Still})
+OTHER = plugin(metalearn_update_rules={"unmoved": Still})
 
 
 @pytest.mark.parametrize("hook", HOOKS)
@@ -93,6 +95,20 @@ class Newer(Still):
     api_version = 2
 
 
+class Older(Still):
+    api_version = 0
+
+
+class Headless(Still):
+    def __init__(self, layout):
+        self.inner_lr = nn.Parameter(torch.tensor(0.1))
+
+
+class Bare(Still):
+    def __init__(self, layout):
+        self.size = layout.size
+
+
 def takes_anything(layout, **options):
     raise ValueError(f"width must be even, got {options['width']}\nand a second line")
 
@@ -104,9 +120,17 @@ CASES = {
     "value refused": ("still", {"pace": -1}, ["rule 'still': pace must be >= 0, got -1"]),
     "value of the wrong type": ("still", {"pace": None}, ["rule 'still'", "NoneType"]),
     "value refused in two lines": ("any", {"width": 3}, ["rule 'any'", "width must be even, got 3"]),
-    "newer API": ("newer", {}, ["rule 'newer'", "API 1", "Newer of API 2", "install"]),
-    "a module, no rule": ("linear", {}, ["rule 'linear'", "UpdateRule", "Linear", "API none"]),
+    "newer API": ("newer", {}, ["rule 'newer'", "API 2", "has API 1", "upgrade metalearn-core"]),
+    "newer API, by a function": ("made newer", {}, ["'made newer'", "API 2", "upgrade metalearn-core"]),
+    "older API": ("older", {}, ["rule 'older'", "API 0", "has API 1", "upgrade d"]),
+    "a module, no rule": ("linear", {}, ["rule 'linear'", "expected an UpdateRule, got a Linear"]),
     "a number": ("number", {}, ["rule 'number'", "UpdateRule", "int"]),
+    "a class that is none": ("none", {}, ["rule 'none'", "expected an UpdateRule, got a Path"]),
+    "no super().__init__()": ("headless", {}, ["rule 'headless'", "mend or upgrade d: AttributeError"]),
+    "nor a parameter": ("bare", {}, ["rule 'bare'", "Bare must call super\\(\\).__init__\\(\\)"]),
+    "it exits": ("exits", {}, ["rule 'exits'", "mend or upgrade d: SystemExit: 3"]),
+    "nobody knows its options": ("type", {}, ["rule 'type'", "signature"]),
+    "it raises": ("raises", {}, ["rule 'raises'", "mend or upgrade d: RuntimeError: no such luck"]),
 }
 
 
@@ -116,6 +140,14 @@ def test_a_rule_that_cannot_be_made_says_why(case):
     factories = {
         "still": Still,
         "newer": Newer,
+        "made newer": lambda layout: Newer(layout),
+        "older": Older,
+        "none": Path,
+        "headless": Headless,
+        "bare": Bare,
+        "raises": lambda layout: _fails(),
+        "exits": lambda layout: sys.exit(3),
+        "type": max,
         "any": takes_anything,
         "linear": lambda layout: nn.Linear(layout.size, 1),
         "number": lambda layout: layout.size,
@@ -136,6 +168,11 @@ def misread(hook: str, *names: str) -> types.ModuleType:
     return module
 
 
+class Unreadable(dict):
+    def items(self):
+        _fails()
+
+
 BROKEN = {
     "misspelt": (
         plugin(metalearn_update_rule={"a": Still}),
@@ -154,15 +191,20 @@ BROKEN = {
         plugin(metalearn_update_rules={"a": Still, "b": 3}),
         ["metalearn_update_rules", "callable", "3"],
     ),
+    "name empty": (plugin(metalearn_update_rules={" ": Still}), ["metalearn_update_rules", "names", "' '"]),
     "name no string": (plugin(metalearn_update_rules={3: Still}), ["metalearn_update_rules", "name"]),
-    "hook that raises": (plugin(metalearn_update_rules=_fails), ["RuntimeError", "no such luck"]),
-    "hook that exits": (plugin(metalearn_update_rules=lambda: sys.exit(3)), ["SystemExit"]),
+    "hook that raises": (
+        plugin(metalearn_update_rules=_fails),
+        ["metalearn_update_rules failed: RuntimeError: no such luck"],
+    ),
+    "hook that exits": (plugin(metalearn_update_rules=lambda: sys.exit(3)), ["rules failed: SystemExit: 3"]),
     "no hook": (types.ModuleType("fake"), ["no hook", "hookimpl"]),
     "hook not marked": (
         types.SimpleNamespace(metalearn_update_rules=lambda: {"a": Still}),
         ["no hook", "hookimpl"],
     ),
-    "hook with an argument": (misread("metalearn_update_rules", "layout"), ["layout"]),
+    "hook with an argument": (misread("metalearn_update_rules", "layout"), ["{'layout'} are declared"]),
+    "mapping that raises": (plugin(metalearn_update_rules=Unreadable(a=Still)), ["no such luck"]),
 }
 
 
@@ -176,6 +218,8 @@ def test_a_broken_plugin_is_reported_and_the_others_load(case):
     assert (bad.name, bad.distribution) == ("bad", "dist-bad")
     for part in parts:
         assert part in bad.error
+    assert len(bad.error.splitlines()) == 1
+    assert len(bad.error) < 400
     assert set(rules_of(registry)) == {"still", "moving"}
     assert not any(registry.catalogues[hook] for hook in HOOKS if hook != "metalearn_update_rules")
     registry.make_rule("still", LAYOUT)
@@ -184,18 +228,18 @@ def test_a_broken_plugin_is_reported_and_the_others_load(case):
 def test_a_name_with_two_owners_belongs_to_neither():
     twice = plugin(metalearn_update_rules={"still": Still, "other": Still})
     third = plugin(metalearn_update_rules={"still": Still}, metalearn_task_families={"still": Still})
-    registry = registered((GOOD, "a", "dist-a"), (twice, "b", "dist-b"))
-    assert registry.reports[0].error is None
-    assert set(rules_of(registry)) == {"other"}
+    registry = registered((GOOD, "a", "dist-a"), (twice, "b", "dist-b"), (OTHER, "d", "dist-d"))
+    assert set(rules_of(registry)) == {"other", "unmoved"}
     parts = ["rule 'still'", r"dist-a \(plugin a\)", r"dist-b \(plugin b\)"]
     with one_line(*parts):
         registry.make_rule("still", LAYOUT)
     registry.register(third, "c", "dist-c")
     with one_line(*parts, r"dist-c \(plugin c\)"):
         registry.make_rule("still", LAYOUT)
-    for report, others in zip(registry.reports[1:], ("dist-a", "dist-b"), strict=True):
-        assert "still" in report.error
-        assert others in report.error
+    first, second, innocent, last = registry.reports
+    assert innocent.error is None
+    said = registry.catalogues["metalearn_update_rules"].clash("still")
+    assert {first.error, second.error, last.error} == {said}
     assert isinstance(registry.make_rule("other", LAYOUT), Still)
     assert set(registry.catalogues["metalearn_task_families"]) == {"still"}  # names of another kind
 
@@ -203,14 +247,17 @@ def test_a_name_with_two_owners_belongs_to_neither():
 def test_two_entry_points_of_one_name_and_rule_name_both_distributions():
     mine, theirs = (plugin(metalearn_update_rules={"still": Still}) for _ in range(2))
     registry = registered((mine, "still", "dist-a"), (theirs, "still", "dist-b"))
-    assert "dist-a" in registry.reports[1].error
+    assert all("dist-a" in report.error and "dist-b" in report.error for report in registry.reports)
     with one_line("rule 'still'", "dist-a", "dist-b"):
         registry.make_rule("still", LAYOUT)
 
 
-def test_the_same_plugin_twice_keeps_the_first():
-    registry = registered((GOOD, "a", "dist-a"), (GOOD, "a", "dist-a"))
-    assert [report.error is None for report in registry.reports] == [True, False]
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_the_same_plugin_twice_keeps_the_first(name):
+    registry = registered((GOOD, "a", "dist-a"), (GOOD, name, "dist-a"))
+    first, second = registry.reports
+    assert first.error is None
+    assert second.error == "registered already, as 'dist-a: a'; remove one of the two entry points"
     assert list(rules_of(registry)) == ["still"]
 
 
@@ -275,6 +322,7 @@ def test_an_installed_plugin_is_found(install):
         ("1 / 0", "", ["ZeroDivisionError", "division by zero"]),
         ("def broken(:", "", ["SyntaxError"]),
         ("raise SystemExit('bye')", "", ["SystemExit", "bye"]),
+        ("class Worse(BaseException): pass\nraise Worse('bye\\nbye')", "", ["import: Worse: bye bye"]),
         (MODULE, ":nothing", ["AttributeError", "nothing"]),
         (MODULE.replace("rules()", "rulez()"), "", ["metalearn_update_rulez", "metalearn_update_rules"]),
         ("x = 1", "", ["no hook"]),
@@ -300,7 +348,25 @@ def test_a_rule_of_two_distributions_is_usable_from_neither(install):
     with one_line("rule 'lstm'", "dist-a", "metalearn-lstm"):
         registry.make_rule("lstm", LAYOUT)
     assert {"x", "gradient-descent", "feed-forward"} <= set(rules_of(registry))
-    assert len([report for report in registry.reports if report.error]) == 1
+    assert {report.name for report in registry.reports if report.error} == {"fake_a", "lstm"}
+
+
+def test_who_stops_the_import_of_a_plugin_stops_the_program(install):
+    install("dist-a", "fake_a", "raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        Registry()
+
+
+def test_what_a_plugin_prints_when_it_is_loaded_goes_to_standard_error(install, capsys):
+    source = MODULE.replace("NAME", "found").replace("    return {", "    print('asked')\n    return {")
+    install("dist-a", "fake_a", f"print('imported')\n{source}")
+    assert "found" in rules_of(Registry())
+    assert capsys.readouterr() == ("", "imported\nasked\n")
+
+
+def test_arguments_without_a_name_are_no_options():
+    module = plugin(metalearn_update_rules={"a": lambda layout, *args: 0})
+    assert rules_of(registered((module, "p", "d")))["a"].options() == {}
 
 
 SURFACE = {  # what the design promises; more is allowed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import attrs
 import pytest
@@ -32,6 +33,15 @@ from metalearn_core.testing import Architecture, Problem
 RULES = ["alfa", "lslr", "lstm-optimizer", "meta-curvature", "mlp-optimizer"]
 DESCENT = ["alfa", "lslr", "meta-curvature"]
 FAMILY = task_families()["sine"](support=5, query=10)
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_it_is_short(name):
+    """The rule as its author writes it, packaging, tests and its place on the map apart."""
+    folder = name.replace("-", "_")
+    source = (ROOT / f"plugins/{folder}/metalearn_{folder}.py").read_text(encoding="utf-8")
+    assert len(source.splitlines()) < 80
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
