@@ -390,7 +390,7 @@ def test_check_says_which_laws_hold(site, metalearn):
     site("mine", GOOD)
     code, out, _ = metalearn("plugins", "check", "mine", "-o", "inner_lr=0.5")
     assert code == 0
-    assert "mine: 14 passed, 0 failed, 3 skipped  (kit 1, api 1, torch" in out
+    assert "mine: 15 passed, 0 failed, 3 skipped  (kit 2, api 1, torch" in out
     assert "the rule does not declare elementwise" in out
 
 
