@@ -23,13 +23,13 @@ REMEDIES = {
     "data pointer": NUMPY,
     "accessing `data`": "use theta, signal.grad and the state as they are: no .data and no detach()",
     "randomness": "draw what is random in __init__: update must give the same answer every time",
-    "same dtype": "make constants with zeros_like and full_like, so that they follow theta's dtype, and register"
-    " a tensor that the rule holds with register_buffer",
+    "same dtype": "make constants with zeros_like and full_like, so that they follow theta's dtype, and"
+    " register a tensor that the rule holds with register_buffer",
     "in-place": "compute a new tensor instead of writing in place (x = x + y, not x += y)",
     "setup_context": "give the autograd.Function a static setup_context, and generate_vmap_rule = True",
     "generate_vmap_rule": "give the autograd.Function generate_vmap_rule = True, or a static method vmap",
-    "a second time": "compute what depends on a parameter in update, not once in __init__, and keep nothing of"
-    " one update for the next but in the state that it returns",
+    "a second time": "compute what depends on a parameter in update, not once in __init__, and keep nothing"
+    " of one update for the next but in the state that it returns",
     "escaped": "keep nothing of one update for the next but in the state that it returns",
     "does not require grad": "take no gradient of your own in update: signal.grad is there, of either order",
 }

@@ -39,16 +39,17 @@ def law_meta_gradients(make_rule: MakeRule) -> None:
     trained = make(make_rule, problem()[0].layout, dtype=torch.float32)
     for order in ORDERS:
         _finite_meta_gradients(trained, order, unused=True, steps=2, dtype=torch.float32)
-        lost, attempts = {""}, _attempts(make_rule)
-        while lost and (attempt := next(attempts, None)):
-            rule, steps = attempt
+        lost: set[str] | None = None
+        for rule, steps in _attempts(make_rule):
             found = _finite_meta_gradients(rule, order, unused=False, steps=steps)
-            learned = {name for name, p in rule.named_parameters() if p.requires_grad and p.numel()}
+            learned = [name for name, p in rule.named_parameters() if p.requires_grad and p.numel()]
             missed = {name for name in ("theta0", *learned) if not found[name].abs().max() > 0}
-            lost = missed if lost == {""} else lost & missed
+            lost = missed if lost is None else lost & missed
+            if not lost:
+                break
         require(
             not lost,
-            f"the {order}-order meta-gradient never reaches {', '.join(sorted(lost))}, in up to {_LONGEST}"
+            f"the {order}-order meta-gradient never reaches {', '.join(sorted(lost or ()))}, in up to {_LONGEST}"
             " steps and with every φ moved off 0; use it in update without detach(), .data, .item() or"
             " no_grad(), compute what depends on it in update and not in __init__, or freeze it"
             " (requires_grad=False); if only a later step uses it, have fewer of them by default",

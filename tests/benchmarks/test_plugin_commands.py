@@ -398,7 +398,7 @@ def test_check_of_a_rule_that_breaks_a_law(site, metalearn):
     site("mine", DETACHED)
     code, out, _ = metalearn("plugins", "check", "mine", "--json")
     answer = json.loads(out)
-    assert (code, answer["rule"], answer["kit"], answer["api"]) == (1, "mine", 1, 1)
+    assert (code, answer["rule"], answer["kit"], answer["api"]) == (1, "mine", 2, 1)
     failed = {row["law"]: row["message"] for row in answer["results"] if row["status"] == "failed"}
     assert "detach()" in failed["order"]
 
