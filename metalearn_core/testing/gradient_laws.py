@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from metalearn_core.errors import RuleError
 from metalearn_core.inner_loop import adapt, meta_gradient, per_task
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule
@@ -41,7 +42,12 @@ def law_meta_gradients(make_rule: MakeRule) -> None:
         _finite_meta_gradients(trained, order, unused=True, steps=2, dtype=torch.float32)
         lost: set[str] | None = None
         for rule, steps in _attempts(make_rule):
-            found = _finite_meta_gradients(rule, order, unused=False, steps=steps)
+            try:
+                found = _finite_meta_gradients(rule, order, unused=False, steps=steps)
+            except RuleError:
+                if steps <= STEPS:
+                    raise
+                break  # it has parameters for so many steps alone
             learned = [name for name, p in rule.named_parameters() if p.requires_grad and p.numel()]
             missed = {name for name in ("theta0", *learned) if not found[name].abs().max() > 0}
             lost = missed if lost is None else lost & missed
@@ -49,9 +55,9 @@ def law_meta_gradients(make_rule: MakeRule) -> None:
                 break
         require(
             not lost,
-            f"the {order}-order meta-gradient never reaches {', '.join(sorted(lost or ()))}, in up to {_LONGEST}"
-            " steps and with every φ moved off 0; use it in update without detach(), .data, .item() or"
-            " no_grad(), compute what depends on it in update and not in __init__, or freeze it"
+            f"the {order}-order meta-gradient never reaches {', '.join(sorted(lost or ()))}, in up to"
+            f" {_LONGEST} steps and with every φ moved off 0; use it in update without detach(), .data,"
+            " .item() or no_grad(), compute what depends on it in update and not in __init__, or freeze it"
             " (requires_grad=False); if only a later step uses it, have fewer of them by default",
         )
 

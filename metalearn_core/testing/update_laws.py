@@ -84,6 +84,10 @@ def law_declares(make_rule: MakeRule) -> None:
             theta, state = rule.update(theta, watched, state)
         except UsageError as error:
             raise AssertionError(str(error)) from error
+        except IndexError:
+            if step < STEPS:
+                raise
+            break  # it has parameters for so many steps alone
     costs = {"step": "a step is then compiled for each t", "loss": "its derivatives are then kept"}
     for name in sorted(declared - read):
         raise AssertionError(f"declares uses_{name} and never reads it: {costs[name]}; leave it out")

@@ -4,6 +4,7 @@ import functools
 import tomllib
 from pathlib import Path
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -397,6 +398,19 @@ class OfTwelveSteps(Descent):
         return theta - self.inner_lr * self.inner_lrs[min(signal.step, 11)] * signal.grad, state
 
 
+class OfFiveSteps(Descent):
+    """It takes no sixth, declares what it does not read, and has a parameter that it does not use."""
+
+    uses_step = uses_loss = True
+
+    def __init__(self, layout):
+        super().__init__(layout)
+        self.inner_lrs = nn.ParameterList([torch.tensor(0.1) for _ in range(5)])
+
+    def update(self, theta, signal, state):
+        return theta - self.inner_lrs[signal.step] * signal.grad, state
+
+
 class ComputesInFloat32(Descent):
     def update(self, theta, signal, state):
         return theta - (self.inner_lr * signal.grad.float()).to(theta.dtype), state
@@ -507,6 +521,8 @@ BROKEN = [
     (DeclaresTheLoss, "declares", "declares uses_loss and never reads it"),
     (DescendsTwice, "starts-as-descent", "step 2"),
     (OfTwelveSteps, "meta-gradients", "inner_lrs.9, in up to 8 steps"),
+    (OfFiveSteps, "meta-gradients", "never reaches inner_lr, in"),
+    (OfFiveSteps, "declares", "declares uses_loss and never reads it"),
     (ComputesInFloat32, "precision", "narrower type (float)"),
     (ComputesInFloat32, "order", "narrower type (float)"),
     (HoldsAPlainTensor, "unrolled", "register_buffer"),
@@ -613,7 +629,22 @@ class TakesTheSign(Descent):
         return theta - self.inner_lr * (velocity + 0.1 * signal.grad.sign()), {"velocity": velocity}
 
 
-@pytest.mark.parametrize("rule", [RatesByStep, StartsAtZero, CountsInItsState, TakesTheSign])
+class PassesTheSignalOn(Descent):
+    """What it hands to another function is read there."""
+
+    uses_loss = True
+
+    def update(self, theta, signal, state):
+        return self.descend(theta, attrs.evolve(signal, grad=signal.grad.clamp(-1, 1)), state)
+
+    def descend(self, theta, signal, state):
+        return theta - self.inner_lr * signal.loss * signal.grad, state
+
+
+UNUSUAL = [RatesByStep, StartsAtZero, CountsInItsState, TakesTheSign, PassesTheSignalOn]
+
+
+@pytest.mark.parametrize("rule", UNUSUAL)
 def test_a_good_rule_of_an_unusual_kind_passes(rule):
     assert [r for r in check_update_rule(rule) if r.status == "failed"] == []
 
