@@ -23,21 +23,28 @@ REMEDIES = {
     "data pointer": NUMPY,
     "accessing `data`": "use theta, signal.grad and the state as they are: no .data and no detach()",
     "randomness": "draw what is random in __init__: update must give the same answer every time",
-    "same dtype": "make constants with zeros_like and full_like, so that they follow theta's dtype",
+    "same dtype": "make constants with zeros_like and full_like, so that they follow theta's dtype, and"
+    " register a tensor that the rule holds with register_buffer",
     "in-place": "compute a new tensor instead of writing in place (x = x + y, not x += y)",
     "setup_context": "give the autograd.Function a static setup_context, and generate_vmap_rule = True",
     "generate_vmap_rule": "give the autograd.Function generate_vmap_rule = True, or a static method vmap",
-    "a second time": "keep nothing of one update for the next but in the state that it returns",
+    "a second time": "compute what depends on a parameter in update, not once in __init__, and keep nothing"
+    " of one update for the next but in the state that it returns",
     "escaped": "keep nothing of one update for the next but in the state that it returns",
     "does not require grad": "take no gradient of your own in update: signal.grad is there, of either order",
 }
 """By words of torch's messages, the more particular first."""
 
 
+def remedy(error: BaseException) -> str:
+    """What to do about an error in a rule; empty where that is not known."""
+    said = " ".join(str(error).split())
+    return next((remedy for sign, remedy in REMEDIES.items() if sign in said), "")
+
+
 def in_one_line(error: BaseException) -> str:
     """The kind of the error and what it says, and what to do where that is known."""
-    said = " ".join(str(error).split())
-    advice = next((remedy for sign, remedy in REMEDIES.items() if sign in said), "")
+    said, advice = " ".join(str(error).split()), remedy(error)
     # torch goes on about itself where a rule's author cannot follow
     return f"{type(error).__name__}: {said.partition('. ')[0]:.200}{'; ' if advice else ''}{advice}"
 

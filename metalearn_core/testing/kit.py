@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping
 from typing import Literal, TypeAlias
 
@@ -11,7 +12,7 @@ from metalearn_core.errors import UsageError, unknown
 from metalearn_core.remedies import in_one_line
 from metalearn_core.testing.laws import LAWS, Law, MakeRule
 
-KIT_VERSION = 1
+KIT_VERSION = 2
 """Rises when a law is added or becomes stricter."""
 
 
@@ -31,13 +32,13 @@ class Result:
 
 
 def check_update_rule(
-    make_rule: MakeRule, *, skip: Collection[str] = (), expected_failures: Mapping[str, str] | None = None,
-    slow: bool = False,
+    make_rule: str | MakeRule, *, skip: Collection[str] = (),
+    expected_failures: Mapping[str, str] | None = None, slow: bool = False,
 ) -> list[Result]:  # fmt: skip
     """Check a rule against every law.
 
     Args:
-        make_rule: the rule's class, or any `make_rule(layout) -> UpdateRule`.
+        make_rule: the name of an installed rule, a rule's class, or any `make_rule(layout) -> UpdateRule`.
         skip: names of laws that are not looked at.
         expected_failures: laws that the rule is known to break, each with the reason. Such a failure is
             `"expected"`, and a law of these that holds after all is `"failed"`.
@@ -47,7 +48,8 @@ def check_update_rule(
         One result for each law, in the order of `LAWS`; whatever a law raised is in its message.
 
     Raises:
-        UsageError: for a name in `skip` or `expected_failures` that is no law's, or for one without a reason.
+        UsageError: for a name in `skip` or `expected_failures` that is no law's, for one without a reason,
+            and for the name of a rule that is not installed.
     """
     laws, expected = all_laws(slow), expected_failures or {}
     for name in (*skip, *expected):
@@ -55,12 +57,21 @@ def check_update_rule(
             raise unknown("law", name, laws)
         if not expected.get(name, "given").strip():
             raise UsageError(f"expected_failures: law {name!r} needs a reason why the rule breaks it")
-    results = []
+    results, make = [], maker(make_rule)
     for name, law in laws.items():
         asked = Result(name, tier(name), "skipped", "as asked")
-        result = asked if name in skip else _result(name, law, make_rule)
+        result = asked if name in skip else _result(name, law, make)
         results.append(_expected(result, expected[name]) if name in expected else result)
     return results
+
+
+def maker(rule: str | MakeRule) -> MakeRule:
+    """What makes the rule; UsageError for a name that none is installed under."""
+    if not isinstance(rule, str):
+        return rule
+    from metalearn_core.registry import make_rule, rules
+
+    return functools.partial(make_rule, rules()[rule].name)
 
 
 def all_laws(slow: bool = False) -> dict[str, Law]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from metalearn_core.errors import UsageError, unknown
+from metalearn_core.remedies import remedy
 
 if TYPE_CHECKING:
     import pytest
@@ -27,7 +28,12 @@ class LawOfRule:
         """Check it, inside a test."""
         import pytest
 
-        reason = self.law(self.make_rule)
+        try:
+            reason = self.law(self.make_rule)
+        except Exception as error:
+            if not isinstance(error, UsageError) and (advice := remedy(error)):
+                error.add_note(advice)  # an error of the core says it already
+            raise
         if reason:
             pytest.skip(reason)
 
@@ -46,11 +52,11 @@ def parametrize_with_laws(
         slow: the laws that train and compile too.
 
     Raises:
-        UsageError: for no rule at all, or a law that there is not.
+        UsageError: for no rule at all, for one that is not installed, or a law that there is not.
     """
     import pytest
 
-    from metalearn_core.testing.kit import all_laws
+    from metalearn_core.testing.kit import all_laws, maker
 
     laws, expected = all_laws(slow), expected_failures or {}
     if not rules:
@@ -60,17 +66,15 @@ def parametrize_with_laws(
             raise unknown("law", name, laws)
     cases = []
     for rule in rules:
-        title, make = _named(rule)
+        title, make = _title(rule), maker(rule)
         for name, law in laws.items():
             marks = [pytest.mark.xfail(reason=expected[name], strict=True)] if name in expected else []
             cases.append(pytest.param(LawOfRule(make, law), id=f"{title}-{name}", marks=marks))
     return pytest.mark.parametrize("law", cases)
 
 
-def _named(rule: str | MakeRule) -> tuple[str, MakeRule]:
+def _title(rule: str | MakeRule) -> str:
     if isinstance(rule, str):
-        from metalearn_core.registry import make_rule
-
-        return rule, functools.partial(make_rule, rule)
+        return rule
     inner: Any = rule.func if isinstance(rule, functools.partial) else rule
-    return getattr(inner, "__name__", type(inner).__name__), rule
+    return getattr(inner, "__name__", type(inner).__name__)

@@ -17,7 +17,7 @@ from metalearn_core.kernels.programs import CompilationError, CompiledMetaGradie
 from metalearn_core.learner import BaseLearner
 from metalearn_core.outer_loop import meta_train
 from metalearn_core.settings import Settings
-from metalearn_core.testing.laws import Law, MakeRule, _close, _make, _problem, _require
+from metalearn_core.testing.law_problems import Law, MakeRule, close, make, problem, require
 from metalearn_core.testing.tiny_tasks import TinySines, tiny_learner
 from metalearn_core.trained import Event, Observer, Trained
 
@@ -34,8 +34,8 @@ SETTINGS = Settings(
 
 def law_compiled(make_rule: MakeRule) -> str | None:
     """Compiled, a meta-gradient is the eager one to rounding; a rule that cannot be compiled runs eager."""
-    learner, theta, task = _problem()
-    rule = _make(make_rule, learner.layout)
+    learner, theta, task = problem()
+    rule = make(make_rule, learner.layout)
     try:
         compiled = CompiledMetaGradient(rule, learner, steps=2)(theta, task)
     except CompilationError as error:
@@ -43,8 +43,8 @@ def law_compiled(make_rule: MakeRule) -> str | None:
     eager = meta_gradient(rule, learner, theta, task, steps=2)
     pairs = [(compiled[0], eager[0]), (compiled[1], eager[1])]
     pairs += [(compiled[2][name], grad) for name, grad in eager[2].items()]
-    _require(
-        all(_close(ours, theirs, 1e-8) for ours, theirs in pairs),
+    require(
+        all(close(ours, theirs, 1e-8) for ours, theirs in pairs),
         "the compiled meta-gradient is not the eager one; look for what update does only when it is traced,"
         " and for numbers it read once in __init__ that change later",
     )
@@ -66,7 +66,7 @@ def law_resumes(make_rule: MakeRule) -> None:
             _trained(make_rule, learner, settings, path, [stop])
         resumed = _trained(make_rule, learner, settings, path)
     ours, theirs = ([trained.theta, *trained.rule.state_dict().values()] for trained in (resumed, whole))
-    _require(
+    require(
         all(map(torch.equal, ours, theirs)),
         "training that went on from a checkpoint ends elsewhere than training in one go; register everything"
         " that changes while training as nn.Parameter or with register_buffer",
@@ -83,7 +83,7 @@ def law_learns(make_rule: MakeRule) -> None:
         rule, theta = trained.at_best()
         scores = evaluate(rule, learner, theta, TinySines(), settings, split="test", tasks=100)
         losses.append(float(scores[:, -1].mean()))
-    _require(
+    require(
         losses[1] < 0.95 * losses[0],
         f"{SETTINGS.tasks} tasks of meta-training leave the query loss at {losses[1]:.3g}, before it was"
         f" {losses[0]:.3g}; look at where φ starts, and at the scale of the first updates",
@@ -94,7 +94,7 @@ def _trained(
     make_rule: MakeRule, learner: BaseLearner, settings: Settings,
     checkpoint: Path | None = None, observers: Sequence[Observer] = (),
 ) -> Trained:  # fmt: skip
-    rule, generator = _make(make_rule, learner.layout, dtype=learner.dtype), torch.Generator().manual_seed(0)
+    rule, generator = make(make_rule, learner.layout, dtype=learner.dtype), torch.Generator().manual_seed(0)
     given: dict[str, Any] = {"generator": generator, "checkpoint": checkpoint, "observers": observers}
     return meta_train(rule, learner, TinySines(), settings, **given)
 

@@ -80,6 +80,7 @@ def test_a_failure_that_is_expected_is_said_with_its_reason():
 
 def test_a_law_that_is_skipped_stays_so_whatever_was_expected():
     expected = {"order": "first order", "unrolled": "likewise", "elementwise": "undeclared"}
+    expected["finite-differences"] = "first order"
     found = statuses(Detached, expected_failures=expected, skip=["unrolled"])
     assert found["order"] == "expected"
     assert found["unrolled"] == found["elementwise"] == "skipped"
@@ -116,6 +117,27 @@ def test_expectations_name_laws_that_there_are():
         parametrize_with_laws()
 
 
+def test_an_installed_rule_goes_by_its_name():
+    assert "failed" not in statuses("gradient-descent").values()
+    for entrance in (check_update_rule, parametrize_with_laws):
+        with pytest.raises(UsageError, match="unknown rule 'gradient-decent': did you mean"):
+            entrance("gradient-decent")
+
+
+class DifferentiatesItself(Good):
+    def update(self, theta, signal, state):
+        (more,) = torch.autograd.grad(signal.grad.square().sum(), theta)
+        return theta - self.inner_lr * more, state
+
+
+def test_in_pytest_too_what_torch_raises_is_said_with_what_to_change():
+    cases = parametrize_with_laws(DifferentiatesItself).args[1]
+    (law,) = (case.values[0] for case in cases if case.id.endswith("-structure"))
+    with pytest.raises(RuntimeError, match="does not require grad") as raised:
+        law()
+    assert "take no gradient of your own" in raised.value.__notes__[0]
+
+
 HEADER = "import torch\nfrom torch import nn\nfrom metalearn_core import UpdateRule\n\n"
 
 
@@ -130,7 +152,9 @@ def test_in_pytest_each_law_is_a_test_and_the_fixtures_are_there(pytester):
         def test_good(law):
             law()
 
-        @parametrize_with_laws(Detached, expected_failures={"order": "it is of first order"})
+        first_order = dict.fromkeys(["order", "finite-differences"], "it is of first order")
+
+        @parametrize_with_laws(Detached, expected_failures=first_order)
         def test_known(law):
             law()
 
@@ -149,8 +173,8 @@ def test_in_pytest_each_law_is_a_test_and_the_fixtures_are_there(pytester):
         plugin = []
     result = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", *plugin)
     outcomes = result.parseoutcomes()
-    assert outcomes["xfailed"] == 1
-    assert outcomes["failed"] == 1
+    assert outcomes["xfailed"] == 2
+    assert outcomes["failed"] == 2
     laws = len(LAWS)
-    assert outcomes["passed"] + outcomes["skipped"] == 4 * laws + 1 - 2
+    assert outcomes["passed"] + outcomes["skipped"] == 4 * laws + 1 - 4
     result.stdout.fnmatch_lines(["*FAILED test_stranger.py::test_broken[[]Detached-order]*"])

@@ -4,6 +4,8 @@ import functools
 import tomllib
 from pathlib import Path
 
+import attrs
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -284,7 +286,254 @@ class ClaimsToBeDescent(Descent):
     starts_as_descent = True
 
 
+class ReturnsADetachedState(Descent):
+    def update(self, theta, signal, state):
+        velocity = 0.9 * state["velocity"] + signal.grad
+        return theta - self.inner_lr * velocity, {"velocity": velocity.detach()}
+
+
+class DetachesTheDecay(Descent):
+    def update(self, theta, signal, state):
+        return theta - self.inner_lr * (signal.grad + 0.01 * theta.detach()), state
+
+
+class LearnsFromTheFirstStepAlone(Descent):
+    uses_step = True
+
+    def update(self, theta, signal, state):
+        inner_lr = self.inner_lr.detach() if signal.step else self.inner_lr
+        return theta - inner_lr * signal.grad, state
+
+
+def scales_by_its_first_gradient(layout):
+    """What it is made of remembers, not the rule."""
+    first = []
+
+    class Scales(Descent):
+        def update(self, theta, signal, state):
+            if not first:
+                first.append(1 / (1 + signal.grad.detach().norm()))
+            return theta - self.inner_lr * first[0] * signal.grad, state
+
+    return Scales(layout)
+
+
+SCALES = {}
+
+
+def scale_of(grad):
+    if grad.shape not in SCALES:
+        SCALES[grad.shape] = 1 / (1 + grad.detach().norm())
+    return SCALES[grad.shape]
+
+
+class RemembersByShape(Descent):
+    def update(self, theta, signal, state):
+        return theta - self.inner_lr * scale_of(signal.grad) * signal.grad, state
+
+
+class RemembersOnItsClass(Descent):
+    calls = 0
+
+    def update(self, theta, signal, state):
+        RemembersOnItsClass.calls += 1
+        return theta - self.inner_lr * signal.grad, state
+
+
+class DropsTheStack(Descent):
+    elementwise = True
+
+    def update(self, theta, signal, state):
+        grad = 0 * signal.grad if signal.grad.abs().max() > 50 else signal.grad
+        return theta - self.inner_lr * grad, state
+
+
+class DropsHugeStacks(Descent):
+    """No law has gradients as large, save the one that has nothing but such."""
+
+    elementwise = True
+
+    def update(self, theta, signal, state):
+        grad = 0 * signal.grad if signal.grad.abs().max().item() > 1e6 else signal.grad
+        return theta - self.inner_lr * grad, state
+
+
+class ReadsTheSecondGradient(Descent):
+    elementwise = True
+
+    def update(self, theta, signal, state):
+        return theta - self.inner_lr * (signal.grad + signal.grad[..., 1:2]), state
+
+
+class ReadsTheThirdWeight(Descent):
+    elementwise = True
+
+    def update(self, theta, signal, state):
+        return theta - self.inner_lr * (signal.grad + theta[..., 2:3]), state
+
+
+class DeclaresTheStep(Descent):
+    uses_step = True
+
+
+class DeclaresTheLoss(Descent):
+    uses_loss = True
+
+
+class DescendsTwice(Descent):
+    starts_as_descent = uses_step = True
+
+    def update(self, theta, signal, state):
+        return theta - self.inner_lr * signal.grad / (2 if signal.step >= 2 else 1), state
+
+
+class OfTwelveSteps(Descent):
+    uses_step = True
+
+    def __init__(self, layout):
+        super().__init__(layout)
+        self.inner_lrs = nn.ParameterList([torch.tensor(0.1) for _ in range(12)])
+
+    def update(self, theta, signal, state):
+        return theta - self.inner_lr * self.inner_lrs[min(signal.step, 11)] * signal.grad, state
+
+
+class OfFiveSteps(Descent):
+    """It takes no sixth, declares what it does not read, and has a parameter that it does not use."""
+
+    uses_step = uses_loss = True
+
+    def __init__(self, layout):
+        super().__init__(layout)
+        self.inner_lrs = nn.ParameterList([torch.tensor(0.1) for _ in range(5)])
+
+    def update(self, theta, signal, state):
+        return theta - self.inner_lrs[signal.step] * signal.grad, state
+
+
+class ComputesInFloat32(Descent):
+    def update(self, theta, signal, state):
+        return theta - (self.inner_lr * signal.grad.float()).to(theta.dtype), state
+
+
+class HoldsAPlainTensor(Descent):
+    def __init__(self, layout):
+        super().__init__(layout)
+        self.scale = torch.linspace(0.5, 1, layout.size)
+
+    def update(self, theta, signal, state):
+        return theta - self.scale * self.inner_lr * signal.grad, state
+
+
+class RebindsTheState(Descent):
+    def update(self, theta, signal, state):
+        state["velocity"] = 0.9 * state["velocity"] + signal.grad
+        return theta - self.inner_lr * state["velocity"], state
+
+
+class UnpacksAMatrix(Descent):
+    """It knows matrices and vectors, and no convolution."""
+
+    def __init__(self, layout):
+        super().__init__(layout)
+        self.layout = layout
+
+    def update(self, theta, signal, state):
+        parts = []
+        for grad in self.layout.unflatten(signal.grad).values():
+            if grad.ndim > 1:
+                rows, _ = grad.shape
+                grad = grad / rows
+            parts.append(grad.flatten())
+        return theta - self.inner_lr * torch.cat(parts), state
+
+
+class DividesByTheNormOfATensor(Descent):
+    """0/0 where the loss does not depend on a tensor."""
+
+    def __init__(self, layout):
+        super().__init__(layout)
+        self.sizes = layout.sizes
+
+    def update(self, theta, signal, state):
+        parts = torch.split(signal.grad, self.sizes)
+        return theta - self.inner_lr * torch.cat([x / x.square().mean().sqrt() for x in parts]), state
+
+
+class CallsNumPy(Descent):
+    def update(self, theta, signal, state):
+        scale = torch.from_numpy(np.tanh(signal.grad.detach().numpy()))
+        return theta - self.inner_lr * scale * signal.grad, state
+
+
+class WithContext(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
+
+
+class HasAFunctionOfItsOwn(Descent):
+    def update(self, theta, signal, state):
+        return theta - self.inner_lr * WithContext.apply(signal.grad), state
+
+
+class ComputesInItsConstructor(Descent):
+    def __init__(self, layout):
+        super().__init__(layout)
+        self.half = self.inner_lr * self.inner_lr
+
+    def update(self, theta, signal, state):
+        return theta - (self.half + self.inner_lr) * signal.grad, state
+
+
+class KeepsTheLastGradient(Descent):
+    last = []  # noqa: RUF012
+
+    def update(self, theta, signal, state):
+        past, self.last[:] = self.last[-1:] or [0 * signal.grad], [signal.grad]
+        fits = past[0] if past[0].shape == theta.shape else 0
+        return theta - self.inner_lr * (signal.grad + fits), state
+
+
+class DifferentiatesItself(Descent):
+    def update(self, theta, signal, state):
+        (more,) = torch.autograd.grad(signal.grad.square().sum(), theta)
+        return theta - self.inner_lr * (signal.grad + more), state
+
+
 BROKEN = [
+    (ReturnsADetachedState, "finite-differences", "for theta0"),
+    (DetachesTheDecay, "finite-differences", "for theta0"),
+    (LearnsFromTheFirstStepAlone, "finite-differences", "for inner_lr"),
+    (scales_by_its_first_gradient, "deterministic", "remembers an earlier call"),
+    (scales_by_its_first_gradient, "no-writes", "first"),
+    (RemembersByShape, "no-writes", "SCALES"),
+    (RemembersOnItsClass, "no-writes", "RemembersOnItsClass.calls"),
+    (DropsTheStack, "elementwise", "rows one by one"),
+    (DropsHugeStacks, "elementwise", "all tasks together"),
+    (ReadsTheSecondGradient, "elementwise", "one coordinate"),
+    (ReadsTheThirdWeight, "elementwise", "one coordinate"),
+    (DeclaresTheStep, "declares", "never reads it: a step is then compiled for each t"),
+    (DeclaresTheLoss, "declares", "declares uses_loss and never reads it"),
+    (DescendsTwice, "starts-as-descent", "step 2"),
+    (OfTwelveSteps, "meta-gradients", "inner_lrs.9, in up to 8 steps"),
+    (OfFiveSteps, "meta-gradients", "never reaches inner_lr, in"),
+    (OfFiveSteps, "declares", "declares uses_loss and never reads it"),
+    (ComputesInFloat32, "precision", "narrower type (float)"),
+    (ComputesInFloat32, "order", "narrower type (float)"),
+    (HoldsAPlainTensor, "unrolled", "register_buffer"),
+    (RebindsTheState, "no-writes", "return a new dict"),
+    (UnpacksAMatrix, "structure", "too many values to unpack"),
+    (DividesByTheNormOfATensor, "meta-gradients", "not finite"),
+    (CallsNumPy, "batch", "NumPy knows neither batches"),
+    (HasAFunctionOfItsOwn, "batch", "generate_vmap_rule"),
+    (ComputesInItsConstructor, "meta-gradients", "not once in __init__"),
+    (KeepsTheLastGradient, "steps", "keep nothing of one update for the next"),
+    (DifferentiatesItself, "structure", "take no gradient of your own in update"),
     (ReadsANumber, "batch", ".item()"),
     (ScalesByTheBatch, "batch", "one by one"),
     (HidesFromAutograd, "order", ".data"),
@@ -300,8 +549,8 @@ BROKEN = [
     (RemembersOnItself, "deterministic", "outside the state"),
     (Noisy, "deterministic", "random numbers"),
     (OfAnotherType, "structure", "float32"),
-    (OfAnotherShape, "structure", "(1, 8)"),
-    (Grows, "structure", "(16,)"),
+    (OfAnotherShape, "structure", "float32[1, 16]"),
+    (Grows, "structure", "float32[32]"),
     (RenamesItsState, "structure", "momentum"),
     (StateOfNumbers, "structure", "init_state must return tensors"),
     (NoTuple, "structure", "(theta, state)"),
@@ -329,6 +578,75 @@ def test_a_broken_rule_fails_the_law_meant_for_it(rule, law, said):
     results = {result.law: result for result in check_update_rule(rule)}
     assert results[law].status == "failed"
     assert said in results[law].message
+    assert not any("\n" in result.message for result in results.values())
+
+
+class RatesByStep(Descent):
+    """Each step has a rate of its own; there are five."""
+
+    uses_step = starts_as_descent = True
+
+    def __init__(self, layout):
+        super().__init__(layout)
+        del self.inner_lr
+        self.inner_lrs = nn.ParameterList([torch.tensor(0.1) for _ in range(5)])
+
+    def update(self, theta, signal, state):
+        return theta - self.inner_lrs[signal.step] * signal.grad, state
+
+
+class StartsAtZero(Descent):
+    """It begins as gradient descent: the last layer is 0, and hides the others at first."""
+
+    elementwise = coordinatewise = starts_as_descent = True
+
+    def __init__(self, layout):
+        super().__init__(layout)
+        self.network = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 1))
+        for parameter in self.network[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    def update(self, theta, signal, state):
+        proposed = self.network(signal.grad.unsqueeze(-1)).squeeze(-1)
+        return theta - self.inner_lr * signal.grad + proposed, state
+
+
+class CountsInItsState(Descent):
+    """A whole number has no derivative, and none is asked of it."""
+
+    def init_state(self, theta):
+        return torch.zeros((), dtype=torch.int64)
+
+    def update(self, theta, signal, state):
+        return theta - self.inner_lr / (1 + state) * signal.grad, state + 1
+
+
+class TakesTheSign(Descent):
+    """Neither its sign nor its clamp is smooth, and both are as they should be."""
+
+    def update(self, theta, signal, state):
+        velocity = 0.9 * state["velocity"] + signal.grad.clamp(-0.5, 0.5)
+        return theta - self.inner_lr * (velocity + 0.1 * signal.grad.sign()), {"velocity": velocity}
+
+
+class PassesTheSignalOn(Descent):
+    """What it hands to another function is read there."""
+
+    uses_loss = True
+
+    def update(self, theta, signal, state):
+        return self.descend(theta, attrs.evolve(signal, grad=signal.grad.clamp(-1, 1)), state)
+
+    def descend(self, theta, signal, state):
+        return theta - self.inner_lr * signal.loss * signal.grad, state
+
+
+UNUSUAL = [RatesByStep, StartsAtZero, CountsInItsState, TakesTheSign, PassesTheSignalOn]
+
+
+@pytest.mark.parametrize("rule", UNUSUAL)
+def test_a_good_rule_of_an_unusual_kind_passes(rule):
+    assert [r for r in check_update_rule(rule) if r.status == "failed"] == []
 
 
 def test_a_good_rule_passes_and_a_broken_one_is_known_for_every_law():
@@ -339,8 +657,8 @@ def test_a_good_rule_passes_and_a_broken_one_is_known_for_every_law():
 
 
 def test_laws_are_skipped_by_name():
-    results = {r.law: r.status for r in check_update_rule(Detaches, skip=["order"])}
-    assert results["order"] == "skipped"
+    results = {r.law: r.status for r in check_update_rule(Detaches, skip=["order", "finite-differences"])}
+    assert results["order"] == results["finite-differences"] == "skipped"
     assert "failed" not in results.values()
     with pytest.raises(UsageError, match="unknown law 'ordre': did you mean 'order'"):
         check_update_rule(Descent, skip=["ordre"])
