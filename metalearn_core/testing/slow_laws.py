@@ -17,7 +17,7 @@ from metalearn_core.kernels.programs import CompilationError, CompiledMetaGradie
 from metalearn_core.learner import BaseLearner
 from metalearn_core.outer_loop import meta_train
 from metalearn_core.settings import Settings
-from metalearn_core.testing.law_problems import Law, MakeRule, close, make, problem, require
+from metalearn_core.testing.law_problems import Law, MakeRule, close, make, nudged, problem, require
 from metalearn_core.testing.tiny_tasks import TinySines, tiny_learner
 from metalearn_core.trained import Event, Observer, Trained
 
@@ -33,14 +33,19 @@ SETTINGS = Settings(
 
 
 def law_compiled(make_rule: MakeRule) -> str | None:
-    """Compiled, a meta-gradient is the eager one to rounding; a rule that cannot be compiled runs eager."""
+    """Compiled, a meta-gradient is the eager one to rounding; a rule that cannot be compiled runs eager.
+
+    On other numbers than it was compiled with: θ⁰, φ and tasks.
+    """
     learner, theta, task = problem()
     rule = make(make_rule, learner.layout)
+    program = CompiledMetaGradient(rule, learner, steps=2)
     try:
-        compiled = CompiledMetaGradient(rule, learner, steps=2)(theta, task)
+        program(theta, task)
     except CompilationError as error:
         return f"it cannot be compiled and runs eager: {' '.join(str(error).split()):.200}"
-    eager = meta_gradient(rule, learner, theta, task, steps=2)
+    theta, task, rule = -0.7 * theta, task.map(lambda x: x.flip(0) + 0.3), nudged(rule, 2)
+    compiled, eager = program(theta, task), meta_gradient(rule, learner, theta, task, steps=2)
     pairs = [(compiled[0], eager[0]), (compiled[1], eager[1])]
     pairs += [(compiled[2][name], grad) for name, grad in eager[2].items()]
     require(

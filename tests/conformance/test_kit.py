@@ -72,6 +72,11 @@ def test_a_rule_with_a_memory_of_its_own_does_not_resume():
         SLOW_LAWS["resumes"](DrawsWhileItTrains)
 
 
+def test_a_program_is_held_against_eager_code_that_goes_on_changing():
+    with pytest.raises(AssertionError, match="compiled meta-gradient is not the eager one"):
+        SLOW_LAWS["compiled"](DrawsWhileItTrains)
+
+
 def test_a_failure_that_is_expected_is_said_with_its_reason():
     results = {r.law: r for r in check_update_rule(Detached, expected_failures={"order": "first order"})}
     assert results["order"].status == "expected"
