@@ -237,6 +237,7 @@ def check_command(rule: str, given: tuple[str, ...], slow: bool, as_json: bool) 
     def make(layout: Any) -> UpdateRule:
         return make_rule(rule, layout, **options)
 
+    torch.set_num_threads(1)  # the laws' tensors are tiny: threads would wait for each other
     # what cannot be made at all is the user's mistake, said in one line
     with redirect_stdout(sys.stderr):  # what a rule prints
         make(multilayer_perceptron().layout)
