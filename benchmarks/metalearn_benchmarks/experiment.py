@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import attrs
-import cattrs
 
 from metalearn_benchmarks.axes import Axes
 from metalearn_benchmarks.conditions import Condition
@@ -145,7 +144,7 @@ class Cell:
 
     def as_toml(self) -> dict[str, Any]:
         """The cell as plain data, nothing left to a default."""
-        plain: dict[str, Any] = cattrs.Converter().unstructure(self)
+        plain: dict[str, Any] = CONVERTER.unstructure(self)
         del plain["prefix"], plain["observe"]
         return plain
 
