@@ -53,8 +53,9 @@ def figures(records: Sequence[Record], folder: Path) -> str:
 
 
 def sine(records: Sequence[Record]) -> str:
-    """Figure 3.3's methods, all T, as a table: what is typical, and the best and the worst seed."""
-    of_figure = [r for r in records if (r.experiment, r.setting) == ("figure-3.3", "sine-5-shot")]
+    """Figure 3.3's methods and the LSTM's variants, all T: what is typical, the best and the worst seed."""
+    shown = ("figure-3.3", "lstm-ablation")
+    of_figure = [r for r in records if r.experiment in shown and r.setting == "sine-5-shot"]
     rows = []
     for runs in _by(lambda r: r.method, of_figure).values():
         if runs[0].result["protocol"] == "paper":
