@@ -106,52 +106,6 @@ def lstm(records: Sequence[Record]) -> str:
     return _table(("gradient", "loss read", "order", "T", *TYPICAL), rows)
 
 
-def turtle(records: Sequence[Record]) -> str:
-    """TURTLE at T = 5 and of second order with five layers, by what it reads, and whether α is learned."""
-    read = ("inputs", "preprocess", "history", "learn_lr", "alpha_start")
-    told = ("activation", "hidden", *read)
-    usual = {"activation": "relu", "hidden": [20] * 5}
-
-    def kind(record: Record) -> tuple[str, ...]:
-        return tuple(str(record.cell["method"]["options"].get(key)) for key in told)
-
-    fitting = [
-        r for r in _on_five_shots(records, "feed-forward")
-        if (r.steps, r.cell["method"]["settings"]["order"]) == (5, "second")
-        and all(r.cell["method"]["options"].get(key) == value for key, value in usual.items())
-    ]  # fmt: skip
-    rows = []
-    for runs in _by(kind, fitting).values():
-        options = runs[0].cell["method"]["options"]
-        reads = ", ".join(options["inputs"]) + (", as logarithms" if options["preprocess"] == "log" else "")
-        memory = {"none": "none", "grad": "of gradients", "update": "of updates"}[options["history"]]
-        start = {"ones": "1", "uniform": "U[0, 1)"}.get(options["alpha_start"], options["alpha_start"])
-        alpha = f"learned, from {start}" if options["learn_lr"] == "parameter" else "1"
-        rows.append(_typical(runs, (reads, memory, alpha)))
-    return _table(("reads", "average", "α", *TYPICAL), [cells for _, cells in sorted(rows)])
-
-
-def long_unrolls(records: Sequence[Record]) -> str:
-    """MAML and TURTLE beyond 10 updates, and what keeps them trainable."""
-    groups = _by(lambda r: (r.steps, r.title), (r for r in records if r.experiment == "long-unrolls"))
-    rows = [_typical(runs, (title.partition(" (")[0], str(steps))) for (steps, title), runs in groups.items()]
-    return _table(
-        ("method", "T", *TYPICAL), [c for _, c in sorted(rows, key=lambda row: (int(row[1][1]), row))]
-    )
-
-
-def shots(records: Sequence[Record]) -> str:
-    """MAML, TURTLE and the LSTM at T = 5 by the number of examples."""
-    wanted = [
-        r for r in records
-        if r.experiment in ("sine-shots", "figure-3.3") and r.method in ("maml", "turtle", "lstm", "fo-maml")
-        and r.steps == 5 and r.result["protocol"] == "paper"
-    ]  # fmt: skip
-    groups = _by(lambda r: (r.cell["family"]["options"]["support"], r.title), wanted)
-    rows = [(count, *_typical(runs, (str(count), title))) for (count, title), runs in groups.items()]
-    return _table(("examples", "method", *TYPICAL), [cells for *_, cells in sorted(rows)])
-
-
 def validation_errors(records: Sequence[Record]) -> str:
     """The authors' own best validation errors beside ours, the text's way and their program's way."""
     path = resources.files("metalearn_benchmarks") / "paper/validation-errors.toml"
@@ -291,9 +245,6 @@ def pieces(folder: Path) -> dict[str, str]:
         "verdicts": verdicts(records),
         "sine": sine(records),
         "lstm": lstm(records),
-        "turtle": turtle(records),
-        "long-unrolls": long_unrolls(records),
-        "shots": shots(records),
         "results": tables(records),
         "figures": figures(records, folder),
         "validation-errors": validation_errors(records),

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from metalearn_core._higher import Advance, register
-from metalearn_core.errors import UsageError, unknown
+from metalearn_core.errors import RuleError, UsageError, unknown
 from metalearn_core.inner_loop import seen_gradient, start_state, update_every_task
 from metalearn_core.learner import ParameterLayout
 from metalearn_core.rule import State, UpdateRule
@@ -214,9 +214,9 @@ def _example_state(walk: Walk, params: Sequence[Tensor]) -> State:
     theta = [parameter.detach() for parameter in params]
     try:
         walk(theta, [None] * len(theta), theta[0].new_zeros(()), track=False)
-    except UsageError:
-        raise
     except (RuntimeError, ValueError, IndexError) as error:
+        if isinstance(error, UsageError) and not isinstance(error, RuleError):
+            raise
         raise UsageError(
             f"LearnedOptimizer: rule {walk.rule.label} cannot update these {walk.layout.size} coordinates;"
             f" make it for their layout and dtype ({str(error).strip().splitlines()[0]})"

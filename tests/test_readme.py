@@ -53,7 +53,7 @@ def test_all_code_runs_in_its_order(tmp_path, monkeypatch, capsys):
     told = capsys.readouterr().out
     assert "momentum (beta=0.5)" in told
     assert "rule momentum, of metalearn-momentum 0.1.0" in told
-    assert "momentum: 15 passed, 0 failed, 2 skipped" in told
+    assert "momentum: 16 passed, 0 failed, 2 skipped" in told
     assert "TURTLE with a history of gradients" in told
     assert "holds  polyak contains gradient-descent" in told
     for code in (check, claim, library, reading):

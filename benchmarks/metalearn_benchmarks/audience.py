@@ -113,9 +113,11 @@ class Audience:
                 function(*arguments)
         except (Exception, SystemExit) as error:  # a stranger's logger must not take the run down
             self.members = [(held, observer) for held, observer in self.members if held is not entry]
+            # a factory's own error comes as a UsageError that names it once more
+            why = error.__cause__ if isinstance(error, UsageError) and error.__cause__ else error
             message = (
                 f"observer {entry.name!r} of {entry.distribution} failed and is dropped:"
-                f" {type(error).__name__}: {' '.join(str(error).split())}"
+                f" {type(why).__name__}: {' '.join(str(why).split())}"
             )
             self.report(Event("observer", self.position, {"name": entry.name, "message": message}))
 

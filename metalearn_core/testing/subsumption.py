@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from metalearn_core.errors import UsageError, unknown
+from metalearn_core.errors import RuleError, UsageError, unknown
 from metalearn_core.inner_loop import per_task, trajectory
 from metalearn_core.learner import BaseLearner, ParameterLayout, forked_rng
 from metalearn_core.registry import make_rule
+from metalearn_core.remedies import in_one_line
 from metalearn_core.rule import Signal, State, Undeclared, UpdateRule
 from metalearn_core.settings import ORDERS, Clipping, Order
 from metalearn_core.task import Task
@@ -166,10 +167,13 @@ class Subsumption:
         differences = self._deviations if self.gap is None else self._gaps
         try:
             complaint = next(differences(special, general, example), None)
-        except (UsageError, NothingToCompareError):
+        except NothingToCompareError:
             raise
         except Exception as error:  # a rule's own, or a gap's
-            complaint = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+            own = isinstance(error, RuleError)
+            if isinstance(error, UsageError) and not own:
+                raise
+            complaint = str(error) if own else in_one_line(error)
             raise AssertionError(counterexample(self, example, special, general, complaint)) from error
         if complaint:
             raise AssertionError(counterexample(self, example, special, general, complaint))

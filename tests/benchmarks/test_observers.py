@@ -23,7 +23,7 @@ from metalearn_benchmarks.audience import unmoved
 from metalearn_benchmarks.catalogue import Overrides, cells, find_experiment
 from metalearn_benchmarks.progress import Display
 from metalearn_benchmarks.runner import run_experiment
-from metalearn_core import Event, Registry, UpdateRule, hookimpl, registry
+from metalearn_core import Event, Registry, UpdateRule, UsageError, hookimpl, registry
 
 RUN = ("run", "sine", "--scale", "smoke", "--tasks", 20, "--workers", 1)
 
@@ -473,10 +473,11 @@ def test_a_run_that_fails_or_is_stopped_is_told_as_such(tmp_path, install):
     rules["broken"] = attrs.evolve(rules["lstm"], name="broken", factory=Broken)
     (cell,) = smoke("maml")
     broken = attrs.evolve(cell, method=attrs.evolve(cell.method, rule="broken", options={}))
-    with pytest.raises(RuntimeError):
+    with pytest.raises(UsageError):
         cells_module.run_cells([broken], tmp_path / "a", [])
     assert told[-1] == "closed"
-    assert (told[-2].kind, told[-2].values["message"]) == ("failed", "as broken as can be")
+    said = "rule Broken (test_observers): update raised RuntimeError: as broken as can be"
+    assert (told[-2].kind, told[-2].values["message"]) == ("failed", said)
 
     def stop(event):
         if event.kind == "step" and event.position == 3:

@@ -791,13 +791,14 @@ def shows_the_living_loss():
 
 def cuts_the_start():
     """An engine whose first order does not see θ⁰ where no step is taken."""
-    honest = inner_loop.adapt
+    honest = inner_loop.trajectory
 
-    def adapt(*arguments, steps, order, clip):
-        theta = honest(*arguments, steps=steps, order=order, clip=clip)
-        return theta.detach() if order == "first" and steps == 0 else theta
+    def trajectory(*arguments, steps, order, **others):
+        path = honest(*arguments, steps=steps, order=order, **others)
+        cut = order == "first" and steps == 0
+        return ((theta.detach(), state) for theta, state in path) if cut else path
 
-    return engine(adapt=adapt)
+    return engine(trajectory=trajectory)
 
 
 def on_quadratics(make):
