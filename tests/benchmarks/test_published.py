@@ -16,7 +16,7 @@ from metalearn_benchmarks.same_experiment import require_same_experiment
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
-LEAST = {"figure-3.2": 5, "figure-3.3": 10}
+LEAST = {"figure-3.2": 5, "figure-3.3": 10, "lstm-ablation": 3}
 """Seeds of each row that follows the text."""
 
 
@@ -67,6 +67,26 @@ def test_verdicts_are_those_of_the_records(records, pieces):
             assert f"**{verdict.outcome}**" in told[0]
     assert decided["sine-order-turtle"].outcome == Outcome.HOLDS
     assert decided["sine-order-maml"].outcome == Outcome.FAILS
+
+
+def test_the_page_says_of_the_lstm_what_its_records_say(records):
+    """In every seed: a quarter of the first-order LSTM's and of MAML's error, less than half of TURTLE's."""
+
+    def errors(rule, order):
+        return [
+            float(np.median(r.final))
+            for r in records
+            if (r.cell["method"]["rule"], r.cell["method"]["settings"]["order"], r.steps) == (rule, order, 5)
+            and r.experiment in ("figure-3.3", "lstm-ablation") and r.result["protocol"] == "paper"
+        ]  # fmt: skip
+
+    ours = errors("lstm", "second")
+    assert len(ours) >= 7
+    middle = np.median(ours)
+    assert middle < np.median(errors("lstm", "first")) / 3.5
+    assert middle < np.median(errors("gradient-descent", "second")) / 3.5
+    assert max(ours) < min(errors("feed-forward", "second")) < min(errors("gradient-descent", "second"))
+    assert max(ours) < np.median(errors("feed-forward", "second")) / 2
 
 
 def test_the_figures_are_drawn_from_them(pieces):
