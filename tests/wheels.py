@@ -21,8 +21,8 @@ def main(checkout: Path, scratch: Path) -> None:
     built = sorted(map(str, wheels.glob("*.whl")))
     assert len(built) == len(SOURCES), built
     install = (*pip, "install", "--quiet", "-c", str(checkout / "constraints.txt"))
-    # it may be here from the time before
-    subprocess.check_call([*pip, "uninstall", "--quiet", "--yes", "hypothesis"])
+    # they may be here from the time before
+    subprocess.check_call([*pip, "uninstall", "--quiet", "--yes", "hypothesis", "metalearn-stranger"])
     subprocess.check_call([*install, "--force-reinstall", *built])
     for words in (["plugins", "list"], ["map", "lslr"]):
         subprocess.check_call([sys.executable, "-m", "metalearn_benchmarks", *words], cwd=scratch)
