@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import tomllib
 from collections import defaultdict
@@ -221,6 +222,7 @@ def _sampled_rule(record: Record) -> str | None:
     return {"gradient-descent": "maml", "lstm": "lstm"}.get(method["rule"])
 
 
+@functools.cache
 def _milliseconds() -> dict[tuple[str, int, str], dict[str, float]]:
     """An outer step's time by rule, T and order, of each engine."""
     found: dict[tuple[str, int, str], dict[str, float]] = defaultdict(dict)

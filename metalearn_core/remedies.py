@@ -43,7 +43,9 @@ def remedy(error: BaseException) -> str:
 
 
 def in_one_line(error: BaseException) -> str:
-    """The kind of the error and what it says, and what to do where that is known."""
+    """The kind of the error, what it says, and what to do where that is known; a UsageError says it all."""
+    if isinstance(error, UsageError):
+        return str(error)
     said, advice = " ".join(str(error).split()), remedy(error)
     # torch goes on about itself where a rule's author cannot follow
     return f"{type(error).__name__}: {said.partition('. ')[0]:.200}{'; ' if advice else ''}{advice}"

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalearn_core.errors import UsageError
 from metalearn_core.inner_loop import meta_gradient
 from metalearn_core.kernels.by_steps import BySteps, Function, taken_by_steps
 from metalearn_core.kernels.coordinatewise import fused_networks
@@ -147,8 +146,7 @@ def compiled(function: Function, arguments: Sequence[Tensor], *, eager_first: bo
                 program: Program = torch._inductor.compile(graph, list(arguments), options=options)
                 program(*arguments)
     except Exception as error:  # tracers and compilers raise what they like
-        said = str(error) if isinstance(error, UsageError) else in_one_line(error)
-        raise CompilationError(said) from error
+        raise CompilationError(in_one_line(error)) from error
     return program
 
 

@@ -109,6 +109,5 @@ def _result(name: str, law: Law, make_rule: MakeRule) -> Result:
     except AssertionError as error:
         return Result(name, tier(name), "failed", str(error))
     except Exception as error:  # whatever it is, it is the rule's
-        said = str(error) if isinstance(error, UsageError) else in_one_line(error)
-        return Result(name, tier(name), "failed", said)
+        return Result(name, tier(name), "failed", in_one_line(error))
     return Result(name, tier(name), "skipped" if reason else "passed", reason or "")

@@ -170,10 +170,9 @@ class Subsumption:
         except NothingToCompareError:
             raise
         except Exception as error:  # a rule's own, or a gap's
-            own = isinstance(error, RuleError)
-            if isinstance(error, UsageError) and not own:
+            if isinstance(error, UsageError) and not isinstance(error, RuleError):
                 raise
-            complaint = str(error) if own else in_one_line(error)
+            complaint = in_one_line(error)
             raise AssertionError(counterexample(self, example, special, general, complaint)) from error
         if complaint:
             raise AssertionError(counterexample(self, example, special, general, complaint))

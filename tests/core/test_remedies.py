@@ -46,10 +46,6 @@ def with_numpy(grad):
     return torch.as_tensor(np.sign(grad.detach().numpy()))
 
 
-def write(grad):
-    return grad.new_zeros(grad.shape[-1]).add_(grad)
-
-
 WAYS = {
     read_out: "do not read a tensor out",
     branch: "choose with torch.where",
