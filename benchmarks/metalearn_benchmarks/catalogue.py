@@ -7,6 +7,7 @@ format.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
@@ -126,7 +127,7 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
         }
     except UsageError as error:
         raise UsageError(f"experiment {name!r}: {error}") from error
-    return [
+    every = [
         Cell(
             experiment=name,
             setting=setting,
@@ -148,6 +149,24 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
         for setting, (family, learner) in settings.items()
         for label, method in tables[setting].items()
     ]
+    try:
+        return _chosen(every, overrides.only)
+    except UsageError as error:
+        raise UsageError(f"experiment {name!r}: {error}") from error
+
+
+def _chosen(every: list[Cell], only: Sequence[str]) -> list[Cell]:
+    """The runs of the rows asked for, METHOD or SETTING/METHOD with `*` for anything; all where none is."""
+    names = {(cell.setting, cell.name): (cell.name, f"{cell.setting}/{cell.name}") for cell in every}
+    chosen = set()
+    for wanted in only:
+        # names have brackets in them, which other wildcards would take for their own
+        pattern = re.compile(".*".join(map(re.escape, wanted.split("*"))), re.DOTALL)
+        found = {row for row, called in names.items() if any(map(pattern.fullmatch, called))}
+        if not found:
+            raise unknown("row", wanted, (called[-1 if "/" in wanted else 0] for called in names.values()))
+        chosen |= found
+    return [cell for cell in every if not only or (cell.setting, cell.name) in chosen]
 
 
 def _rows_at(

@@ -79,6 +79,10 @@ SCALE = click.Choice(["smoke", "small", "paper"])
 @click.option("--method", "-m", "methods", multiple=True, help="Run this method alone; may be repeated.")
 @click.option("--rule", "_rule", metavar="R", help="Add a row with an installed rule; may be repeated.")
 @click.option("--option", "_option", metavar="K=V", help="An option of the --rule before it; V is TOML.")
+@click.option(
+    "--only", multiple=True, metavar="ROW",
+    help="Run this row alone, METHOD or SETTING/METHOD as tables have it, * for anything; may be repeated.",
+)  # fmt: skip
 @click.option("--scale", type=SCALE, default="small", show_default=True, help="How large to run it.")
 @click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0 ... N-1 instead of the scale's.")
 @click.option("--tasks", type=click.IntRange(min=1), help="Meta-training tasks instead of the scale's.")

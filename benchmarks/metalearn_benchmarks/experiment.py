@@ -155,6 +155,7 @@ class Overrides:
 
     methods: Sequence[str] = ()
     rules: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    only: Sequence[str] = ()
     seeds: int | None = None
     tasks: int | None = None
     steps: int | None = None

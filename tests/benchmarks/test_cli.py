@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -169,6 +170,24 @@ def test_overrides_make_a_row_of_their_own_named_after_them(metalearn, tmp_path)
     for record in read_records(tmp_path):
         assert record.steps == 2
         assert record.cell["method"]["settings"]["order"] == "first"
+
+
+def test_one_row_is_run_and_the_whole_goes_on_from_it(metalearn, tmp_path):
+    experiment = tmp_path / "two.toml"
+    experiment.write_text('extends = "sine"\nmethods = ["maml"]\n[axes]\nsteps = [1, 2]\nshots = [2, 5]\n')
+    size = ("run", experiment, "--scale", "smoke", "--tasks", 4, "--out", tmp_path / "results")
+    code, _, err = metalearn(*size, "--only", "sine-2-shot/maml,steps=2")
+    assert (code, err) == (0, "")
+    folder = tmp_path / "results/two"
+    assert {path.parent.relative_to(folder) for path in folder.glob("*/*/*")} == {
+        Path("sine-2-shot/maml,steps=2")
+    }
+    code, out, _ = metalearn(*size, "--only", "*,steps=2")
+    assert (code, out.count("already done")) == (0, 1)
+    assert len(list(folder.glob("*/*/*"))) == 2
+    code, _, err = metalearn(*size, "--only", "maml,steps=3")
+    told = "metalearn: experiment 'two': unknown row 'maml,steps=3': did you mean"
+    assert (code, err.startswith(told)) == (2, True), err
 
 
 def test_seeds_change_the_weights_and_nothing_else(metalearn, tmp_path):

@@ -272,6 +272,35 @@ order = ["first", "second"]
     assert told == [f"sine-5-shot/{row}" for row in rows]
 
 
+@pytest.mark.parametrize(
+    ("only", "wanted"),
+    [
+        (["maml"], ["sine-1-shot/maml", "sine-5-shot/maml"]),
+        (["sine-5-shot/maml"], ["sine-5-shot/maml"]),
+        (["turtle,hidden=[2,2]"], ["sine-1-shot/turtle,hidden=[2,2]", "sine-5-shot/turtle,hidden=[2,2]"]),
+        (["sine-1-shot/turtle*"], ["sine-1-shot/turtle,hidden=[2,2]", "sine-1-shot/turtle,hidden=[2]"]),
+        (["*[2]", "*-1-*/maml"], ["sine-1-shot/maml", *(f"sine-{k}-shot/turtle,hidden=[2]" for k in (1, 5))]),
+    ],
+)  # fmt: skip
+def test_rows_are_chosen_by_what_tables_call_them(written, only, wanted):
+    found = written("""
+extends = "sine"
+methods = ["maml", "turtle"]
+[axes]
+shots = [1, 5]
+[axes.turtle]
+"options.hidden" = [[2, 2], [2]]
+""")
+    every = labels(found)
+    assert sorted(labels(found, only=only)) == sorted(wanted)
+    assert [row for row in every if row in wanted] == labels(found, only=only)
+    for name in ("turtle,hidden=[3]", "sine-1-shot/turtle,hidden=[2", "turtle,hidden=[22]", "", "sine"):
+        with pytest.raises(UsageError, match=r"unknown row '.*there are "):
+            labels(found, only=[*only, name])
+    with pytest.raises(UsageError, match=r"did you mean 'sine-5-shot/maml'\?"):
+        labels(found, only=["sine-5-shots/maml"])
+
+
 def test_t_that_differs_at_test_alone_is_named(written):
     found = written("""
 extends = "sine"
