@@ -4,12 +4,14 @@
 // in cache; the vector-Jacobian product computes them again instead of reading them from memory. Layout:
 // x [groups, rows, d, n], parameters [groups, P] (each layer's weight [out, in], then its bias [out]).
 
+#include <ATen/cpu/vec/functional.h>
 #include <ATen/cpu/vec/vec.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <initializer_list>
+#include <memory>
 #include <type_traits>
 #include <vector>
 
@@ -159,7 +161,7 @@ struct Kernel {
     outer_tile<O, I>(delta, in, ins, sums);
   }
 
-  // weight's and bias' gradients of one layer, lane by lane
+  // weight's and, unless there is none, bias' gradients of one layer, lane by lane
   static void outer(const Real* delta, const Real* in, int ins, int outs, Real* weight, Real* bias) {
     for (int o = 0; o < outs; o += OUTS) {
       for (int i = 0; i < ins; i += INS) {
@@ -167,7 +169,7 @@ struct Kernel {
                    weight + (o * ins + i) * WIDTH);
       }
     }
-    for (int o = 0; o < outs; ++o) {
+    for (int o = 0; bias && o < outs; ++o) {
       Vec sum = load(bias + o * WIDTH);
       for (int v = 0; v < VECTORS; ++v) sum = sum + load(delta + o * BLOCK + v * WIDTH);
       sum.store(bias + o * WIDTH);
@@ -255,16 +257,34 @@ struct Kernel {
     return in;
   }
 
-  // delta: the cotangent of the output, then of each layer's input; sums: lane-wise gradients of parameters
+  // tangents, laid out as activations are: derivatives of each layer's input; returns where the output's stand
+  static Real* tangent_block(const Network& net, const Real* parameters, const Real* activations, Real* tangents) {
+    const Real* w = parameters;
+    for (int l = 0; l < net.layers; ++l) {
+      const int ins = net.widths[l], outs = net.widths[l + 1];
+      Real* out = tangents + ins * BLOCK;
+      activations += ins * BLOCK;
+      affine(w, ins, 1, ins, outs, nullptr, tangents, out);
+      if (l + 1 < net.layers) slope(net.activation, outs, activations, out);
+      w += (ins + 1) * outs;
+      tangents = out;
+    }
+    return tangents;
+  }
+
+  // delta: the cotangent of the output, then of each layer's input; factors: what weights' cotangents are
+  // multiplied by, activations where nothing else is wanted; sums: lane-wise gradients of parameters
   static Real* backward_block(
-      const Network& net, const Real* parameters, const Real* activations, Real* delta, Real* other, Real* sums) {
+      const Network& net, const Real* parameters, const Real* activations, const Real* factors, bool biases,
+      Real* delta, Real* other, Real* sums) {
     int at = net.parameters();
-    const Real* in = activations + (net.features() - net.widths[net.layers]) * BLOCK;
+    const int64_t last = (net.features() - net.widths[net.layers]) * BLOCK;
+    const Real *in = activations + last, *factor = factors + last;
     for (int l = net.layers - 1; l >= 0; --l) {
       const int ins = net.widths[l], outs = net.widths[l + 1];
       at -= (ins + 1) * outs;
-      in -= ins * BLOCK;
-      outer(delta, in, ins, outs, sums + at * WIDTH, sums + (at + ins * outs) * WIDTH);
+      in -= ins * BLOCK, factor -= ins * BLOCK;
+      outer(delta, factor, ins, outs, sums + at * WIDTH, biases ? sums + (at + ins * outs) * WIDTH : nullptr);
       affine(parameters + at, 1, ins, outs, ins, nullptr, delta, other);
       if (l) slope(net.activation, ins, in, other);
       std::swap(delta, other);
@@ -370,13 +390,20 @@ struct Items {
     }
   }
 
-  // The items' lane-wise sums to one gradient a group, added in their order.
+  // body(group)
+  template <typename Body>
+  void for_groups(Body body) const {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t group = 0; group < groups; ++group) body(group);
+  }
+
+  // The sums of a group's items, added in their order.
   template <typename Real>
-  void add_up(const std::vector<double>& partial, int64_t count, Real* total) const {
-    for (int64_t at = 0; at < groups * count; ++at) {
+  void add_up(int64_t group, const std::vector<double>& partial, int64_t stride, int64_t count, Real* total) const {
+    for (int64_t at = 0; at < count; ++at) {
       double sum = 0;
       for (int64_t index = 0; index < each_group; ++index) {
-        sum += partial[(at / count * each_group + index) * count + at % count];
+        sum += partial[(group * each_group + index) * stride + at];
       }
       total[at] = sum;
     }
@@ -385,12 +412,28 @@ struct Items {
 
 template <typename Real>
 void fold(const std::vector<Real>& sums, int64_t count, double* total) {
-  const int64_t width = sums.size() / count;
+  using Vec = at::vec::Vectorized<Real>;
   for (int64_t at = 0; at < count; ++at) {
-    Real sum = 0;
-    for (int64_t lane = 0; lane < width; ++lane) sum += sums[at * width + lane];
-    total[at] = sum;
+    total[at] = at::vec::vec_reduce_all<Real>(
+        [](const Vec& a, const Vec& b) { return a + b; }, Vec::loadu(sums.data() + at * Vec::size()));
   }
+}
+
+#include "segments.h"
+
+// Every group's segments, where that is a way to evaluate its network.
+template <typename Real>
+std::vector<std::unique_ptr<Segments<Real>>> segments_of(
+    const typename NetworkKernel<Real>::Network& net, const Items& items, const Real* x, const Real* parameters) {
+  std::vector<std::unique_ptr<Segments<Real>>> found(items.groups);
+  const int64_t coordinates = items.rows * items.n;
+  if (!Segments<Real>::apply(net, coordinates)) return found;
+  items.for_groups([&](int64_t group) {
+    auto made = std::make_unique<Segments<Real>>(
+        net, parameters + group * net.parameters(), x + group * coordinates, coordinates);
+    if (made->found()) found[group] = std::move(made);
+  });
+  return found;
 }
 
 // shape: groups, rows, n, threads, activation, layers, widths
@@ -400,11 +443,14 @@ void network(const int64_t* shape, const Real* x, const Real* parameters, Real* 
   const typename K::Network net{shape + 6, (int)shape[5], (int)shape[4]};
   const Items items(shape, K::BLOCK);
   const int64_t n = items.n, ins = net.widths[0], outs = net.widths[net.layers], P = net.parameters();
+  const auto segments = segments_of(net, items, x, parameters);
   items.run([&] {
     return [&, activations = std::vector<Real>(net.features() * K::BLOCK)](int64_t item) mutable {
+      const auto& of_group = segments[item / items.each_group];
       items.walk(item, K::BLOCK, [&](int64_t row, int64_t at, int used) {
-        K::read(x + row * ins * n + at, ins, n, used, activations.data());
-        const Real* y = K::forward_block(net, parameters + row / items.rows * P, activations.data());
+        Real *in = activations.data(), *y = in + ins * K::BLOCK;
+        K::read(x + row * ins * n + at, ins, n, used, in);
+        of_group ? of_group->values(in, y) : void(y = K::forward_block(net, parameters + row / items.rows * P, in));
         K::write(y, outs, n, used, out + row * outs * n + at);
       });
     };
@@ -419,24 +465,40 @@ void network_vjp(
   const typename K::Network net{shape + 6, (int)shape[5], (int)shape[4]};
   const Items items(shape, K::BLOCK);
   const int64_t n = items.n, ins = net.widths[0], outs = net.widths[net.layers], P = net.parameters();
-  std::vector<double> partial(items.groups * items.each_group * P);
+  const auto segments = segments_of(net, items, x, parameters);
+  int64_t stride = P;
+  for (const auto& one : segments) stride = std::max(stride, one ? one->moments() : 0);
+  std::vector<double> partial(items.groups * items.each_group * stride);
   items.run([&] {
     std::vector<Real> widest(net.widest() * K::BLOCK);
     return [&, activations = std::vector<Real>(net.features() * K::BLOCK), delta = widest, other = widest,
             sums = std::vector<Real>(P * K::WIDTH)](int64_t item) mutable {
-      std::fill(sums.begin(), sums.end(), Real(0));
+      const auto& of_group = segments[item / items.each_group];
+      double* found = partial.data() + item * stride;
+      if (!of_group) std::fill(sums.begin(), sums.end(), Real(0));
       items.walk(item, K::BLOCK, [&](int64_t row, int64_t at, int used) {
         const Real* p = parameters + row / items.rows * P;
-        K::read(x + row * ins * n + at, ins, n, used, activations.data());
-        K::forward_block(net, p, activations.data());
+        Real *h = activations.data(), *grad = other.data();
+        K::read(x + row * ins * n + at, ins, n, used, h);
         K::read(cotangent + row * outs * n + at, outs, n, used, delta.data());
-        const Real* g = K::backward_block(net, p, activations.data(), delta.data(), other.data(), sums.data());
-        K::write(g, ins, n, used, grad_x + row * ins * n + at);
+        if (of_group) {
+          of_group->collect(h, delta.data(), found, grad);
+        } else {
+          K::forward_block(net, p, h);
+          grad = K::backward_block(net, p, h, h, true, delta.data(), other.data(), sums.data());
+        }
+        K::write(grad, ins, n, used, grad_x + row * ins * n + at);
       });
-      fold(sums, P, partial.data() + item * P);
+      if (!of_group) fold(sums, P, found);
     };
   });
-  items.add_up(partial, P, grad_parameters);
+  items.for_groups([&](int64_t group) {
+    Real* total = grad_parameters + group * P;
+    if (!segments[group]) return items.add_up(group, partial, stride, P, total);
+    std::vector<double> moments(segments[group]->moments());
+    items.add_up(group, partial, stride, moments.size(), moments.data());
+    segments[group]->gradient(moments.data(), total);
+  });
 }
 
 // shape: groups, rows, n, threads, ins, hidden, outs
@@ -494,7 +556,7 @@ void cell_vjp(
       fold(sums, P, partial.data() + item * P);
     };
   });
-  items.add_up(partial, P, grad_parameters);
+  items.for_groups([&](int64_t group) { items.add_up(group, partial, P, P, grad_parameters + group * P); });
 }
 
 }  // namespace

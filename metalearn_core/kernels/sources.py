@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import re
 from importlib import resources
 
 
@@ -12,5 +13,11 @@ def loaded(name: str) -> ctypes.CDLL:
     """The library made of a source. Raises what the compiler raises."""
     from torch._inductor.codecache import CppCodeCache  # it takes time to load
 
-    library: ctypes.CDLL = CppCodeCache.load(resources.files(__package__).joinpath(name).read_text())
+    library: ctypes.CDLL = CppCodeCache.load(_source(name))
     return library
+
+
+def _source(name: str) -> str:
+    """A source with what it includes of this folder: torch compiles one text, in a folder of its own."""
+    text = resources.files(__package__).joinpath(name).read_text()
+    return re.sub(r'^#include "(\w+\.h)"$', lambda include: _source(include[1]), text, flags=re.MULTILINE)
