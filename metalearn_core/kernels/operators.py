@@ -2,7 +2,8 @@
 
 An update rule's network is evaluated for every coordinate of θ, of every task, and of every seed: through
 matrix products that is bound by memory. These operators keep a block of coordinates in cache through all
-layers, and compute activations again for the backward pass instead of storing them. For CPUs the source is
+layers, and compute activations again for the backward pass instead of storing them; a network of ReLUs that
+reads one number is evaluated once for each of its linear segments (`segments.h`). For CPUs the source is
 `coordinatewise.cpp`, compiled once on each machine, where it is first used, and kept on disk; for GPUs it is
 `coordinatewise_triton.py`, which has run in Triton's interpreter only.
 

@@ -30,7 +30,7 @@ class Timing:
         first: seconds of the first call, compiling included.
         rounds: how often it was timed.
         share_of_peak: useful operations a second, as a part of those of a large matrix product in the
-            same run.
+            same run; above 1 where an engine finds a way to need fewer of them.
         ratio: its median as a multiple of this engine's, compiled where that was timed.
         cold, warm: seconds from the start of a fresh process until its first meta-gradient, with empty
             caches of compiled code, and with what that left in them.
