@@ -257,19 +257,21 @@ struct Kernel {
     return in;
   }
 
-  // tangents, laid out as activations are: derivatives of each layer's input; returns where the output's stand
-  static Real* tangent_block(const Network& net, const Real* parameters, const Real* activations, Real* tangents) {
+  // The network made linear: an activation's slope, that of other activations, in its place. From what stands in
+  // the first rows of `line` to every layer's input, without biases its derivative; returns where the output is.
+  static Real* linear_block(
+      const Network& net, const Real* parameters, const Real* activations, bool biases, Real* line) {
     const Real* w = parameters;
     for (int l = 0; l < net.layers; ++l) {
       const int ins = net.widths[l], outs = net.widths[l + 1];
-      Real* out = tangents + ins * BLOCK;
+      Real* out = line + ins * BLOCK;
       activations += ins * BLOCK;
-      affine(w, ins, 1, ins, outs, nullptr, tangents, out);
+      affine(w, ins, 1, ins, outs, biases ? w + ins * outs : nullptr, line, out);
       if (l + 1 < net.layers) slope(net.activation, outs, activations, out);
       w += (ins + 1) * outs;
-      tangents = out;
+      line = out;
     }
-    return tangents;
+    return line;
   }
 
   // delta: the cotangent of the output, then of each layer's input; factors: what weights' cotangents are

@@ -2,9 +2,10 @@
 // as neurons (Hanin and Rolnick, 2019, "Complexity of linear regions in deep networks"), where coordinates
 // come in thousands. So it is evaluated once for each segment; a coordinate has only to find its own.
 //
-// On a segment around m, with the slopes u of every layer's input h: h(g) = h(m) + (g - m) u, and the cotangents
-// of the layers above do not depend on g. The gradient of a weight, the sum over coordinates of
-// delta h(g)^T, is therefore that of two moments of the cotangents d: sum d with h(m), sum d (g - m) with u.
+// On a segment with one end at e, and the slopes u of every layer's input h: h(g) = h(e) + (g - e) u, and the
+// cotangents of the layers above do not depend on g. The gradient of a weight, the sum over coordinates of
+// delta h(g)^T, is therefore that of two moments of the cotangents d: sum d with h(e), sum d (g - e) with u.
+// e is the end that is nearer to 0, so that what small numbers give is exact beside what large ones give.
 
 template <typename Real>
 class Segments {
@@ -32,7 +33,7 @@ class Segments {
     for (int o = 0; o < outs; ++o) {
       for (int at = 0; at < K::BLOCK; ++at) {
         const int s = where[at];
-        y[o * K::BLOCK + at] = value[o * count + s] + slope[o * count + s] * (block[at] - middles[s]);
+        y[o * K::BLOCK + at] = value[o * count + s] + slope[o * count + s] * (block[at] - ends[s]);
       }
     }
   }
@@ -49,7 +50,7 @@ class Segments {
       for (int at = 0; at < K::BLOCK; ++at) {
         const int s = where[at];
         const Real d = cotangent[o * K::BLOCK + at];
-        plain[s] += d, moved[s] += d * (block[at] - middles[s]);
+        plain[s] += d, moved[s] += d * (block[at] - ends[s]);
         grad[at] += d * slope[o * count + s];
       }
     }
@@ -59,8 +60,7 @@ class Segments {
   void gradient(const double* moment, Real* total) const {
     std::vector<Real> sums(net.parameters() * K::WIDTH), delta(net.widest() * K::BLOCK), other(delta);
     for (int first = 0, part = 0; first < count; first += K::BLOCK, ++part) {
-      const Real *h = activations.data() + part * net.features() * K::BLOCK;
-      const Real *u = tangents.data() + part * net.features() * K::BLOCK;
+      const int64_t at = part * net.features() * K::BLOCK;
       const int used = std::min<int>(K::BLOCK, count - first);
       for (int which = 0; which < 2; ++which) {
         std::fill(delta.begin(), delta.end(), Real(0));
@@ -68,7 +68,8 @@ class Segments {
           const double* from = moment + (2 * o + which) * count + first;
           std::copy(from, from + used, delta.data() + o * K::BLOCK);
         }
-        K::backward_block(net, p, h, which ? u : h, !which, delta.data(), other.data(), sums.data());
+        const Real* factors = (which ? slopes : lines).data() + at;
+        K::backward_block(net, p, activations.data() + at, factors, !which, delta.data(), other.data(), sums.data());
       }
     }
     std::vector<double> folded(net.parameters());
@@ -122,8 +123,8 @@ class Segments {
   }
 
   struct Crossing {
-    int knot;   // before it
-    Real part;  // of the way to the next
+    int knot;         // before it
+    Real part, rest;  // of the way to the next, behind and ahead
     bool operator<(const Crossing& other) const {
       return knot < other.knot || (knot == other.knot && part < other.part);
     }
@@ -150,7 +151,7 @@ class Segments {
         for (unsigned lanes = ~(turns & Vec(Real(1))).zero_mask() & ((1u << K::WIDTH) - 1); lanes; lanes &= lanes - 1) {
           const int lane = __builtin_ctz(lanes);
           const Real a = from[lane], b = from[lane + 1];
-          if (first + lane < last && a != 0 && b != 0) found.push_back({first + lane, a / (a - b)});
+          if (first + lane < last && a != 0 && b != 0) found.push_back({first + lane, a / (a - b), b / (b - a)});
         }
       }
     }
@@ -164,10 +165,12 @@ class Segments {
     std::vector<Real> next;
     auto crossing = crossings.begin();
     for (int k = 0; k < (int)knots.size(); ++k) {
-      columns.push_back({k, Real(0)}), next.push_back(knots[k]);
+      columns.push_back({k, Real(0), Real(1)}), next.push_back(knots[k]);
       for (; crossing != crossings.end() && crossing->knot == k; ++crossing) {
         columns.push_back(*crossing);
-        next.push_back(knots[k] + crossing->part * (knots[k + 1] - knots[k]));
+        // from the end that is nearer to 0: gradients are small beside the largest of them
+        const Real gap = knots[k + 1] - knots[k];
+        next.push_back(knots[k] < 0 ? knots[k + 1] - crossing->rest * gap : knots[k] + crossing->part * gap);
       }
     }
     knots.swap(next);
@@ -184,22 +187,24 @@ class Segments {
 
   static int parts(int64_t size) { return (size + K::BLOCK - 1) / K::BLOCK; }
 
-  // every layer's input, and its slope, in the middle of each segment and, the last one, at 0
+  // Every layer's input at each segment's end, and its slope: that of the units that are on in the middle of it.
   void evaluate() {
-    count = knots.size();
-    for (int k = 0; k + 1 < count; ++k) middles.push_back((knots[k] + knots[k + 1]) / 2);
-    middles.push_back(Real(0));
+    count = knots.size();  // the last segment is 0 itself
     const int size = net.features() * K::BLOCK;
-    activations.assign(parts(count) * size, Real(0)), tangents = activations;
-    value.resize(outs * count), slope.resize(outs * count);
+    activations.resize(parts(count) * size), lines.resize(parts(count) * size), slopes.resize(parts(count) * size);
+    value.resize(outs * count), slope.resize(outs * count), ends.resize(count);
     for (int first = 0, part = 0; first < count; first += K::BLOCK, ++part) {
       const int used = std::min<int>(K::BLOCK, count - first);
-      Real *h = activations.data() + part * size, *u = tangents.data() + part * size;
-      std::copy(middles.data() + first, middles.data() + first + used, h);
+      Real *h = activations.data() + part * size, *line = lines.data() + part * size, *u = slopes.data() + part * size;
+      for (int k = first; k < first + used; ++k) {
+        const bool point = k + 1 == count;
+        ends[k] = line[k - first] = point ? Real(0) : knots[k] < 0 ? knots[k + 1] : knots[k];
+        h[k - first] = point ? Real(0) : (knots[k] + knots[k + 1]) / 2;
+      }
       std::fill(u, u + K::BLOCK, Real(1));
-      const Real *y = K::forward_block(net, p, h), *s = K::tangent_block(net, p, h, u);
-      K::write(y, outs, count, used, value.data() + first);
-      K::write(s, outs, count, used, slope.data() + first);
+      K::forward_block(net, p, h);
+      K::write(K::linear_block(net, p, h, true, line), outs, count, used, value.data() + first);
+      K::write(K::linear_block(net, p, h, false, u), outs, count, used, slope.data() + first);
     }
   }
 
@@ -223,5 +228,5 @@ class Segments {
   const int outs;
   const Real* const p;
   int count = 0;
-  std::vector<Real> knots, middles, activations, tangents, value, slope;
+  std::vector<Real> knots, ends, activations, lines, slopes, value, slope;
 };

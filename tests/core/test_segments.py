@@ -175,6 +175,23 @@ def test_in_float32_it_errs_as_the_layers_do(biases):
         assert errs[0] <= 4 * max(errs[1], 1e-7)
 
 
+@pytest.mark.parametrize("side", [-1.0, 1.0])
+def test_a_kink_near_0_stands_where_it_is_beside_large_numbers(side):
+    """In float32 the distance to -10 would place it to 1e-6: a hundred times as far away as it is."""
+    network = Coordinatewise(1, [1])
+    with torch.no_grad():
+        for parameter, value in zip(network.parameters(), (side, 1e-8, 2.0, 0.0), strict=True):
+            parameter.fill_(value)  # 2 ReLU(side x + 1e-8)
+    x = torch.linspace(-3e-8, 3e-8, ENOUGH)
+    x[0], x[-1] = -10.0, 10.0
+    for ours, theirs in zip(
+        flat(fused(network, x, [torch.ones(ENOUGH)])),
+        flat(one_by_one(network, x, [torch.ones(ENOUGH)])),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-12)
+
+
 def test_other_activations_and_other_inputs_have_none():
     generator = torch.Generator().manual_seed(4)
     x = gradients("normal", (ENOUGH,), generator)

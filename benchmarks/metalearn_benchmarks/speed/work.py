@@ -84,7 +84,7 @@ class Work:
 
     @property
     def operations(self) -> float:
-        """Useful ones: networks forward and, for two gradients, backward; once for each step and coordinate."""
+        """Useful ones: networks forward and, for two gradients, backward; for each step and coordinate."""
         n, steps = self.learner.layout.size, self.setting.steps
         passes = 2 if self.setting.order == "second" else 1
         each = 2.0 * n if self.setting.learner == "mlp" else images.operations(self.setting)
