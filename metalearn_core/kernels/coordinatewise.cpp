@@ -395,7 +395,7 @@ struct Items {
   // body(group)
   template <typename Body>
   void for_groups(Body body) const {
-#pragma omp parallel for num_threads(threads) schedule(static)
+#pragma omp parallel for num_threads(std::min(threads, groups)) schedule(static)
     for (int64_t group = 0; group < groups; ++group) body(group);
   }
 
@@ -426,7 +426,7 @@ void fold(const std::vector<Real>& sums, int64_t count, double* total) {
 // Every group's segments, where that is a way to evaluate its network.
 template <typename Real>
 std::vector<std::unique_ptr<Segments<Real>>> segments_of(
-    const typename NetworkKernel<Real>::Network& net, const Items& items, const Real* x, const Real* parameters) {
+    const typename NetworkKernel<Real>::Network& net, Items& items, const Real* x, const Real* parameters) {
   std::vector<std::unique_ptr<Segments<Real>>> found(items.groups);
   const int64_t coordinates = items.rows * items.n;
   if (!Segments<Real>::apply(net, coordinates)) return found;
@@ -435,6 +435,9 @@ std::vector<std::unique_ptr<Segments<Real>>> segments_of(
         net, parameters + group * net.parameters(), x + group * coordinates, coordinates);
     if (made->found()) found[group] = std::move(made);
   });
+  // finding its segment is so little for each coordinate that sharing a few thousand costs more
+  const bool all = std::all_of(found.begin(), found.end(), [](const auto& one) { return bool(one); });
+  if (all && items.groups * coordinates < 16384) items.threads = 1;
   return found;
 }
 
@@ -443,7 +446,7 @@ template <typename Real>
 void network(const int64_t* shape, const Real* x, const Real* parameters, Real* out) {
   using K = NetworkKernel<Real>;
   const typename K::Network net{shape + 6, (int)shape[5], (int)shape[4]};
-  const Items items(shape, K::BLOCK);
+  Items items(shape, K::BLOCK);
   const int64_t n = items.n, ins = net.widths[0], outs = net.widths[net.layers], P = net.parameters();
   const auto segments = segments_of(net, items, x, parameters);
   items.run([&] {
@@ -465,7 +468,7 @@ void network_vjp(
     Real* grad_parameters) {
   using K = NetworkKernel<Real>;
   const typename K::Network net{shape + 6, (int)shape[5], (int)shape[4]};
-  const Items items(shape, K::BLOCK);
+  Items items(shape, K::BLOCK);
   const int64_t n = items.n, ins = net.widths[0], outs = net.widths[net.layers], P = net.parameters();
   const auto segments = segments_of(net, items, x, parameters);
   int64_t stride = P;
