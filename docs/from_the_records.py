@@ -107,6 +107,57 @@ def lstm(records: Sequence[Record]) -> str:
     return _table(("gradient", "loss read", "order", "T", *TYPICAL), rows)
 
 
+def turtle(records: Sequence[Record]) -> str:
+    """TURTLE at T = 5 and of second order with five layers, by what it reads, and whether α is learned."""
+    read = ("inputs", "preprocess", "history", "learn_lr", "alpha_start")
+
+    def kind(record: Record) -> tuple[str, ...]:
+        return tuple(str(record.cell["method"]["options"].get(key)) for key in read)
+
+    fitting = (
+        r for r in _on_five_shots(records, "feed-forward")
+        if (r.steps, r.cell["method"]["settings"]["order"]) == (5, "second")
+        and r.cell["method"]["options"]["hidden"] == [20] * 5
+    )  # fmt: skip
+    rows = []
+    for runs in _by(kind, fitting).values():
+        options = runs[0].cell["method"]["options"]
+        reads = ", ".join(options["inputs"]) + (", as logarithms" if options["preprocess"] == "log" else "")
+        memory = {"none": "none", "grad": "of gradients", "update": "of updates"}[options["history"]]
+        start = {"ones": "1", "uniform": "U[0, 1)"}.get(options["alpha_start"], options["alpha_start"])
+        alpha = f"learned, from {start}" if options["learn_lr"] == "parameter" else "1"
+        rows.append(_typical(runs, (reads, memory, alpha)))
+    return _table(("reads", "average", "α", *TYPICAL), [cells for _, cells in sorted(rows)])
+
+
+def long_unrolls(records: Sequence[Record]) -> str:
+    """Second-order MAML and TURTLE by T, and what keeps them trainable beyond 10 updates."""
+    names = ("MAML", "TURTLE")
+
+    def name(record: Record) -> str:
+        return record.title.partition(" (")[0]
+
+    fitting = (
+        r for r in records
+        if r.setting == "sine-5-shot" and r.result["protocol"] == "paper"
+        and (r.experiment == "long-unrolls" or (r.experiment == "figure-3.3" and name(r) in names))
+    )  # fmt: skip
+    groups = _by(lambda r: (name(r).partition(",")[0], r.steps, name(r)), fitting)
+    rows = [_typical(groups[key], (key[2], str(key[1])))[1] for key in sorted(groups)]
+    return _table(("method", "T", *TYPICAL), rows)
+
+
+def shots(records: Sequence[Record]) -> str:
+    """MAML, TURTLE and the LSTM, as the paper has them, at T = 5, by the number of examples."""
+    fitting = (
+        r for r in records
+        if r.experiment in ("sine-shots", "figure-3.3") and r.method in ("maml", "turtle", "lstm")
+    )  # fmt: skip
+    groups = _by(lambda r: (r.cell["family"]["options"]["support"], r.title), fitting)
+    rows = [(count, *_typical(runs, (str(count), title))) for (count, title), runs in groups.items()]
+    return _table(("examples", "method", *TYPICAL), [cells for *_, cells in sorted(rows)])
+
+
 def validation_errors(records: Sequence[Record]) -> str:
     """The authors' own best validation errors beside ours, the text's way and their program's way."""
     path = resources.files("metalearn_benchmarks") / "paper/validation-errors.toml"
@@ -247,6 +298,9 @@ def pieces(folder: Path) -> dict[str, str]:
         "verdicts": verdicts(records),
         "sine": sine(records),
         "lstm": lstm(records),
+        "turtle": turtle(records),
+        "long-unrolls": long_unrolls(records),
+        "shots": shots(records),
         "results": tables(records),
         "figures": figures(records, folder),
         "validation-errors": validation_errors(records),
