@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstring>
 #include <initializer_list>
+#include <limits>
 #include <memory>
 #include <type_traits>
 #include <vector>
@@ -257,8 +258,8 @@ struct Kernel {
     return in;
   }
 
-  // The network made linear: an activation's slope, that of other activations, in its place. From what stands in
-  // the first rows of `line` to every layer's input, without biases its derivative; returns where the output is.
+  // The network with each activation replaced by its slope at `activations`: from what stands in the first rows of
+  // `line` to every layer's input, or without biases to its derivative; returns where the output is.
   static Real* linear_block(
       const Network& net, const Real* parameters, const Real* activations, bool biases, Real* line) {
     const Real* w = parameters;
@@ -274,8 +275,9 @@ struct Kernel {
     return line;
   }
 
-  // delta: the cotangent of the output, then of each layer's input; factors: what weights' cotangents are
-  // multiplied by, activations where nothing else is wanted; sums: lane-wise gradients of parameters
+  // delta: the cotangent of the output, then of each layer's input; factors, laid out as activations are: what
+  // cotangents are multiplied by for the weights, the activations themselves or another line through them;
+  // sums: lane-wise gradients of parameters
   static Real* backward_block(
       const Network& net, const Real* parameters, const Real* activations, const Real* factors, bool biases,
       Real* delta, Real* other, Real* sums) {
