@@ -14,17 +14,14 @@ from metalearn_benchmarks.claim_rules import TestRule
 from metalearn_benchmarks.comparisons import (
     Contrast,
     difference,
-    log_deviation,
     log_ratio,
     two_way,
     typical_difference,
     typical_log_ratio,
-    typical_log_spread,
     unpaired_difference,
-    weighted,
 )
 from metalearn_benchmarks.records import Record
-from metalearn_benchmarks.statistics import Estimate
+from metalearn_benchmarks.statistics import Array, Estimate
 from metalearn_core.errors import UsageError
 
 FAR = 1000
@@ -147,10 +144,10 @@ def _place(run: Record) -> str:
 
 
 def of_spread(test: TestRule, sides: Sequence[tuple[int, Evidence]]) -> Effect:
-    """By what the spread over seeds grows when T doubles: the slope of its logarithm on log₂ T.
+    """By what the standard deviation over seeds of the mean score grows when T doubles.
 
-    The spread is the standard deviation of the mean score, its error the jackknife's, which needs no normal
-    distribution (Miller, 1968, "Jackknifing variances"); or, of what is typical, see `typical_log_spread`.
+    The slope of ln sd on log₂ T, from pseudo-values of the jackknife, which needs no normal distribution
+    (Miller, 1968, "Jackknifing variances").
     """
     whose = sides[0][1].title.partition(" with T")[0]
     label, of = f"growth of the spread of {whose} when T doubles", f"{whose} at each T"
@@ -164,13 +161,32 @@ def of_spread(test: TestRule, sides: Sequence[tuple[int, Evidence]]) -> Effect:
     if fewest < 3:
         lacks = tuple(line for _, side in sides for line in _seeds_missing(test, fewest, side))
         return Effect(label, None, True, lacks, of)
-    spreads = [(typical_log_spread if test.statistic == "typical" else log_deviation)(x) for x in values]
-    if not all(math.isfinite(spread.error) for spread in spreads):
+    pseudo = [_log_deviations(x.mean(1)) for x in values]
+    if not all(np.isfinite(p).all() for p in pseudo):
         return Effect(
             label, None, True, ("seeds do not differ at all at some T: their spread has no ratio",), of
         )
+    parts = [w**2 * p.var(ddof=1) / len(p) for w, p in zip(weights, pseudo, strict=True)]
+    error = math.sqrt(sum(parts))
+    spread = sum(part**2 / (len(p) - 1) for part, p in zip(parts, pseudo, strict=True))
+    contrast = Contrast(
+        value=float(sum(w * p.mean() for w, p in zip(weights, pseudo, strict=True))),
+        error=error,
+        freedom=sum(parts) ** 2 / spread if spread else math.inf,
+        seeds=fewest,
+        tasks=values[0].shape[1],
+    )
     missing = tuple(dict.fromkeys(line for _, s in sides for line in _seeds_missing(test, len(s.runs), s)))
-    return Effect(label, weighted(weights, spreads), True, missing, of)
+    return Effect(label, contrast, True, missing, of)
+
+
+def _log_deviations(values: Array) -> Array:
+    """The jackknife's pseudo-values of ln sd; infinite or NaN where values do not differ."""
+    count = len(values)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        whole = np.log(values.std(ddof=1))
+        without = np.log([np.delete(values, place).std(ddof=1) for place in range(count)])
+        return np.asarray(count * whole - (count - 1) * without)
 
 
 def _not_finite(side: Evidence) -> tuple[str, ...]:

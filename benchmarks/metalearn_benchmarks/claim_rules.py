@@ -109,8 +109,10 @@ class TestRule:
             raise ValueError("`than_settings` has one for each of `settings`")
         if self.measure == "spread" and len(self.steps) < 2:
             raise ValueError("`spread` needs two `steps` or more")
-        if self.statistic == "typical" and (self.than_settings or self.measure == "seconds"):
-            raise ValueError("`typical` is of a spread, or of a difference or a ratio on the same tasks")
+        if self.statistic == "typical" and (
+            self.than_settings or self.measure not in ("difference", "ratio")
+        ):
+            raise ValueError("`typical` is of a difference or a ratio on the same tasks")
         if not self.least < self.most or (math.isinf(self.least) and math.isinf(self.most)):
             raise ValueError("a test has `least`, or `most`, or least < most")
 

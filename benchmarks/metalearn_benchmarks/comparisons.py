@@ -154,7 +154,17 @@ def log_ratio(one: Scores, other: Scores) -> Contrast:
 
 def unpaired_difference(one: Array, other: Array) -> Contrast:
     """The mean of `one` less that of `other`, `[seeds, tasks]` each, with tasks of their own."""
-    return weighted([1, -1], [two_way(one), two_way(other)])
+    sides = [two_way(one), two_way(other)]
+    squares = [side.error**2 for side in sides]
+    error = math.sqrt(sum(squares))
+    return Contrast(
+        value=sides[0].value - sides[1].value,
+        error=error,
+        freedom=_satterthwaite(squares, [side.freedom for side in sides]),
+        seeds=min(side.seeds for side in sides),
+        tasks=min(side.tasks for side in sides),
+        error_of_tasks=math.hypot(*(side.error_of_tasks for side in sides)),
+    )
 
 
 Places = NDArray[np.signedinteger[Any]] | slice
@@ -176,59 +186,6 @@ def typical_log_ratio(one: Scores, other: Scores) -> Contrast:
 
 def _medians(scores: Array, tasks: Places) -> Array:
     return np.asarray(np.median(scores[:, tasks], axis=1))
-
-
-def typical_log_spread(scores: Array) -> Contrast:
-    """How far a run typically lies from the others' middle, its logarithm; of `[seeds, tasks]`.
-
-    Of each run the distance of its median over test tasks from the median of all runs; of these what is
-    typical: a test of spread in the manner of Brown and Forsythe (1974, "Robust tests for the equality of
-    variances"), without the runs at its ends. Its error by the delta method.
-    """
-
-    def distances(tasks: Places) -> Array:
-        medians = _medians(scores, tasks)
-        return np.abs(medians - np.median(medians))
-
-    found = typical(distances, *scores.shape)
-    if not found.value > 0:
-        return attrs.evolve(found, value=math.nan, error=math.nan)
-    return attrs.evolve(
-        found,
-        value=math.log(found.value),
-        error=found.error / found.value,
-        error_of_tasks=found.error_of_tasks / found.value,
-    )
-
-
-def log_deviation(scores: Array) -> Contrast:
-    """The logarithm of the mean's standard deviation over seeds, of `[seeds, tasks]`, by the jackknife."""
-    pseudo = pseudo_values(scores.mean(1))
-    count = len(pseudo)
-    error = float(pseudo.std(ddof=1)) / math.sqrt(count)
-    return Contrast(float(pseudo.mean()), error, float(count - 1), count, scores.shape[1])
-
-
-def pseudo_values(values: Array) -> Array:
-    """The jackknife's pseudo-values of ln sd; infinite or NaN where values do not differ."""
-    count = len(values)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        whole = np.log(values.std(ddof=1))
-        without = np.log([np.delete(values, place).std(ddof=1) for place in range(count)])
-        return np.asarray(count * whole - (count - 1) * without)
-
-
-def weighted(weights: Sequence[float], parts: Sequence[Contrast]) -> Contrast:
-    """A weighted sum of what was found apart from each other."""
-    squares = [(w * part.error) ** 2 for w, part in zip(weights, parts, strict=True)]
-    return Contrast(
-        value=float(sum(w * part.value for w, part in zip(weights, parts, strict=True))),
-        error=math.sqrt(sum(squares)),
-        freedom=_satterthwaite(squares, [part.freedom for part in parts]),
-        seeds=min(part.seeds for part in parts),
-        tasks=min(part.tasks for part in parts),
-        error_of_tasks=math.hypot(*(w * part.error_of_tasks for w, part in zip(weights, parts, strict=True))),
-    )
 
 
 def typical(of_seeds: Callable[[Places], Array], seeds: int, tasks: int) -> Contrast:

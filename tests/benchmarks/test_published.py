@@ -67,6 +67,9 @@ def test_verdicts_are_those_of_the_records(records, pieces):
             assert f"**{verdict.outcome}**" in told[0]
     assert decided["sine-order-turtle"].outcome == Outcome.HOLDS
     assert decided["sine-order-maml"].outcome == Outcome.FAILS
+    told = {name: verdict for name, verdict in decided.items() if name.startswith("sine-")}
+    assert len(told) == 6
+    assert all(verdict.outcome != Outcome.OPEN for verdict in told.values())
 
 
 def test_the_page_says_of_the_lstm_what_its_records_say(records):
@@ -93,6 +96,28 @@ def test_the_page_says_of_the_lstm_what_its_records_say(records):
     assert middle < np.median(errors("gradient-descent", "second")) / 3.5
     assert max(ours) < min(errors("feed-forward", "second")) < min(errors("gradient-descent", "second"))
     assert max(ours) < np.median(errors("feed-forward", "second")) / 2
+
+
+def test_the_page_says_of_turtles_seeds_what_their_records_say(records):
+    """How many are stuck at each T, and how far apart the others are."""
+    stuck, apart, typical = {}, {}, {}
+    for steps, seeds in ((1, 20), (5, 20), (10, 10)):
+        runs = [
+            r for r in records
+            if r.experiment == "figure-3.3" and r.title.partition(" (")[0] == "TURTLE"
+            and (r.steps, r.result["protocol"]) == (steps, "paper")
+        ]  # fmt: skip
+        assert [r.seed for r in runs] == list(range(seeds))
+        errors = np.array([np.median(r.final) for r in runs])
+        stuck[steps] = int((np.array([np.mean(r.final) for r in runs]) > 3.9).sum())
+        apart[steps] = errors[errors < 2].std(ddof=1)
+        typical[steps] = np.median(errors)
+    assert stuck == {1: 0, 5: 1, 10: 2}
+    assert [round(apart[steps], 3) for steps in (1, 5, 10)] == [0.032, 0.019, 0.005]
+    maml = [
+        np.median(r.final) for r in records if (r.experiment, r.method) == ("figure-3.3", "maml,steps=10")
+    ]
+    assert typical[10] / np.median(maml) == pytest.approx(0.5, abs=0.05)
 
 
 def test_the_figures_are_drawn_from_them(pieces):
