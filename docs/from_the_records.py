@@ -108,26 +108,36 @@ def lstm(records: Sequence[Record]) -> str:
 
 
 def turtle(records: Sequence[Record]) -> str:
-    """TURTLE at T = 5 and of second order with five layers, by what it reads, and whether α is learned."""
+    """Second-order TURTLE of five layers, and MAML, at T = 5, by what it reads and whether α is learned."""
     read = ("inputs", "preprocess", "history", "learn_lr", "alpha_start")
 
     def kind(record: Record) -> tuple[str, ...]:
-        return tuple(str(record.cell["method"]["options"].get(key)) for key in read)
+        method = record.cell["method"]
+        return method["rule"], *(str(method["options"].get(key)) for key in read)
 
-    fitting = (
-        r for r in _on_five_shots(records, "feed-forward")
-        if (r.steps, r.cell["method"]["settings"]["order"]) == (5, "second")
-        and r.cell["method"]["options"]["hidden"] == [20] * 5
-    )  # fmt: skip
-    rows = []
-    for runs in _by(kind, fitting).values():
-        options = runs[0].cell["method"]["options"]
+    def fits(record: Record) -> bool:
+        options, settings = record.cell["method"]["options"], record.cell["method"]["settings"]
+        alike = options.get("hidden", [20] * 5) == [20] * 5 and options.get("optimizer", "sgd") == "sgd"
+        return alike and (record.steps, settings["order"]) == (5, "second")
+
+    fitting = [
+        *filter(fits, _on_five_shots(records, "feed-forward")),
+        *filter(fits, _on_five_shots(records, "gradient-descent")),
+    ]
+    rows = [_typical(runs, _reads(runs[0].cell["method"])) for runs in _by(kind, fitting).values()]
+    return _table(("reads", "average", "α", *TYPICAL), [cells for _, cells in sorted(rows)])
+
+
+def _reads(method: Mapping[str, Any]) -> tuple[str, str, str]:
+    """What a network without a state reads, which averages it keeps, and its α; MAML has no network."""
+    options = method["options"]
+    if method["rule"] == "gradient-descent":
+        reads, memory, start = "MAML: no network", "none", f"{options['inner_lr']:g}"
+    else:
         reads = ", ".join(options["inputs"]) + (", as logarithms" if options["preprocess"] == "log" else "")
         memory = {"none": "none", "grad": "of gradients", "update": "of updates"}[options["history"]]
         start = {"ones": "1", "uniform": "U[0, 1)"}.get(options["alpha_start"], options["alpha_start"])
-        alpha = f"learned, from {start}" if options["learn_lr"] == "parameter" else "1"
-        rows.append(_typical(runs, (reads, memory, alpha)))
-    return _table(("reads", "average", "α", *TYPICAL), [cells for _, cells in sorted(rows)])
+    return reads, memory, f"learned, from {start}" if options["learn_lr"] == "parameter" else start
 
 
 def long_unrolls(records: Sequence[Record]) -> str:

@@ -107,6 +107,23 @@ def test_the_page_says_of_the_lstm_what_its_records_say(records):
     assert 0.28 < enhanced / turtle < 0.38
 
 
+def test_the_page_says_of_a_learned_step_size_what_its_records_say(records):
+    """A fifth of TURTLE's error, ahead of the LSTM of second order; MAML gets worse with one."""
+
+    def middle(experiment, method):
+        found = [r for r in records if (r.experiment, r.method) == (experiment, method)]
+        return float(np.median([np.median(r.final) for r in found])), len(found)
+
+    learned, seeds = middle("turtle-inputs", "turtle-learned-alpha")
+    assert seeds >= 5
+    assert learned / middle("figure-3.3", "turtle")[0] == pytest.approx(0.2, abs=0.04)
+    assert learned < middle("lstm-ablation", "lstm-raw-second-order")[0]
+    assert learned < middle("lstm-ablation", "lstm-second-order")[0]
+    meta_sgd, seeds = middle("turtle-inputs", "maml-learned-alpha")
+    assert seeds >= 5
+    assert meta_sgd > middle("figure-3.3", "maml")[0]
+
+
 def test_the_page_says_of_turtles_seeds_what_their_records_say(records):
     """How many are stuck at each T, and how far apart the others are."""
     stuck, apart, typical = {}, {}, {}
