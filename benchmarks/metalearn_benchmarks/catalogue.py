@@ -125,9 +125,10 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
             setting: _rows_at(family, experiment, scale, overrides)
             for setting, (family, _) in settings.items()
         }
+        tables = _chosen(tables, overrides.only)
     except UsageError as error:
         raise UsageError(f"experiment {name!r}: {error}") from error
-    every = [
+    return [
         Cell(
             experiment=name,
             setting=setting,
@@ -149,24 +150,25 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
         for setting, (family, learner) in settings.items()
         for label, method in tables[setting].items()
     ]
-    try:
-        return _chosen(every, overrides.only)
-    except UsageError as error:
-        raise UsageError(f"experiment {name!r}: {error}") from error
 
 
-def _chosen(every: list[Cell], only: Sequence[str]) -> list[Cell]:
-    """The runs of the rows asked for, METHOD or SETTING/METHOD with `*` for anything; all where none is."""
-    names = {(cell.setting, cell.name): (cell.name, f"{cell.setting}/{cell.name}") for cell in every}
+def _chosen(tables: dict[str, dict[str, Method]], only: Sequence[str]) -> dict[str, dict[str, Method]]:
+    """The rows asked for, METHOD or SETTING/METHOD with `*` for anything; all where none is."""
+    if not only:
+        return tables
+    names = {(setting, row): (row, f"{setting}/{row}") for setting in tables for row in tables[setting]}
     chosen = set()
     for wanted in only:
         # names have brackets in them, which other wildcards would take for their own
         pattern = re.compile(".*".join(map(re.escape, wanted.split("*"))), re.DOTALL)
-        found = {row for row, called in names.items() if any(map(pattern.fullmatch, called))}
+        found = {place for place, called in names.items() if any(map(pattern.fullmatch, called))}
         if not found:
             raise unknown("row", wanted, (called[-1 if "/" in wanted else 0] for called in names.values()))
         chosen |= found
-    return [cell for cell in every if not only or (cell.setting, cell.name) in chosen]
+    return {
+        setting: {row: method for row, method in table.items() if (setting, row) in chosen}
+        for setting, table in tables.items()
+    }
 
 
 def _rows_at(
