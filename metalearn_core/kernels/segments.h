@@ -91,12 +91,17 @@ class Segments {
     explicit Lines(const Network& net) : on(net.features() * K::BLOCK), h(on), u(on) {}
   };
 
+  // one vector after the other, the last one filled up with 0
+  template <typename Each>
+  static void scan(const Real* x, int64_t size, Each each) {
+    int64_t at = 0;
+    for (; at + K::WIDTH <= size; at += K::WIDTH) each(K::load(x + at));
+    each(Vec::loadu(x + at, size - at));
+  }
+
   bool find(const Real* x, int64_t coordinates, int64_t most) {
     Vec low(Real(0)), high(Real(0));
-    const auto each = [&](const Vec& v) { low = at::vec::minimum(low, v), high = at::vec::maximum(high, v); };
-    int64_t at = 0;
-    for (; at + K::WIDTH <= coordinates; at += K::WIDTH) each(K::load(x + at));
-    each(Vec::loadu(x + at, coordinates - at));
+    scan(x, coordinates, [&](const Vec& v) { low = at::vec::minimum(low, v), high = at::vec::maximum(high, v); });
     Real lows[K::WIDTH], highs[K::WIDTH];
     low.store(lows), high.store(highs);
     if (!finite(lows, K::WIDTH) || !finite(highs, K::WIDTH) || !finite(p, net.parameters())) return false;
@@ -111,10 +116,7 @@ class Segments {
   static bool finite(const Real* x, int64_t size) {
     const Vec large(std::numeric_limits<Real>::max() / 4);
     Vec within = large == large;
-    const auto each = [&](const Vec& v) { within = within & (v.abs() < large); };
-    int64_t at = 0;
-    for (; at + K::WIDTH <= size; at += K::WIDTH) each(K::load(x + at));
-    each(Vec::loadu(x + at, size - at));
+    scan(x, size, [&](const Vec& v) { within = within & (v.abs() < large); });
     return (within & Vec(Real(1))).zero_mask() == 0;
   }
 
