@@ -32,6 +32,19 @@ struct Kernel {
 
   static Vec load(const Real* p) { return Vec::loadu(p); }
 
+  // Loaded once for several products: left alone, GCC folds the load into each of them, and they wait for loads.
+  static C10_ALWAYS_INLINE Vec held(const Real* p) {
+    Vec out = load(p);
+#if defined(__GNUC__) && defined(__AVX2__)
+    typedef Real Register __attribute__((vector_size(sizeof(Vec))));
+    Register value;
+    std::memcpy(&value, &out, sizeof(Vec));
+    asm("" : "+v"(value));
+    std::memcpy(&out, &value, sizeof(Vec));
+#endif
+    return out;
+  }
+
   static C10_ALWAYS_INLINE Vec polynomial(const Vec& x, std::initializer_list<float> falling) {
     Vec sum(*falling.begin());
     for (auto c = falling.begin() + 1; c != falling.end(); ++c) sum = at::vec::fmadd(sum, x, Vec(*c));
@@ -89,7 +102,7 @@ struct Kernel {
       for (int i = 0; i < ins; ++i) {
         Vec x[LANES];
 #pragma GCC unroll 8
-        for (int l = 0; l < LANES; ++l) x[l] = load(in + i * BLOCK + (v + l) * WIDTH);
+        for (int l = 0; l < LANES; ++l) x[l] = held(in + i * BLOCK + (v + l) * WIDTH);
 #pragma GCC unroll 8
         for (int o = 0; o < COUNT; ++o) {
           const Vec weight(w[o * row + i * col]);
@@ -136,7 +149,7 @@ struct Kernel {
       for (int i = 0; i < I; ++i) x[i] = load(in + i * BLOCK + v * WIDTH);
 #pragma GCC unroll 8
       for (int o = 0; o < O; ++o) {
-        const Vec d = load(delta + o * BLOCK + v * WIDTH);
+        const Vec d = held(delta + o * BLOCK + v * WIDTH);
 #pragma GCC unroll 8
         for (int i = 0; i < I; ++i) found[o][i] = at::vec::fmadd(d, x[i], found[o][i]);
       }
