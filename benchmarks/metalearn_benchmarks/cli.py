@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,14 @@ import click
 
 from metalearn_benchmarks import terminal
 from metalearn_benchmarks.images.data_commands import data
+from metalearn_benchmarks.map_commands import rule_map
 from metalearn_benchmarks.plugin_commands import plugins, show_versions
 from metalearn_benchmarks.record_commands import archive, claims, report, show_report
-from metalearn_benchmarks.terminal import JSON, print_table, table, toml_option
+from metalearn_benchmarks.speed_commands import speed
+from metalearn_benchmarks.terminal import JSON, print_table, toml_option
 from metalearn_core.errors import UsageError
 
-EXIT_FAILED_CELLS, EXIT_FAILED_CLAIMS, EXIT_USAGE, EXIT_INTERRUPTED = 1, 1, 2, 130
+EXIT_FAILED_CELLS, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -304,193 +306,7 @@ def families(as_json: bool) -> None:
     print_table(rows, as_json)
 
 
-class Threads(click.IntRange):
-    """A number of threads, or all the cores there are."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Take `all` as well."""
-        cores = len(os.sched_getaffinity(0))
-        return super().convert(cores if value == "all" else value, param, ctx)
-
-
-def _axis(flag: str, kind: Any, text: str, default: str) -> Callable[[Any], Any]:
-    shown = f"{text}; may be repeated. [default: {default}]"
-    return click.option(flag, multiple=True, type=kind, help=shown)
-
-
-@metalearn.command()
-@click.option("--learner", type=click.Choice(["mlp", "conv-4"]), default="mlp", show_default=True,
-              help="Sine regression; or 5-way images, of which a setting takes minutes.")  # fmt: skip
-@_axis("--rule", click.Choice(["maml", "turtle", "lstm"]), "This rule alone", "each; of conv-4 maml")
-@_axis("--tasks", click.IntRange(min=1), "Tasks of a meta-batch", "1, 25; of conv-4 1, 4")
-@_axis("--steps", click.IntRange(min=0), "T", "5")
-@_axis("--order", click.Choice(["first", "second"]), "Of the meta-gradient", "second")
-@_axis("--threads", Threads(min=1), "CPU threads, a number or `all`", "1")
-@_axis("--seeds", click.IntRange(min=1), "Seeds trained together", "1")
-@_axis("--width", click.IntRange(min=1), "Of mlp's hidden layers, or conv-4's blocks", "40; of conv-4 32")
-@_axis("--shots", click.IntRange(min=1), "Support images of a class, of conv-4", "1")
-@_axis("--size", click.IntRange(min=16), "Pixels of an image's side, of conv-4; colour from 64 on", "28")
-@_axis("--what", click.Choice(["meta-gradient", "outer step"]), "What is timed", "both; of conv-4 the first")
-@click.option(
-    "--peer", "-p", "peers", multiple=True, help="This peer alone; may be repeated. [default: each]"
-)
-@click.option("--whole", is_flag=True, help="The whole grid, 1 to 100 tasks, T to 10: it takes hours.")
-@click.option("--seconds", type=click.FloatRange(min=0), default=1.0, show_default=True,
-              help="For each peer and setting, after its first call.")  # fmt: skip
-@click.option("--memory", is_flag=True, help="Peak resident memory too: of a call, beyond what is held"
-              " between calls, and of a fresh process with all its imports and compiling.")  # fmt: skip
-@click.option("--compile-times", is_flag=True, help="Too: seconds from the start of a fresh process until"
-              " its first meta-gradient, with empty caches of compiled code, and once more.")  # fmt: skip
-@click.option("--figure", type=click.Path(path_type=Path), metavar="FILE",
-              help="Instead: draw the cost against tasks, T and n there; PNG, PDF or SVG.")  # fmt: skip
-@JSON
-def speed(
-    learner: str, figure: Path | None, as_json: bool, peers: tuple[str, ...], what: tuple[str, ...],
-    whole: bool, seconds: float, memory: bool, compile_times: bool, **given: Any,
-) -> None:  # fmt: skip
-    """Time a meta-gradient and an outer step: this engine beside its peers, on the same work, in one run."""
-    from metalearn_benchmarks.speed.command import asked
-
-    work = asked(
-        given, figure, learner, peers=peers, whats=what, whole=whole,
-        seconds=seconds, memory=memory, compile_times=compile_times,
-    )  # fmt: skip
-    timings: list[Any] = []
-    try:
-        _time_all(work, timings, as_json)
-    except KeyboardInterrupt:
-        click.echo("stopped; what had been timed is shown", err=True)
-        sys.exit(EXIT_INTERRUPTED)
-    finally:
-        if as_json:
-            print_table([timing.as_data() for timing in timings], as_json=True)
-    if figure is not None:
-        _draw_speed(timings, figure, as_json)
-
-
-def _time_all(work: Any, timings: list[Any], quiet: bool) -> None:
-    """Into `timings`, with a table for each setting under a live bar."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    from metalearn_benchmarks.speed.timing import row
-
-    console = terminal.console()
-    columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(
-        *columns, console=console, transient=True, disable=quiet or not console.is_terminal
-    ) as bars:
-        bar = bars.add_task("", total=len(work.settings))
-
-        def say(text: str) -> None:
-            bars.update(bar, description=text)
-
-        for setting in work.settings:
-            found = list(work.timings(setting, say))
-            timings += found
-            bars.advance(bar)
-            if not quiet:
-                console.print(f"\n{setting}, n = {found[0].n}", style="bold", highlight=False)
-                console.print(table([row(timing, work.extras) for timing in found]))
-
-
-def _draw_speed(timings: list[Any], figure: Path, quiet: bool) -> None:
-    from metalearn_benchmarks.figures import rendered
-    from metalearn_benchmarks.records import write_atomically
-    from metalearn_benchmarks.speed.drawing import draw
-
-    write_atomically(figure, rendered(draw(timings), figure.suffix.removeprefix("."), "speed"))
-    click.echo(f"figure: {figure}", err=quiet)
-
-
-class Examples(click.IntRange):
-    """A number of examples, where the next word may be meant for something else."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Say what to do about a word that is no number."""
-        if isinstance(value, str) and not value.lstrip("+-").isdigit():
-            self.fail(f"{value!r} is no number; write RULE before --check, or --check N", param, ctx)
-        return super().convert(value, param, ctx)
-
-
-@metalearn.command("map")
-@click.argument("rules", metavar="[RULE]...", nargs=-1)
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Also write the whole map there: SVG, PNG, text."
-)
-@click.option(
-    "--check", "examples", type=Examples(min=1), is_flag=False, flag_value=25, metavar="[N]",
-    help="Try every claim shown on N drawn examples (25 unless said).",
-)  # fmt: skip
-@JSON
-def rule_map(rules: tuple[str, ...], out: Path | None, examples: int | None, as_json: bool) -> None:
-    """What each rule can express: what it contains and what it does not, of all rules or of each RULE."""
-    from metalearn_benchmarks import map_text
-    from metalearn_benchmarks.installed_map import installed_map, require_testing
-    from metalearn_core.errors import unknown
-
-    if examples is not None:
-        require_testing()
-    found, problems = installed_map()
-    for line in problems:
-        click.echo(f"metalearn: {line}", err=True)
-    for rule in rules:
-        if rule not in found.nodes:
-            raise unknown("rule on the map", rule, found.nodes)
-    if out is not None:
-        _draw_map(found, out, as_json)
-    if examples is not None:
-        _check_map(found, rules, examples, as_json)
-    elif as_json:
-        import json
-
-        click.echo(json.dumps(map_text.as_data(found, rules), indent=1, ensure_ascii=False))
-    elif out is None or rules:
-        click.echo(map_text.as_text(found, rules), nl=False)
-
-
-def _draw_map(found: Any, out: Path, quiet: bool) -> None:
-    from metalearn_benchmarks.figures import rendered
-    from metalearn_benchmarks.map_drawing import draw_map, draw_matrix
-    from metalearn_benchmarks.map_text import as_text
-    from metalearn_benchmarks.records import write_atomically
-
-    files: dict[str, bytes | str] = {"map.txt": as_text(found)}
-    for stem, figure in (("map", draw_map(found)), ("map-matrix", draw_matrix(found))):
-        for ending in ("svg", "png"):
-            files[f"{stem}.{ending}"] = rendered(figure, ending, stem)
-    for name, content in files.items():
-        write_atomically(out / name, content)
-    click.echo(f"map: {', '.join(str(out / name) for name in sorted(files))}", err=quiet)
-
-
-def _check_map(found: Any, rules: tuple[str, ...], examples: int, as_json: bool) -> None:
-    """A line for each edge under a live bar, then the counterexamples; exit code 1 if there are any."""
-    import json
-
-    from rich.progress import Progress
-
-    from metalearn_benchmarks.installed_map import check, shown
-
-    edges, failed, rows = shown(found, rules), [], []
-    console = terminal.console()
-    with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as bars:
-        bar = bars.add_task("claims", total=len(edges))
-        for outcome in check(edges, examples):
-            bars.advance(bar)
-            rows.append(outcome.as_row())
-            if outcome.problem:
-                failed.append(outcome)
-            if not as_json:
-                console.print(outcome.line, markup=False, highlight=False, soft_wrap=True)
-    if as_json:
-        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
-    for outcome in failed:
-        click.echo(f"\n{outcome.line}\n{outcome.problem}", err=True)
-    if failed:
-        sys.exit(EXIT_FAILED_CLAIMS)
-
-
-for command in (archive, claims, data, plugins, report):
+for command in (archive, claims, data, plugins, report, rule_map, speed):
     metalearn.add_command(command)
 
 
