@@ -70,10 +70,14 @@ TYPICAL = ("seeds", "typical error", "95 % interval", "best seed", "worst seed",
 
 def _typical(runs: Sequence[Record], names: Sequence[str]) -> tuple[float, tuple[str, ...]]:
     """What is typical of the runs, and the row of a table that says so after these names."""
-    finals = np.array([run.final for run in runs])
+    finals = np.array([run.final for run in runs], dtype=float)
+    finals = np.where(np.isfinite(finals), finals, np.inf)
     found = typical(lambda tasks: np.median(finals[:, tasks], axis=1), *finals.shape)
     medians, never = np.median(finals, axis=1), int((finals.mean(1) > NEVER).sum())
-    errors = (number(found.value), interval(found), number(medians.min()), number(medians.max()))
+    value, best, worst = (
+        number(x) if np.isfinite(x) else "not finite" for x in (found.value, medians.min(), medians.max())
+    )
+    errors = (value, interval(found), best, worst)
     return found.value, (*names, str(len(runs)), *errors, str(never))
 
 
@@ -221,14 +225,14 @@ def costs(records: Sequence[Record]) -> str:
         spent = max(record.result["seconds"] for record in program) / 3600
         # some of a program's seeds may stand in another archive
         spent *= len(program) / len(one.result["seeds_together"])
-        loop = _hours_by_loop(one)
+        loops = [_hours_by_loop(record) for record in program]
         for name in (f"`{one.experiment}`", "all"):
             runs[name][0] += len(program)
             hours[name][0] += spent
-            if loop is not None:
+            if None not in loops:
                 runs[name][1] += len(program)
                 hours[name][1] += spent
-                hours[name][2] += loop * len(program)
+                hours[name][2] += sum(filter(None, loops))
     names = [*sorted(name for name in runs if name != "all"), "all"]
     rows = [
         (
@@ -262,17 +266,19 @@ def _programs(records: Sequence[Record]) -> list[list[Record]]:
 
 
 def _hours_by_loop(record: Record) -> float | None:
-    """Training a seed with the loop, in hours; None where the method was not sampled."""
+    """Training a seed with the loop, as far as it came, in hours; None where none like it was timed."""
     rule, settings = _sampled_rule(record), record.cell["method"]["settings"]
     times = {
         steps: of["higher loop"]
         for (name, steps, order), of in _milliseconds().items()
         if (name, order) == (rule, settings["order"])
     }
-    if len(times) < 2:
+    if len(times) < 2 or not trained_as_published(record.cell):
         return None
     slope, start = np.polyfit(list(times), list(times.values()), 1)
-    return float(start + slope * settings["steps"]) * settings["tasks"] / 3_600_000
+    # a run that was stopped, to its last validation
+    tasks = record.result["validations"][-1][0] if record.result["diverged"] else settings["tasks"]
+    return float(start + slope * settings["steps"]) * tasks / 3_600_000
 
 
 def _sampled_rule(record: Record) -> str | None:
