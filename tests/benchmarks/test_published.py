@@ -12,6 +12,7 @@ import pytest
 
 from metalearn_benchmarks.claim_rules import claim_rules
 from metalearn_benchmarks.claims import Outcome, decide_all
+from metalearn_benchmarks.comparisons import typical
 from metalearn_benchmarks.reading_records import read_records
 from metalearn_benchmarks.same_experiment import require_same_experiment
 
@@ -58,11 +59,14 @@ def test_every_record_is_of_the_papers_size_and_can_be_run_again(records):
 def test_the_runs_that_were_stopped_are_told(records):
     page = " ".join((ROOT / "docs/paper-against-us.md").read_text().split())
     why = {(r.method, r.seed): r.result["diverged"] for r in records if r.result["diverged"]}
-    assert sorted(why) == [("lstm-enhanced", 7), *(("turtle-loss", seed) for seed in range(3))]
+    others = [("lstm-enhanced", 7), ("maml-unclipped,steps=20", 4)]
+    assert sorted(why) == [*others, *(("turtle-loss", seed) for seed in range(3))]
     assert (
         "training task 3383: θ is not finite after inner step 8" in why["lstm-enhanced", 7]
     )  # counted from 0
     assert "stopped at task 3,384 of 70,000" in page
+    assert "task 30484: θ is not finite" in why["maml-unclipped,steps=20", 4]
+    assert "one was stopped in task 30,485, since θ was not finite any more" in page
     for seed, step in enumerate((8857, 13071, 1)):
         assert f"outer step {step}," in why["turtle-loss", seed]
     assert "all three runs were stopped, in task 1, 8,857 and 13,071 of 70,000" in page
@@ -113,6 +117,8 @@ def test_the_page_says_of_the_lstm_what_its_records_say(records):
     assert middle < np.median(errors("gradient-descent", "second")) / 3.5
     assert max(ours) < min(errors("feed-forward", "second")) < min(errors("gradient-descent", "second"))
     assert max(ours) < np.median(errors("feed-forward", "second")) / 2
+    with_ten = [errors_of(records, "figure-3.3", f"{rule},steps=10") for rule in ("lstm", "maml")]
+    assert [round(typical(lambda _, e=e: e, len(e), 2000).value, 3) for e in with_ten] == [0.130, 0.117]
     enhanced, turtle = (
         np.median(errors_of(records, "figure-3.3", method)) for method in ("lstm-enhanced", "turtle,steps=10")
     )
@@ -198,6 +204,25 @@ def test_the_page_says_of_other_inputs_what_their_records_say(records):
         errors = of(method)
         assert 1 <= (errors > 2).sum() < len(errors)
         assert errors[errors < 2].max() < np.median(turtle)
+
+
+def test_the_page_says_of_many_updates_what_their_records_say(records):
+    """Three quarters of the error at T = 10; who is as good without clipping; what brings seeds together."""
+
+    def of(method):
+        return errors_of(records, "long-unrolls", f"{method},steps=20")
+
+    plain, spread = of("maml"), {}
+    ten = errors_of(records, "figure-3.3", "maml,steps=10")
+    assert np.median(plain) / np.median(ten) == pytest.approx(0.75, abs=0.05)
+    unclipped = of("maml-unclipped")
+    assert [round(float(error), 3) for error in unclipped[unclipped > plain.max()]] == [0.164, 0.334]
+    for method in ("maml", "maml-smoothed", "maml-growing"):
+        errors = of(method)
+        spread[method] = max(abs(errors / np.median(errors) - 1))
+    assert spread["maml"] > 0.25
+    assert max(spread["maml-smoothed"], spread["maml-growing"]) < 0.1
+    assert np.median(of("maml-truncated")) < np.median(plain)
 
 
 def test_the_page_says_of_examples_what_their_records_say(records):
