@@ -86,18 +86,16 @@ struct Kernel {
     }
   }
 
-  // out[o] (+)= bias[o] + sum_i w[o * row + i * col] in[i], for COUNT outputs
+  // out[o] = bias[o] + sum_i w[o * row + i * col] in[i], for COUNT outputs
   template <int COUNT>
   static void affine_tile(
-      const Real* w, int row, int col, int ins, const Real* bias, const Real* in, Real* out, bool add) {
+      const Real* w, int row, int col, int ins, const Real* bias, const Real* in, Real* out) {
     for (int v = 0; v < VECTORS; v += LANES) {
       Vec sums[COUNT][LANES];
 #pragma GCC unroll 8
       for (int o = 0; o < COUNT; ++o) {
 #pragma GCC unroll 8
-        for (int l = 0; l < LANES; ++l) {
-          sums[o][l] = add ? load(out + o * BLOCK + (v + l) * WIDTH) : Vec(bias ? bias[o] : Real(0));
-        }
+        for (int l = 0; l < LANES; ++l) sums[o][l] = Vec(bias ? bias[o] : Real(0));
       }
       for (int i = 0; i < ins; ++i) {
         Vec x[LANES];
@@ -120,17 +118,16 @@ struct Kernel {
 
   template <int COUNT = OUTS>
   static void affine_part(
-      int count, const Real* w, int row, int col, int ins, const Real* bias, const Real* in, Real* out, bool add) {
-    if (count == COUNT) return affine_tile<COUNT>(w, row, col, ins, bias, in, out, add);
-    if constexpr (COUNT > 1) affine_part<COUNT - 1>(count, w, row, col, ins, bias, in, out, add);
+      int count, const Real* w, int row, int col, int ins, const Real* bias, const Real* in, Real* out) {
+    if (count == COUNT) return affine_tile<COUNT>(w, row, col, ins, bias, in, out);
+    if constexpr (COUNT > 1) affine_part<COUNT - 1>(count, w, row, col, ins, bias, in, out);
   }
 
   static void affine(
-      const Real* w, int row, int col, int ins, int outs, const Real* bias, const Real* in, Real* out,
-      bool add = false) {
+      const Real* w, int row, int col, int ins, int outs, const Real* bias, const Real* in, Real* out) {
     for (int o = 0; o < outs; o += OUTS) {
       affine_part(std::min(OUTS, outs - o), w + o * row, row, col, ins, bias ? bias + o : nullptr, in,
-                  out + o * BLOCK, add);
+                  out + o * BLOCK);
     }
   }
 
@@ -256,6 +253,24 @@ struct Kernel {
     for (int f = 0; f < count; ++f) std::copy(block + f * BLOCK, block + f * BLOCK + used, to + f * stride);
   }
 
+  // A block's rows. What is used once stays where it lies; of a block that is cut short there is a copy.
+  template <typename T>
+  struct Rows {
+    T* first;
+    int64_t stride;
+    T* operator[](int feature) const { return first + feature * stride; }
+  };
+
+  static Rows<const Real> rows_in(const Real* from, int count, int64_t stride, int used, std::vector<Real>& block) {
+    if (used == BLOCK) return {from, stride};
+    read(from, count, stride, used, block.data());
+    return {block.data(), BLOCK};
+  }
+
+  static Rows<Real> rows_out(Real* to, int64_t stride, int used, std::vector<Real>& block) {
+    return used == BLOCK ? Rows<Real>{to, stride} : Rows<Real>{block.data(), BLOCK};
+  }
+
   // activations: each layer's input beside the next; returns where the output stands
   static Real* forward_block(const Network& net, const Real* parameters, Real* activations) {
     const Real* w = parameters;
@@ -325,40 +340,44 @@ struct Kernel {
           seen(before), h(before), y(c.outs * BLOCK) {}
   };
 
-  static void forward_cell(const Cell& c, const Real* p, CellBlock& b) {
+  static void forward_cell(
+      const Cell& c, const Real* p, CellBlock& b, Rows<const Real> before, Rows<Real> after) {
     const int wide = c.hidden * BLOCK, joined = c.joined();
     affine(p, joined, 1, joined, 4 * c.hidden, p + 4 * c.hidden * joined, b.in.data(), b.gates.data());
     Real *i = b.gates.data(), *f = i + wide, *g = f + wide, *o = g + wide;
     for (int at = 0; at < wide; at += WIDTH) {
+      const int unit = at / BLOCK, lane = at % BLOCK;
       const Vec input = sigmoid(load(i + at)), keep = sigmoid(load(f + at));
       const Vec candidate = tanh_of(load(g + at)), out = sigmoid(load(o + at));
-      const Vec now = at::vec::fmadd(keep, load(b.before.data() + at), input * candidate), seen = tanh_of(now);
+      const Vec now = at::vec::fmadd(keep, load(before[unit] + lane), input * candidate), seen = tanh_of(now);
       input.store(i + at), keep.store(f + at), candidate.store(g + at), out.store(o + at);
-      now.store(b.after.data() + at), seen.store(b.seen.data() + at), (out * seen).store(b.h.data() + at);
+      now.store(after[unit] + lane), seen.store(b.seen.data() + at), (out * seen).store(b.h.data() + at);
     }
     const Real* r = p + c.readout();
     affine(r, c.hidden, 1, c.hidden, c.outs, r + c.outs * c.hidden, b.h.data(), b.y.data());
   }
 
-  // dy, dh, dc: cotangents of y, h and the cell, the last two overwritten; din: those of x and h
+  // dy, dh, dc: cotangents of y, h and the cell after; of the cell before, to_before, and of x and h, din
   static void backward_cell(
-      const Cell& c, const Real* p, CellBlock& b, const Real* dy, Real* dh, Real* dc, Real* din, Real* sums) {
+      const Cell& c, const Real* p, CellBlock& b, Rows<const Real> before, const Real* dy, Rows<const Real> dh,
+      Rows<const Real> dc, Rows<Real> to_before, Real* din, Real* sums) {
     const int wide = c.hidden * BLOCK, joined = c.joined();
     const int readout = c.readout();
     outer(dy, b.h.data(), c.hidden, c.outs, sums + readout * WIDTH,
           sums + (readout + c.outs * c.hidden) * WIDTH);
-    affine(p + readout, 1, c.hidden, c.outs, c.hidden, nullptr, dy, dh, true);
+    affine(p + readout, 1, c.hidden, c.outs, c.hidden, nullptr, dy, b.h.data());
     Real *i = b.gates.data(), *f = i + wide, *g = f + wide, *o = g + wide;
     const Vec one(Real(1));
     for (int at = 0; at < wide; at += WIDTH) {
+      const int unit = at / BLOCK, lane = at % BLOCK;
       const Vec input = load(i + at), keep = load(f + at), candidate = load(g + at), out = load(o + at);
-      const Vec seen = load(b.seen.data() + at), d = load(dh + at);
-      const Vec cell = at::vec::fmadd(d * out, one - seen * seen, load(dc + at));
+      const Vec seen = load(b.seen.data() + at), d = load(dh[unit] + lane) + load(b.h.data() + at);
+      const Vec cell = at::vec::fmadd(d * out, one - seen * seen, load(dc[unit] + lane));
       (cell * candidate * input * (one - input)).store(i + at);
-      (cell * load(b.before.data() + at) * keep * (one - keep)).store(f + at);
+      (cell * load(before[unit] + lane) * keep * (one - keep)).store(f + at);
       (cell * input * (one - candidate * candidate)).store(g + at);
       (d * seen * out * (one - out)).store(o + at);
-      (cell * keep).store(dc + at);
+      (cell * keep).store(to_before[unit] + lane);
     }
     outer(b.gates.data(), b.in.data(), joined, 4 * c.hidden, sums, sums + 4 * c.hidden * joined * WIDTH);
     affine(p, 1, joined, 4 * c.hidden, joined, nullptr, b.gates.data(), din);
@@ -533,13 +552,15 @@ void cell(
   items.run([&] {
     return [&, b = typename K::CellBlock(net)](int64_t item) mutable {
       items.walk(item, K::BLOCK, [&](int64_t row, int64_t at, int used) {
+        const int64_t state = row * wide + at;
         K::read(x + row * net.ins * n + at, net.ins, n, used, b.in.data());
-        K::read(h + row * wide + at, net.hidden, n, used, b.in.data() + net.ins * K::BLOCK);
-        K::read(c + row * wide + at, net.hidden, n, used, b.before.data());
-        K::forward_cell(net, parameters + row / items.rows * P, b);
+        K::read(h + state, net.hidden, n, used, b.in.data() + net.ins * K::BLOCK);
+        const auto before = K::rows_in(c + state, net.hidden, n, used, b.before);
+        const auto after = K::rows_out(c_next + state, n, used, b.after);
+        K::forward_cell(net, parameters + row / items.rows * P, b, before, after);
         K::write(b.y.data(), net.outs, n, used, y + row * net.outs * n + at);
-        K::write(b.h.data(), net.hidden, n, used, h_next + row * wide + at);
-        K::write(b.after.data(), net.hidden, n, used, c_next + row * wide + at);
+        K::write(b.h.data(), net.hidden, n, used, h_next + state);
+        if (used < K::BLOCK) K::write(b.after.data(), net.hidden, n, used, c_next + state);
       });
     };
   });
@@ -555,23 +576,25 @@ void cell_vjp(
   const int64_t n = items.n, P = net.parameters(), wide = net.hidden * n;
   std::vector<double> partial(items.groups * items.each_group * P);
   items.run([&] {
-    std::vector<Real> in(net.joined() * K::BLOCK), state(net.hidden * K::BLOCK), out(net.outs * K::BLOCK);
-    return [&, b = typename K::CellBlock(net), din = in, to_h = state, to_c = state, to_y = out,
+    std::vector<Real> in(net.joined() * K::BLOCK), cut(net.hidden * K::BLOCK), out(net.outs * K::BLOCK);
+    return [&, b = typename K::CellBlock(net), din = in, cut_h = cut, cut_c = cut, to_y = out,
             sums = std::vector<Real>(P * K::WIDTH)](int64_t item) mutable {
       std::fill(sums.begin(), sums.end(), Real(0));
       items.walk(item, K::BLOCK, [&](int64_t row, int64_t at, int used) {
         const Real* p = parameters + row / items.rows * P;
+        const int64_t state = row * wide + at;
         K::read(x + row * net.ins * n + at, net.ins, n, used, b.in.data());
-        K::read(h + row * wide + at, net.hidden, n, used, b.in.data() + net.ins * K::BLOCK);
-        K::read(c + row * wide + at, net.hidden, n, used, b.before.data());
-        K::forward_cell(net, p, b);
+        K::read(h + state, net.hidden, n, used, b.in.data() + net.ins * K::BLOCK);
+        const auto before = K::rows_in(c + state, net.hidden, n, used, b.before);
+        K::forward_cell(net, p, b, before, {b.after.data(), K::BLOCK});
         K::read(dy + row * net.outs * n + at, net.outs, n, used, to_y.data());
-        K::read(dh + row * wide + at, net.hidden, n, used, to_h.data());
-        K::read(dc + row * wide + at, net.hidden, n, used, to_c.data());
-        K::backward_cell(net, p, b, to_y.data(), to_h.data(), to_c.data(), din.data(), sums.data());
+        const auto to_h = K::rows_in(dh + state, net.hidden, n, used, cut_h);
+        const auto to_c = K::rows_in(dc + state, net.hidden, n, used, cut_c);
+        const auto to_before = K::rows_out(grad_c + state, n, used, b.after);
+        K::backward_cell(net, p, b, before, to_y.data(), to_h, to_c, to_before, din.data(), sums.data());
         K::write(din.data(), net.ins, n, used, grad_x + row * net.ins * n + at);
-        K::write(din.data() + net.ins * K::BLOCK, net.hidden, n, used, grad_h + row * wide + at);
-        K::write(to_c.data(), net.hidden, n, used, grad_c + row * wide + at);
+        K::write(din.data() + net.ins * K::BLOCK, net.hidden, n, used, grad_h + state);
+        if (used < K::BLOCK) K::write(b.after.data(), net.hidden, n, used, grad_c + state);
       });
       fold(sums, P, partial.data() + item * P);
     };
