@@ -59,11 +59,12 @@ def test_every_record_is_of_the_papers_size_and_can_be_run_again(records):
 def test_the_runs_that_were_stopped_are_told(records):
     page = " ".join((ROOT / "docs/paper-against-us.md").read_text().split())
     why = {(r.method, r.seed): r.result["diverged"] for r in records if r.result["diverged"]}
-    others = [("lstm-enhanced", 7), ("maml-unclipped,steps=20", 4)]
+    others = [("lstm-enhanced", 7), ("lstm-raw-second-order", 7), ("maml-unclipped,steps=20", 4)]
     assert sorted(why) == [*others, *(("turtle-loss", seed) for seed in range(3))]
     assert (
         "training task 3383: θ is not finite after inner step 8" in why["lstm-enhanced", 7]
     )  # counted from 0
+    assert "3383: the query loss is not finite" in why["lstm-raw-second-order", 7]
     assert "stopped at task 3,384 of 70,000" in page
     assert "task 30484: θ is not finite" in why["maml-unclipped,steps=20", 4]
     assert "one was stopped in task 30,485, since θ was not finite any more" in page
@@ -97,7 +98,7 @@ def test_verdicts_are_those_of_the_records(records, pieces):
 
 
 def test_the_page_says_of_the_lstm_what_its_records_say(records):
-    """In every seed: a quarter of the first-order LSTM's and of MAML's error, less than half of TURTLE's."""
+    """A quarter of the first-order LSTM's error and of MAML's, under half of TURTLE's, but for one seed."""
 
     def errors(rule, order):
         return [
@@ -108,8 +109,8 @@ def test_the_page_says_of_the_lstm_what_its_records_say(records):
             and (r.setting, r.result["protocol"]) == ("sine-5-shot", "paper")
         ]  # fmt: skip
 
-    ours = errors("lstm", "second")
-    assert len(ours) >= 7
+    *ours, lost = sorted(errors("lstm", "second"))
+    assert (len(ours), lost > 0.9) == (11, True)
     middle, raw = np.median(ours), errors_of(records, "lstm-ablation", "lstm-raw")
     as_it_was = errors_of(records, "figure-3.3", "lstm")
     assert middle < np.median(as_it_was) / 3.5
@@ -136,7 +137,7 @@ def test_the_page_says_of_a_learned_step_size_what_its_records_say(records):
     assert np.median(learned) / turtle == pytest.approx(0.2, abs=0.04)
     for method in ("lstm-raw-second-order", "lstm-second-order"):
         lstm = errors_of(records, "lstm-ablation", method)
-        assert learned.min() < lstm.min() < lstm.max() < learned.max()
+        assert learned.min() < lstm.min() < np.sort(lstm)[-2] < learned.max()
     assert np.median(meta_sgd) > maml
 
 
@@ -204,8 +205,9 @@ def test_the_page_says_of_other_inputs_what_their_records_say(records):
         errors = of(method)
         assert ((errors > 2).sum(), len(errors)) == (1, 5)
         assert round(typical(lambda _, e=errors: e, 5, 2000).value, 3) == told
-    *learned, stuck = sorted(of("turtle-step"))
-    assert max(learned) < np.median(turtle) < 2 < stuck
+    errors = of("turtle-step")
+    assert ((errors > 2).sum(), len(errors)) == (3, 5)
+    assert errors[errors < 2].max() < np.median(turtle)
 
 
 def test_the_page_says_of_many_updates_what_their_records_say(records):
