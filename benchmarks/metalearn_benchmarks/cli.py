@@ -17,10 +17,10 @@ from metalearn_benchmarks.map_commands import rule_map
 from metalearn_benchmarks.plugin_commands import plugins, show_versions
 from metalearn_benchmarks.record_commands import archive, claims, report, show_report
 from metalearn_benchmarks.speed_commands import speed
-from metalearn_benchmarks.terminal import JSON, print_table, toml_option
+from metalearn_benchmarks.terminal import EXIT_INTERRUPTED, JSON, print_table, toml_option
 from metalearn_core.errors import UsageError
 
-EXIT_FAILED_CELLS, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED_CELLS, EXIT_USAGE = 1, 2
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

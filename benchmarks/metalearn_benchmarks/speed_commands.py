@@ -11,9 +11,7 @@ from typing import Any
 import click
 
 from metalearn_benchmarks import terminal
-from metalearn_benchmarks.terminal import JSON, print_table, table
-
-EXIT_INTERRUPTED = 130
+from metalearn_benchmarks.terminal import EXIT_INTERRUPTED, JSON, print_table, table
 
 
 class Threads(click.IntRange):

@@ -10,6 +10,7 @@ import click
 
 from metalearn_core.errors import UsageError
 
+EXIT_INTERRUPTED = 130
 JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 

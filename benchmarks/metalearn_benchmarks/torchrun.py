@@ -19,10 +19,11 @@ from metalearn_benchmarks.catalogue import Cell
 from metalearn_benchmarks.cell import follow_cells
 from metalearn_benchmarks.job import Voice
 from metalearn_benchmarks.stopping import Stop
+from metalearn_benchmarks.terminal import EXIT_INTERRUPTED
 from metalearn_core import FailedElsewhereError, LostProcessError, Processes, UsageError
 from metalearn_core.errors import CheckpointError
 
-EXIT_LOST, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_LOST, EXIT_USAGE = 1, 2
 
 
 def require_shares(cells: Sequence[Cell]) -> None:

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from metalearn_benchmarks.terminal import JSON
+from metalearn_benchmarks.terminal import EXIT_INTERRUPTED, JSON
 from metalearn_core.errors import unknown
 
 if TYPE_CHECKING:
     from metalearn_benchmarks.images.prepare import Tell
     from metalearn_benchmarks.images.store import ImageStore, Manifest
 
-EXIT_INTERRUPTED = 130
 PATH = click.Path(path_type=Path)
 SIZE = click.IntRange(min=8, max=1024)
 
