@@ -28,7 +28,7 @@ RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 NEVER = 3.9, 3.0
 """A mean and a median error above these are those of a constant: predicting 0 has E[A²] / 2 = 4.25."""
 HIGHER = RESULTS / "higher-loop.json"
-"""What `metalearn speed -p "higher loop" -p compiled --what "outer step" --json` gave."""
+"""What `metalearn speed` gave, by the command that the page has above its table."""
 
 
 def verdicts(records: Sequence[Record]) -> str:
