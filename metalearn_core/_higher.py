@@ -143,8 +143,11 @@ class TwinOptimizer:
         try:
             self._prototype = TWINS[name]([self._placeholder], **as_tuples)
         except (TypeError, ValueError, IndexError) as error:
-            raise UsageError(f"optimizer {name!r}: {error}") from error
+            raise UsageError(f"optimizer {name!r} cannot be had with {as_tuples}: {error}") from error
         self._group = self._prototype.param_groups[0]
+
+    def __repr__(self) -> str:
+        return f"{self.name} { ({k: v for k, v in self._group.items() if k != 'params'}) }"
 
     @property
     def memory(self) -> tuple[str, ...]:

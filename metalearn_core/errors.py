@@ -13,7 +13,7 @@ class UsageError(ValueError):
 
 
 class RuleError(UsageError):
-    """A rule's own code failed: its author will want the traceback too."""
+    """The own code of a rule, or of a base-learner, failed: its author will want the traceback too."""
 
 
 class WriteError(UsageError):
@@ -38,6 +38,13 @@ def writing(path: Path, option: str = "--out") -> Iterator[None]:
             f"{path}: cannot be written ({error.strerror or error}); what was there is kept: mend that and"
             f" give the same command again, or use another {option}"
         ) from error
+
+
+def require_kinds(who: str, **given: tuple[object, type]) -> None:
+    """UsageError, naming the argument, for a value that is not of its kind: `name=(value, kind)`."""
+    for name, (value, kind) in given.items():
+        if not isinstance(value, kind):
+            raise UsageError(f"{who}: {name} must be a {kind.__name__}, got a {type(value).__name__}")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:

@@ -12,7 +12,7 @@ from torch.func import vmap
 from torch.utils import _pytree as pytree
 
 from metalearn_core._higher import InnerOptimizer
-from metalearn_core.errors import UsageError, unknown
+from metalearn_core.errors import UsageError, require_kinds, unknown
 from metalearn_core.learner import BaseLearner
 from metalearn_core.remedies import own_code
 from metalearn_core.rule import Signal, State, Undeclared, UpdateRule, parameters_as
@@ -53,10 +53,13 @@ def trajectory(
 
     `truncate`: differentiate so many of the last updates; those before are constants that shift θ.
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-        raise UsageError(f"adapt: steps must be an integer >= 0, got {steps!r}")
-    if order not in ORDERS:
-        raise unknown("order", str(order), ORDERS)
+    require_unroll(steps, order, truncate)
+    require_kinds("adapt", rule=(rule, UpdateRule), learner=(learner, BaseLearner))
+    require_kinds("adapt", theta=(theta, Tensor), support=(support, Batch))
+    if clip is not None:
+        require_kinds("adapt", clip=(clip, Clipping))
+    if torch.is_inference_mode_enabled():
+        raise UsageError("adapt: the inner loop differentiates: use torch.no_grad(), not inference_mode()")
     stacked = support.stacked or theta.ndim == 2
     inputs, targets = (x if stacked else x.unsqueeze(0) for x in (support.inputs, support.targets))
     support = Batch(inputs, targets, stacked=True)
@@ -66,6 +69,8 @@ def trajectory(
             f"adapt: theta must be [n] or [tasks, n] with n = {n} and {tasks} task(s),"
             f" got shape {tuple(theta.shape)}"
         )
+    if theta.dtype != learner.dtype:
+        raise UsageError(f"adapt: theta is {theta.dtype} and the learner {learner.dtype}; move one with .to")
     track = torch.is_grad_enabled()  # as it is now, not when the path is walked
     path = _unroll(rule, learner, theta.expand(tasks, n), support, steps, order, clip, track, truncate)
     if stacked:
@@ -84,6 +89,20 @@ def per_task(criterion: Callable[..., Tensor], theta: Tensor, batch: Batch, *con
 
     values: Tensor = vmap(one)(theta, batch.inputs, batch.targets, *context)
     return values
+
+
+def require_unroll(
+    steps: int, order: str, truncate: int | None = None, outer_decay: float | None = None
+) -> None:
+    """UsageError unless there is such an unroll; fields as in `metalearn_core.Settings`."""
+    if type(steps) is not int or steps < 0:
+        raise UsageError(f"adapt: steps must be an integer >= 0, got {steps!r}")
+    if order not in ORDERS:
+        raise unknown("order", str(order), ORDERS)
+    if truncate is not None and (type(truncate) is not int or truncate < 1):
+        raise UsageError(f"meta_gradient: truncate must be an integer >= 1 or None, got {truncate!r}")
+    if outer_decay is not None and not 0 < outer_decay <= 1:
+        raise UsageError(f"meta_gradient: outer_decay must be in (0, 1] or None, got {outer_decay!r}")
 
 
 def loss_weights(steps: int, decay: float | None) -> dict[int, float]:
@@ -119,6 +138,7 @@ def meta_gradient(
         The loss `[]`, the gradient for θ⁰, and `{name: gradient}` with every φ; what the loss does
         not depend on has a gradient of zeros, never None.
     """
+    require_unroll(steps, order, truncate, outer_decay)
     task = task if task.stacked else Task.stack([task])
     phi = dict(rule.named_parameters())
     with torch.enable_grad():
@@ -166,7 +186,8 @@ def _gradients(loss: Tensor, theta: Tensor, phi: Mapping[str, Tensor]) -> tuple[
     """For θ⁰ and every φ; zeros for what the loss does not depend on, and for what is not learned."""
     learned = {name: value for name, value in phi.items() if value.requires_grad}
     anchored = loss + 0 * theta.sum()  # a loss that θ⁰ does not reach still has a gradient, 0
-    found = torch.autograd.grad(anchored, [theta, *learned.values()], allow_unused=True)
+    with own_code("meta_gradient", "the backward pass"):
+        found = torch.autograd.grad(anchored, [theta, *learned.values()], allow_unused=True)
     grads = {name: torch.zeros_like(value) for name, value in phi.items()}
     grads |= {name: g for name, g in zip(learned, found[1:], strict=True) if g is not None}
     return found[0], grads
@@ -217,7 +238,7 @@ def start_state(
         _require_tensors(rule, "init_state", "the state", pytree.tree_leaves(state))
         return state
 
-    with torch.set_grad_enabled(track), own_code(rule.label, "init_state"):
+    with torch.set_grad_enabled(track), own_code(f"rule {rule.label}", "init_state"):
         return _over_seeds(rule, phi, start if rule.elementwise else vmap(start))(theta)
 
 
@@ -263,7 +284,7 @@ def update_every_task(
         return answer
 
     batched: Callable[..., tuple[Tensor, State]] = one if rule.elementwise else vmap(one)
-    with own_code(rule.label, "update"):
+    with own_code(f"rule {rule.label}", "update"):
         return batched(theta, grad, losses, state)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from metalearn_core.errors import UsageError
+from metalearn_core.errors import UsageError, require_kinds
+from metalearn_core.remedies import own_code
 from metalearn_core.task import Batch, Task
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
@@ -34,6 +36,11 @@ def reset_every_parameter(module: nn.Module) -> None:
         reset = getattr(part, "reset_parameters", None)
         if callable(reset):
             reset()
+
+
+def in_words(thing: object) -> str:
+    """Its representation in one line, the same in every process: nothing by its address."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(repr(thing).split()))
 
 
 @attrs.frozen
@@ -98,12 +105,13 @@ class BaseLearner:
         module: the network.
         loss: `loss(prediction, target) -> []`, a mean over all elements.
         score: `score(prediction, target) -> []`, what results are reported in; by default the loss.
-            Higher is better unless it has an attribute `higher_is_better = False`.
+            Higher is better unless it has an attribute `higher_is_better = False`, or is the loss.
         initialise: `initialise(module)` draws new parameters in place; by default every
             `reset_parameters`. A parameter that neither touches keeps its value.
 
     Raises:
-        UsageError: for a batch or instance norm that would update running statistics inside the inner loop.
+        UsageError: for a batch or instance norm that would update running statistics inside the inner loop,
+            and for dropout.
     """
 
     def __init__(
@@ -113,15 +121,17 @@ class BaseLearner:
         score: Criterion | None = None,
         initialise: Callable[[nn.Module], None] | None = None,
     ) -> None:
-        _refuse_running_statistics(module)
+        require_kinds("BaseLearner", module=(module, nn.Module))
+        _refuse_what_changes(module)
         self.module = copy.deepcopy(module)
         self.layout = ParameterLayout.of(self.module)
-        self.higher_is_better = score is not None and bool(getattr(score, "higher_is_better", True))
         self._loss, self._score = loss, score or loss
+        its_own = self._score is not loss
+        self.higher_is_better = its_own and bool(getattr(score, "higher_is_better", True))
         self.score_name = str(getattr(self._score, "__name__", type(self._score).__name__))
         self._initialise = initialise or reset_every_parameter
         self.uses_support = bool(getattr(self.module, "uses_support", False))
-        self._constants = {
+        self.constants = {
             name: tensor.detach()
             for name, tensor in (*self.module.named_parameters(), *self.module.named_buffers())
             if name not in self.layout.names
@@ -148,8 +158,8 @@ class BaseLearner:
 
     def describe(self) -> str:
         """Module, loss and score in one line."""
-        loss = getattr(self._loss, "__name__", type(self._loss).__name__)
-        return f"{' '.join(repr(self.module).split())} under {loss}, scored by {self.score_name}"
+        loss = getattr(self._loss, "__name__", None) or in_words(self._loss)
+        return f"{in_words(self.module)} under {loss}, scored by {self.score_name}"
 
     def initial(self, generator: torch.Generator) -> Tensor:
         """Draw θ⁰, `[n]`: on a CPU copy, so that a seed means the same on every device."""
@@ -178,9 +188,10 @@ class BaseLearner:
 
         `support`: inputs of the support set, where `inputs` are others and the module uses them; or None.
         """
-        parameters = {**self.layout.unflatten(theta), **self._constants}
+        parameters = {**self.layout.unflatten(theta), **self.constants}
         given = (inputs, support) if self.uses_support and support is not None else (inputs,)
-        output: Tensor = functional_call(self.module, parameters, given)
+        with own_code(f"base-learner {type(self.module).__name__}", "forward"):
+            output: Tensor = functional_call(self.module, parameters, given)
         return output
 
     def loss(self, theta: Tensor, batch: Batch, support: Tensor | None = None) -> Tensor:
@@ -199,17 +210,24 @@ class BaseLearner:
                 f"BaseLearner: prediction has shape {tuple(prediction.shape)} and targets"
                 f" {tuple(targets.shape)}; give them the same shape"
             )
-        value = criterion(prediction, targets)
-        if value.ndim:
+        with own_code(f"base-learner {type(self.module).__name__}", name):
+            value = criterion(prediction, targets)
+        if not isinstance(value, Tensor) or value.ndim:
+            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.60}"
             raise UsageError(
-                f"BaseLearner: {name} must return one number, a mean over all elements,"
-                f" got shape {tuple(value.shape)}"
+                f"BaseLearner: {name} must return one number, a mean over all elements as a tensor, got {got}"
             )
         return value
 
 
-def _refuse_running_statistics(module: nn.Module) -> None:
+def _refuse_what_changes(module: nn.Module) -> None:
+    """UsageError for a module whose answer, at the same θ, is not the same every time."""
     for name, part in module.named_modules():
+        if isinstance(part, nn.modules.dropout._DropoutNd) and part.training and part.p:
+            raise UsageError(
+                f"BaseLearner: {type(part).__name__} {name!r} would draw another mask in every inner step;"
+                " leave it out or call .eval() on it"
+            )
         normalises = isinstance(part, nn.modules.batchnorm._NormBase)  # batch norm, instance norm
         if normalises and part.training and part.track_running_stats:
             raise UsageError(

@@ -13,7 +13,7 @@ import attrs
 import torch
 
 from metalearn_core.checkpoint import save_checkpoint
-from metalearn_core.errors import WriteError
+from metalearn_core.errors import UsageError, WriteError
 from metalearn_core.evaluation import evaluate
 from metalearn_core.inner_loop import trajectory
 from metalearn_core.kernels.engine import Engine
@@ -81,8 +81,10 @@ def meta_train_seeds(
         UsageError: as `meta_train` does, and for rules that differ in more than φ.
     """
     paths = [None if path is None else Path(path) for path in checkpoints or [None] * len(rules)]
+    if len(set(paths) - {None}) < sum(path is not None for path in paths):
+        raise UsageError("meta_train_seeds: each seed needs a checkpoint of its own, got one path twice")
     seeds = [
-        _Seed(Trained.begin(rule, learner, settings, generator), path, list(watchers))
+        _Seed(Trained.begin(rule, learner, settings, generator, family), path, list(watchers))
         for rule, generator, path, watchers in zip(
             rules, generators, paths, observers or [()] * len(rules), strict=True
         )

@@ -1,4 +1,4 @@
-"""What torch says of what a rule may not do, and what its author is to do instead."""
+"""What torch says of what a rule or a base-learner may not do, and what its author is to do instead."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ REMEDIES = {
     "numpy": NUMPY,
     "data pointer": NUMPY,
     "accessing `data`": "use theta, signal.grad and the state as they are: no .data and no detach()",
-    "randomness": "draw what is random in __init__: update must give the same answer every time",
+    "randomness": "draw what is random in __init__, and .eval() what drops out: the same arguments must give"
+    " the same answer",
+    "scaled_dot_product": "attention's default kernel has no second derivative: put"
+    " torch.nn.attention.sdpa_kernel(SDPBackend.MATH) around it, or take the first order",
+    "cudnn_rnn": "cuDNN's recurrent networks have no second derivative: put"
+    " torch.backends.cudnn.flags(enabled=False) around it, or take the first order",
+    "Batching rule not implemented": "torch cannot batch it over tasks: write it in simpler operations, a"
+    " recurrent network with nn.Linear",
     "same dtype": "make constants with zeros_like and full_like, so that they follow theta's dtype, and"
     " register a tensor that the rule holds with register_buffer",
     "in-place": "compute a new tensor instead of writing in place (x = x + y, not x += y)",
@@ -52,11 +59,11 @@ def in_one_line(error: BaseException) -> str:
 
 
 @contextmanager
-def own_code(label: str, method: str) -> Iterator[None]:
-    """In it a rule's own code runs: what that raises becomes a RuleError that names it and what to do."""
+def own_code(whose: str, what: str) -> Iterator[None]:
+    """In it somebody's own code runs: what that raises becomes a RuleError that names it and what to do."""
     try:
         yield
     except (UsageError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        raise RuleError(f"rule {label}: {method} raised {in_one_line(error)}") from error
+        raise RuleError(f"{whose}: {what} raised {in_one_line(error)}") from error

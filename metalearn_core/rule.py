@@ -106,13 +106,15 @@ class UpdateRule(nn.Module, ABC):
 
 @contextmanager
 def parameters_as(module: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
-    """The module with other tensors in the places of its parameters."""
-    places = []
+    """The module with other tensors in the places of its parameters; a shared one has several places."""
+    tables: list[dict[str, Any]] = [part._parameters for part in module.modules()]
+    meant = {}
     for name, value in values.items():
         path, _, leaf = name.rpartition(".")
-        table: dict[str, Any] = module.get_submodule(path)._parameters
-        places.append((table, leaf, table[leaf]))
-        table[leaf] = value
+        meant[id(module.get_submodule(path)._parameters[leaf])] = value
+    places = [(table, leaf, p) for table in tables for leaf, p in table.items() if id(p) in meant]
+    for table, leaf, parameter in places:
+        table[leaf] = meant[id(parameter)]
     try:
         yield
     finally:

@@ -76,7 +76,7 @@ class Settings:
         checkpoint_seconds: time between checkpoints, where a path for one is given.
         task_seed: which tasks the family gives; the same for every method and seed to be compared.
         checkpoint_every: the inner loop's θ and state are kept at every so many steps, all else is computed
-            again in the backward pass; None keeps everything up to T = 16, and about 50 steps beyond.
+            again in the backward pass; None keeps everything up to T = 16, and 50 steps at most beyond.
         tasks_at_once: a larger meta-batch is taken piece after piece, for want of memory; None: whole.
         engine: `"eager"`; `"compiled"`, one program for the whole meta-step; or `"auto"`, which compiles
             long runs. Between engines numbers part as rounding does.

@@ -11,14 +11,15 @@ from typing import Any
 
 import attrs
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from metalearn_core.checkpoint import load_checkpoint
-from metalearn_core.errors import CheckpointError, UsageError
-from metalearn_core.learner import BaseLearner
+from metalearn_core.errors import CheckpointError, UsageError, require_kinds
+from metalearn_core.learner import BaseLearner, in_words
 from metalearn_core.rule import UpdateRule
 from metalearn_core.settings import Settings
+from metalearn_core.task import TaskFamily
 
 
 def _cloned(x: Any) -> Any:
@@ -66,6 +67,7 @@ class Trained:
     """Everything that meta-training knows, and all that it needs to go on.
 
     Args:
+        about: what rule, learner and tasks training began with, in words that another process has, too.
         origin: a hash of the θ⁰ and φ that training began with.
         theta: θ⁰ as it is now, `[n]`; `best` holds that of the best validation.
         rule: the rule with its φ as it is now.
@@ -83,6 +85,7 @@ class Trained:
     optimizer: torch.optim.Adam
     generator: torch.Generator
     best: Snapshot
+    about: Mapping[str, str]
     origin: str
     position: int = 0
     validations: list[tuple[int, float]] = attrs.field(factory=list)
@@ -91,16 +94,22 @@ class Trained:
 
     @classmethod
     def begin(
-        cls, rule: UpdateRule, learner: BaseLearner, settings: Settings, generator: torch.Generator
-    ) -> Trained:
-        """What there is before the first step."""
+        cls, rule: UpdateRule, learner: BaseLearner, settings: Settings, generator: torch.Generator,
+        family: TaskFamily,
+    ) -> Trained:  # fmt: skip
+        """What there is before the first step. Raises UsageError for an argument of another kind."""
+        require_kinds("meta_train", rule=(rule, UpdateRule), learner=(learner, BaseLearner))
+        require_kinds("meta_train", settings=(settings, Settings), generator=(generator, torch.Generator))
+        if not hasattr(family, "splits") or not hasattr(family, "sample"):
+            raise UsageError(f"meta_train: family must have splits and sample, got a {type(family).__name__}")
+        about = _about(rule, learner, family)
         rule = copy.deepcopy(rule).to(learner.device, learner.dtype)
         theta = learner.initial(generator).requires_grad_()
         learned = [parameter for parameter in rule.parameters() if parameter.requires_grad]
         adam = torch.optim.Adam([theta, *learned], lr=settings.outer_lr)
         untested = Snapshot.of(0, float("nan"), theta, rule, adam)
         origin = digest(theta, *rule.state_dict().values())
-        return cls(rule, learner, settings, theta, adam, generator, untested, origin)
+        return cls(rule, learner, settings, theta, adam, generator, untested, about, origin)
 
     def at_best(self) -> tuple[UpdateRule, Tensor]:
         """A copy of the rule with φ, and θ⁰, of the best validation."""
@@ -126,7 +135,7 @@ class Trained:
 
     def require_alike(self, other: Trained) -> None:
         """UsageError unless the two differ in the values of θ⁰ and φ alone."""
-        ours, theirs = ({**_fingerprint(one), "origin": "", **_constants(one.rule)} for one in (self, other))
+        ours, theirs = ({**_fingerprint(one), "origin": ""} for one in (self, other))
         for key in dict.fromkeys((*ours, *theirs)):
             if ours.get(key) != theirs.get(key):
                 raise UsageError(
@@ -147,7 +156,9 @@ class Trained:
         try:
             self._require_own(payload["fingerprint"], path, ignoring)
             self._become(payload)
-        except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+        except UsageError:
+            raise
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise CheckpointError(path, f"not what a checkpoint holds ({error!r})") from error
 
     def _require_own(self, theirs: dict[str, str], path: Path, ignoring: Collection[str]) -> None:
@@ -169,10 +180,6 @@ class Trained:
         self.diverged, self.engine = payload["diverged"], payload["engine"]
 
 
-def _constants(rule: UpdateRule) -> dict[str, str]:
-    return {f"buffer {name}": digest(buffer) for name, buffer in rule.named_buffers()}
-
-
 def digest(*tensors: Tensor) -> str:
     """A hash of the tensors' bytes; numpy, which torch can do without, is not asked for them."""
     found = hashlib.sha256()
@@ -186,16 +193,47 @@ _CONTENTS = {"fingerprint", "now", "best", "generator", "validations", "diverged
 
 def _fingerprint(trained: Trained) -> dict[str, str]:
     """What a checkpoint must agree in. When checkpoints are written has no part in it."""
-    own = sorted(vars(trained.rule).items())
-    options = {k: v for k, v in own if isinstance(v, bool | int | float | str | list | tuple)}
-    layout, plain = trained.learner.layout, attrs.asdict(trained.settings)
+    plain = attrs.asdict(trained.settings)
     del plain["checkpoint_seconds"]
     return {
-        "rule": trained.rule.label,
-        "layout": repr(list(zip(layout.names, layout.shapes, strict=True))),
-        "learner": f"{trained.learner.describe()}, {trained.theta.dtype}",
-        "meta-parameters": repr({k: tuple(v.shape) for k, v in trained.rule.state_dict().items()}),
-        "options": repr({k: v for k, v in options.items() if not k.startswith("_")}),
+        **trained.about,
         **{f"settings.{name}": repr(value) for name, value in plain.items()},
         "origin": trained.origin,  # last: it differs wherever something above does
     }
+
+
+def _about(rule: UpdateRule, learner: BaseLearner, family: TaskFamily) -> dict[str, str]:
+    """Rule, learner and tasks in words that another process has too."""
+    layout, parts = learner.layout, dict(rule.named_modules())
+    kinds = {path: type(part).__qualname__ for path, part in parts.items() if path}
+    options = {f"{path}.{k}".lstrip("."): _described(v) for path, p in parts.items() for k, v in _public(p)}
+    # what a family keeps in containers may be what it has drawn so far
+    tasks = [(k, _described(v)) for k, v in _public(family) if not isinstance(v, list | dict | set)]
+    return {
+        "rule": rule.label,
+        "layout": repr(list(zip(layout.names, layout.shapes, strict=True))),
+        "learner": f"{learner.describe()}, {learner.dtype}",
+        "what is frozen in the learner": digest(*learner.constants.values()),
+        "meta-parameters": repr({k: (*v.shape, v.requires_grad) for k, v in rule.named_parameters()}),
+        "parts": repr(kinds),
+        "options": repr(options),
+        **{f"buffer {name}": digest(buffer) for name, buffer in rule.named_buffers()},
+        "tasks": f"{type(family).__qualname__} {tasks}",
+    }
+
+
+def _public(thing: object) -> list[tuple[str, Any]]:
+    """Its attributes by name, in order; `training` says nothing of a rule."""
+    made = type(thing)
+    fields = attrs.fields_dict(made) if attrs.has(made) else getattr(thing, "__dict__", {})
+    names = sorted(name for name in fields if not name.startswith("_") and name != "training")
+    return [(name, getattr(thing, name)) for name in names]
+
+
+def _described(value: object) -> str:
+    """A value in one line: sets in order, a φ by its shape, another tensor by its bytes."""
+    value = sorted(value, key=repr) if isinstance(value, set | frozenset) else value
+    plain = pytree.tree_map_only(
+        Tensor, lambda x: tuple(x.shape) if isinstance(x, nn.Parameter) else digest(x), value
+    )
+    return in_words(plain)

@@ -173,7 +173,7 @@ def _trained_on(cell: Cell, parts: Parts) -> tuple[TaskFamily, Settings]:
 def begun(cell: Cell, checkpoint: Path) -> tuple[Parts, Trained]:
     """What a run's checkpoint holds, to be read and not trained further; UsageError where it does not fit."""
     parts = Parts.of(cell)
-    _, settings = _trained_on(cell, parts)
-    trained = Trained.begin(parts.rule, parts.learner, settings, parts.generator)
-    trained.restore(checkpoint, ignoring={"origin"})
+    family, settings = _trained_on(cell, parts)
+    trained = Trained.begin(parts.rule, parts.learner, settings, parts.generator, family)
+    trained.restore(checkpoint, ignoring={"origin", "tasks"})
     return parts, trained

@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from metalearn_core.inner_loop import inner_step, loss_weights, per_task, start_state
 from metalearn_core.learner import BaseLearner
+from metalearn_core.remedies import own_code
 from metalearn_core.rule import State, UpdateRule, parameters_as
 from metalearn_core.settings import Clipping, Order
 from metalearn_core.task import Batch, Task
@@ -32,7 +33,7 @@ UNROLLED = 16
 
 
 KEPT = 50
-"""How many steps of a path are kept, about, where nobody says."""
+"""How many steps of a path are kept at most, where nobody says."""
 
 
 def taken_by_steps(steps: int, checkpoint_every: int | None) -> bool:
@@ -53,7 +54,7 @@ class BySteps:
         rule, learner, steps, order, clip: as in `metalearn_core.meta_gradient`.
         seeds: whether θ⁰ and every φ lead with `[seeds]`.
         checkpoint_every: of the path, every so many steps are kept, and those between taken once more;
-            None: so that about 50 are kept.
+            None: so that 50 are kept at most.
         truncate, outer_decay: as in `metalearn_core.Settings`.
         run: how its parts are called.
     """
@@ -78,7 +79,7 @@ class BySteps:
         values, data = list(phi.values()), task.tensors
         support, query = data[:2], [*data[2:], *self.learner.context(task)]
         start = theta.detach().unsqueeze(-2).expand(*theta.shape[:-1], len(task), -1).contiguous()
-        every = self.checkpoint_every or max(1, self.steps // KEPT)
+        every = self.checkpoint_every or max(1, -(-self.steps // KEPT))
         constant = 0 if self.truncate is None else max(0, self.steps - self.truncate)
         weights = loss_weights(self.steps, self.outer_decay)
 
@@ -214,6 +215,7 @@ def _pull_back(outputs: Tensors, inputs: Tensors, cotangents: Tensors) -> list[T
     if not reached or not wanted:
         return [torch.zeros_like(x) for x in inputs]
     ends, given = zip(*reached, strict=True)
-    found = iter(torch.autograd.grad(ends, wanted, given, allow_unused=True))
+    with own_code("meta_gradient", "the backward pass"):
+        found = iter(torch.autograd.grad(ends, wanted, given, allow_unused=True))
     grads = [next(found) if x.requires_grad else None for x in inputs]
     return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, grads, strict=True)]

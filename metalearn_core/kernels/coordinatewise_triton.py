@@ -49,7 +49,8 @@ def _activated(x, KIND: tl.constexpr):
     elif KIND == 2:
         return _sigmoid(x)
     else:
-        return tl.where(x > 0, x, tl.exp(tl.where(x > 0, 0.0, x)) - 1)
+        t = _tanh(tl.where(x > 0, 0.0, x) / 2)
+        return tl.where(x > 0, x, 2 * t / (1 - t))  # exp(x) - 1, and a small x keeps its digits
 
 
 @triton.jit

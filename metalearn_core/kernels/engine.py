@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -54,6 +55,7 @@ class Engine:
         self._packs = [Packed(members)] if self.name == "compiled" else []
         scored = CompiledScores(learner, settings, Programs(before_compiling))
         self._scores = scored if self.name == "compiled" else None
+        self._plain = False  # a compiler that failed once makes no kernel for networks either
 
     def _missing(self) -> str | None:
         """What compiling needs and some process lacks, or None: all of them go the same way."""
@@ -88,9 +90,10 @@ class Engine:
         try:
             if self._scores is not None and whole:
                 return self._scores(rule, theta, task)
-        except CompilationError:
+        except CompilationError as error:
             self._scores = None  # one that reads the step: each step would be a program
-        with fused_networks():
+            self._plain = error.__cause__ is not None
+        with nullcontext() if self._plain else fused_networks():
             return scores(rule, self._learner, theta, task, settings)
 
     def _compiled(self, task: Task, alive: Tensor, position: int) -> tuple[list[float], list[bool]]:

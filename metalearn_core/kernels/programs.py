@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalearn_core.inner_loop import meta_gradient
+from metalearn_core.errors import UsageError
+from metalearn_core.inner_loop import meta_gradient, require_unroll
 from metalearn_core.kernels.by_steps import BySteps, Function, taken_by_steps
 from metalearn_core.kernels.coordinatewise import fused_networks
 from metalearn_core.kernels.products import arrange
@@ -67,6 +68,8 @@ class CompiledMetaGradient:
         rule, learner, steps, order, clip: as in `metalearn_core.meta_gradient`. The rule's φ is read at
             every call: a program is about its shape, not its values.
         checkpoint_every, truncate, outer_decay: as in `metalearn_core.Settings`.
+
+    Raises UsageError for an unroll that there is not.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class CompiledMetaGradient:
         *, steps: int, order: Order = "second", clip: Clipping | None = None,
         checkpoint_every: int | None = None, truncate: int | None = None, outer_decay: float | None = None,
     ) -> None:  # fmt: skip
+        require_unroll(steps, order, truncate, outer_decay)
         self._rule, self._learner, self._every = rule, learner, checkpoint_every
         self._settings: dict[str, Any] = {
             "steps": steps, "order": order, "clip": clip, "truncate": truncate, "outer_decay": outer_decay,
@@ -81,10 +85,17 @@ class CompiledMetaGradient:
         self._programs = Programs()
 
     def __call__(self, theta: Tensor, task: Task) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Loss `[]`, its gradient for θ⁰ and every φ. Raises CompilationError, if so when a shape is new."""
+        """Loss `[]`, its gradient for θ⁰ and every φ; beyond 16 inner steps θ⁰ is `[n]`.
+
+        Raises CompilationError, if so when a shape is new, and UsageError for another θ⁰.
+        """
+        task = task if task.stacked else Task.stack([task])
         phi = {name: parameter.detach() for name, parameter in self._rule.named_parameters()}
         if taken_by_steps(self._settings["steps"], self._every):
             require_one_step_for_all(self._rule)
+            if theta.shape != (self._learner.layout.size,):
+                wanted = f"[{self._learner.layout.size}] where steps are taken one by one"
+                raise UsageError(f"CompiledMetaGradient: theta must be {wanted}, got {list(theta.shape)}")
             by_steps = BySteps(
                 self._rule, self._learner, **self._settings,
                 checkpoint_every=self._every, run=self._programs,

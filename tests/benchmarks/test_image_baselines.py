@@ -75,7 +75,7 @@ def at_test(method):
     parts = Parts.of(cell)
     double = {name: getattr(parts, name).to("cpu", torch.float64) for name in ("learner", "tested")}
     parts = attrs.evolve(parts, **double, rule=parts.rule.double())
-    trained = Trained.begin(parts.rule, parts.learner, parts.settings, parts.generator)
+    trained = Trained.begin(parts.rule, parts.learner, parts.settings, parts.generator, parts.family)
     trained.best = trained.snapshot(0.0)
     return AtTest.of(cell, parts, trained), best_state(cell, parts, trained)[1], parts
 

@@ -124,7 +124,7 @@ def pretrained():
     parts = Parts.of(cell)
     double = {name: getattr(parts, name).to("cpu", torch.float64) for name in ("learner", "tested")}
     parts = attrs.evolve(parts, **double, rule=parts.rule.double())
-    trained = Trained.begin(parts.rule, parts.learner, parts.settings, parts.generator)
+    trained = Trained.begin(parts.rule, parts.learner, parts.settings, parts.generator, parts.family)
     trained.best = trained.snapshot(0.5)
     return cell, parts, trained
 

@@ -73,7 +73,9 @@ def test_the_state_that_is_tested_is_the_programs(method, rule, start):
     """Only of MAML does the program restore all; of TURTLE θ⁰ without φ; of the LSTM nothing."""
     cell = run_of(method)
     parts = Parts.of(cell)
-    trained = Trained.begin(parts.rule, parts.learner, parts.settings, torch.Generator().manual_seed(0))
+    trained = Trained.begin(
+        parts.rule, parts.learner, parts.settings, torch.Generator().manual_seed(0), parts.family
+    )
     phi = copy.deepcopy(trained.rule.state_dict())
     theta = trained.theta.detach().clone()
     trained.best = trained.snapshot(1.0)

@@ -53,6 +53,21 @@ class Remembers(UpdateRule):
         return moved, {"anchor": state["anchor"], "count": state["count"] + 1}
 
 
+class Tied(UpdateRule):
+    """One weight in two places: what goes in, and what comes out."""
+
+    elementwise = True
+
+    def __init__(self, layout):
+        super().__init__()
+        self.inward, self.outward = (torch.nn.Linear(1, 1, bias=False) for _ in range(2))
+        self.outward.weight = self.inward.weight
+
+    def update(self, theta, signal, state):
+        inside = torch.tanh(self.inward(signal.grad.unsqueeze(-1)))
+        return theta - 0.1 * self.outward(inside).squeeze(-1), state
+
+
 class Net:
     """A module with its loss, as the reference sees it, and `learner`, as the library does."""
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import FACTORIES, Remembers
+from reference import FACTORIES, Remembers, Tied
 
 from metalearn_core import (
     Clipping,
@@ -29,7 +29,7 @@ from metalearn_core.testing.strategies import inner_steps, problems
 CLOSE = {"rtol": 1e-10, "atol": 1e-12}
 
 
-RULES = {**FACTORIES, "remembers": Remembers}
+RULES = {**FACTORIES, "remembers": Remembers, "tied": Tied}
 
 
 def same(ours, theirs):
@@ -61,8 +61,22 @@ def test_its_gradients_are_those_of_the_unroll(name, order, problem, clip, every
 PROBLEM = Problem(Architecture((1, 6, 1)), tasks=3, steps=4, seed=1)
 
 
+@settings(max_examples=15)
+@given(order=st.sampled_from(["first", "second"]), problem=problems(steps=inner_steps(4)))
+def test_a_weight_in_two_places_is_one(order, problem):
+    rule, how = Tied(problem.learner.layout).double(), {"steps": problem.steps, "order": order}
+    theirs = meta_gradient(rule, problem.learner, problem.theta, problem.task, **how)
+    same(
+        BySteps(rule, problem.learner, **how)(problem.theta, dict(rule.named_parameters()), problem.task),
+        theirs,
+    )
+    arguments = [problem.theta, *rule.parameters(), *problem.task.tensors]
+    loss, *grads = CompiledMetaGradient(rule, problem.learner, **how)._traced(*arguments)
+    same((loss, grads[0], dict(zip(theirs[2], grads[1:], strict=True))), theirs)
+
+
 @pytest.mark.parametrize(
-    "name", ["gradient-descent-adam", "feed-forward-program", "lstm-program", "remembers"]
+    "name", ["gradient-descent-adam", "feed-forward-program", "lstm-program", "remembers", "tied"]
 )
 def test_of_several_seeds_too(name):
     rule, learner = RULES[name](PROBLEM.learner.layout).double(), PROBLEM.learner
@@ -82,8 +96,10 @@ def test_what_is_not_learned_has_gradients_of_zeros():
     assert {name for name, grad in grads.items() if not grad.any()} == {"forget_gate.bias"}
 
 
-@pytest.mark.parametrize(("every", "most"), [(1, 20), (5, 9), (7, 10), (None, 20)])
-def test_as_much_of_the_path_is_kept_as_was_said(every, most):
+@pytest.mark.parametrize(
+    ("steps", "every", "most"), [(20, 1, 20), (20, 5, 9), (20, 7, 10), (20, None, 20), (99, None, 51)]
+)
+def test_as_much_of_the_path_is_kept_as_was_said(steps, every, most):
     """θ at most at so many steps at once, besides the one in hand."""
     alive, peak = [], []
 
@@ -95,7 +111,7 @@ def test_as_much_of_the_path_is_kept_as_was_said(every, most):
         return answers
 
     rule = RULES["gradient-descent-fixed"](PROBLEM.learner.layout).double()
-    by_steps = BySteps(rule, PROBLEM.learner, 20, "second", checkpoint_every=every, run=run)
+    by_steps = BySteps(rule, PROBLEM.learner, steps, "second", checkpoint_every=every, run=run)
     by_steps(PROBLEM.theta, dict(rule.named_parameters()), PROBLEM.task)
     assert most - 2 <= max(peak) <= most + 1
 

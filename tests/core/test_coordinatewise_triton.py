@@ -126,6 +126,13 @@ def test_tanh_of_small_and_of_large_numbers(value):
     torch.testing.assert_close(y, torch.tanh(x), rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("value", [1e-7, 1e-6, 1e-3, 0.6, 1.3, 30.0, 300.0])
+def test_elu_of_small_and_of_large_numbers(value):
+    x = torch.tensor([value, -value]).view(1, 1, 1, 2)
+    y = kernels.network(x, torch.tensor([[1.0, 0.0, 1.0, 0.0]]), [1, 1, 1], ACTIVATIONS.index(nn.ELU))
+    torch.testing.assert_close(y, nn.functional.elu(x), rtol=1e-6, atol=0)
+
+
 COMPILED = """
 import sys
 import triton

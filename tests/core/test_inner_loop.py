@@ -313,6 +313,42 @@ def test_an_unknown_order_is_refused(order):
         )
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"rule": None}, "adapt: rule must be a UpdateRule, got a NoneType"),
+        ({"learner": torch.nn.Linear(1, 1)}, "learner must be a BaseLearner, got a Linear"),
+        ({"theta": [0.0]}, "theta must be a Tensor, got a list"),
+        ({"support": NETS["tanh"].task()}, "support must be a Batch, got a Task"),
+        ({"clip": 10.0}, "clip must be a Clipping, got a float"),
+        ({"theta": NETS["tanh"].theta.float()}, r"theta is torch\.float32 and the learner torch\.float64"),
+    ],
+)
+def test_an_argument_of_another_kind_is_refused_by_its_name(changed, said):
+    net = NETS["tanh"]
+    given = {
+        "rule": rule_of("lstm-grad", net.learner), "learner": net.learner, "theta": net.theta,
+        "support": net.task().support, "steps": 1,
+    }  # fmt: skip
+    with pytest.raises(UsageError, match=said):
+        adapt(**given | changed)
+
+
+def test_inference_mode_is_refused_with_the_remedy():
+    net = NETS["tanh"]
+    rule, support = rule_of("lstm-grad", net.learner), net.task().support
+    with torch.inference_mode(), pytest.raises(UsageError, match=r"use torch\.no_grad\(\)"):
+        adapt(rule, net.learner, net.theta, support, steps=1)
+
+
+@pytest.mark.parametrize("how", [{"truncate": 0}, {"truncate": -1}, {"outer_decay": -1}, {"outer_decay": 0}])
+def test_a_truncation_or_a_decay_that_there_is_not_is_refused(how):
+    net = NETS["tanh"]
+    rule = rule_of("lstm-grad", net.learner)
+    with pytest.raises(UsageError, match=f"meta_gradient: {next(iter(how))} must be"):
+        meta_gradient(rule, net.learner, net.theta, net.task(), steps=2, **how)
+
+
 @pytest.mark.parametrize("shape", [(3,), (), (2, 54), (3, 54, 1), (3, 53)])
 def test_a_start_of_another_shape_is_refused(shape):
     net = NETS["tanh"]

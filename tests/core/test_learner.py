@@ -211,7 +211,9 @@ def test_loss_and_score_are_means_over_a_batch():
     assert learner.loss(theta, batch).shape == ()
 
 
-@pytest.mark.parametrize(("score", "higher"), [(None, False), (accuracy, True), (mean_absolute, False)])
+@pytest.mark.parametrize(
+    ("score", "higher"), [(None, False), (mse_loss, False), (accuracy, True), (mean_absolute, False)]
+)
 def test_higher_is_better(score, higher):
     learner = BaseLearner(network(), mse_loss, score)
     copies = (learner.to("cpu", torch.float64), learner.with_module(nn.Linear(2, 1)))
@@ -245,6 +247,26 @@ def test_a_criterion_that_is_no_mean_is_refused(name):
     learner = BaseLearner(network(), each) if name == "loss" else BaseLearner(network(), mse_loss, each)
     with one_line(name, "one number", r"\(4, 1\)"):
         getattr(learner, name)(learner.initial(seeded()), data())
+
+
+@pytest.mark.parametrize("number", [1.0, None])
+def test_a_criterion_that_is_no_tensor_is_refused(number):
+    learner = BaseLearner(network(), lambda prediction, target: number)
+    with one_line("loss must return one number", f"got {number}"):
+        learner.loss(learner.initial(seeded()), data())
+
+
+def test_what_is_no_module_is_refused():
+    with one_line("BaseLearner: module must be a Module, got a function"):
+        BaseLearner(mse_loss, mse_loss)
+
+
+@pytest.mark.parametrize("kind", [nn.Dropout, nn.Dropout2d, nn.AlphaDropout])
+def test_dropout_is_refused_with_the_remedy(kind):
+    with one_line(f"{kind.__name__} '1'", r"\.eval\(\)"):
+        BaseLearner(normalised(kind()), mse_loss)
+    BaseLearner(normalised(kind(p=0)), mse_loss)
+    BaseLearner(normalised(kind()).eval(), mse_loss)
 
 
 def normalised(norm: nn.Module) -> nn.Module:

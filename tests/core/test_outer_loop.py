@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import os
@@ -679,6 +680,14 @@ class Namesake(UpdateRule):
         return theta + self.inner_lr * signal.grad, state
 
 
+def over(loss, bias: bool = False) -> BaseLearner:
+    """The usual learner, with a buffer on request."""
+    learner = learner_of()
+    if bias:
+        learner.module.register_buffer("bias", torch.ones(1))
+    return BaseLearner(learner.module, loss)
+
+
 WIDE = BaseLearner(nn.Linear(1, 1), mse_loss)
 
 
@@ -695,6 +704,14 @@ WIDE = BaseLearner(nn.Linear(1, 1), mse_loss)
         (lambda: {"rule": Namesake()}, r"rule is GradientDescent .* there and Namesake"),
         (lambda: {"rule": rule_of(learn_lr="scalar")}, "meta-parameters"),
         (lambda: {"rule": rule_of(learner=WIDE), "learner": WIDE}, "layout"),
+        (lambda: {"rule": rule_of(optimizer="adamax")}, "options is .* there and .*adamax .*betas"),
+        (lambda: {"rule": rule_of(momentum=0.5)}, "options is .* there and .*'momentum': 0.5"),
+        (lambda: {"learner": over(mse_loss, bias=True)}, "what is frozen in the learner"),
+        (
+            lambda: {"learner": over(functools.partial(mse_loss, reduction="sum"))},
+            "learner is .*mse_loss.*sum",
+        ),
+        (lambda: {"family": Waves(where="query")}, "tasks is Waves .*support.* there and Waves .*query"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused_by_the_key_that_differs(other, key, finished, tmp_path):
@@ -703,6 +720,46 @@ def test_a_checkpoint_of_another_run_is_refused_by_the_key_that_differs(other, k
     with refused("checkpoint", "another run", key, "move it away"):
         train(**other(), checkpoint=path)
     assert path.read_bytes() == finished
+
+
+def test_a_module_within_a_rule_is_part_of_what_it_is(tmp_path):
+    train(rule_of("feed-forward", activation="tanh"), checkpoint=tmp_path / "run.pt")
+    with refused("another run", "parts is .*Tanh.* there and .*Sigmoid"):
+        train(rule_of("feed-forward", activation="sigmoid"), checkpoint=tmp_path / "run.pt")
+
+
+def test_a_rule_with_options_of_every_kind_goes_on(tmp_path):
+    """Sets have an order of their own in each process, objects an address, φ other values later on."""
+
+    def rule() -> UpdateRule:
+        made = rule_of()
+        made.seen, made.act, made.about = {"b", "a"}, torch.tanh, types.SimpleNamespace(where=object())
+        made.listed, made.table = [made.inner_lr], torch.arange(3)
+        return made
+
+    path = tmp_path / "run.pt"
+    ours = train(rule(), checkpoint=path)
+    assert differing(state(ours), state(train(rule(), checkpoint=path))) == []
+    other = rule()
+    other.table = torch.arange(1, 4)
+    with refused("another run", "options is"):
+        train(other, checkpoint=path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"settings": SMALL}, "meta_train: settings must be a Settings, got a dict"),
+        ({"learner": nn.Linear(1, 1)}, "learner must be a BaseLearner, got a Linear"),
+        ({"rule": None}, "rule must be a UpdateRule, got a NoneType"),
+        ({"generator": 0}, "generator must be a Generator, got a int"),
+        ({"family": SMALL}, "family must have splits and sample, got a dict"),
+    ],
+)
+def test_an_argument_of_another_kind_is_refused_by_its_name(changed, said):
+    given = {"rule": rule_of(), "learner": learner_of(), "family": Waves(), "settings": Settings(**SMALL)}
+    with refused(said):
+        meta_train(**{**given, "generator": seeded(), **changed})
 
 
 def fail(*_args: object) -> None:

@@ -19,6 +19,7 @@ from metalearn_core import (
 )
 from metalearn_core.evaluation import scores
 from metalearn_core.kernels import engine as engine_module
+from metalearn_core.kernels import operators
 from metalearn_core.kernels.engine import Engine
 from metalearn_core.kernels.programs import CompilationError, CompiledMetaGradient, traced
 from metalearn_core.kernels.scores import CompiledScores
@@ -43,6 +44,37 @@ def furthest(ours, theirs):
 
 def arguments_of(rule, problem):
     return [problem.theta, *(p.detach() for p in rule.parameters()), *problem.task.tensors]
+
+
+def test_a_single_task_is_a_meta_batch_of_one():
+    problem = Problem(Architecture((1, 3, 1)), tasks=1, steps=2, seed=3)
+    rule = FACTORIES["feed-forward-default"](problem.learner.layout).double()
+    step = CompiledMetaGradient(rule, problem.learner, steps=2)
+    step._programs = lambda name, function, arguments: function(*arguments)  # as it is traced
+    ours = flat(step(problem.theta, problem.task[0]))
+    theirs = flat(meta_gradient(rule, problem.learner, problem.theta, problem.task[0], steps=2))
+    assert furthest(ours, theirs) < 1e-12
+
+
+WRONG = {"order": "frist", "truncate": 0, "outer_decay": 2}
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"steps": -1}, *({"steps": 20, key: value} for key, value in WRONG.items())],
+)
+def test_an_unroll_that_there_is_not_is_refused_at_once(how):
+    learner = Architecture((1, 3, 1)).learner()
+    rule = make_rule("gradient-descent", learner.layout)
+    with pytest.raises(UsageError, match=next(reversed(how))):
+        CompiledMetaGradient(rule, learner, **how)
+
+
+def test_step_by_step_a_start_of_each_task_is_refused():
+    problem = Problem(Architecture((1, 3, 1)), tasks=2, steps=1, seed=3)
+    rule = FACTORIES["gradient-descent-fixed"](problem.learner.layout).double()
+    with pytest.raises(UsageError, match=r"theta must be \[10\] .*got \[2, 10\]"):
+        CompiledMetaGradient(rule, problem.learner, steps=17)(problem.theta.expand(2, -1), problem.task)
 
 
 @settings(max_examples=30)
@@ -173,6 +205,20 @@ def test_without_a_compiler_everything_runs_eager(monkeypatch):
     assert trained.engine == "eager"
     (event,) = [event for event in told if event.kind == "engine"]
     assert event.values["note"] == "runs eager: no C++ compiler is installed"
+
+
+@pytest.mark.parametrize("rule", ["gradient-descent", "feed-forward", "lstm"])
+def test_with_a_compiler_that_fails_everything_runs_eager(rule, monkeypatch):
+    def broken(*_arguments, **_options):
+        raise RuntimeError("fatal error: 'omp.h' file not found")
+
+    monkeypatch.setattr(torch._inductor, "compile", broken)
+    monkeypatch.setattr(operators, "loaded", broken)
+    told = []
+    ours = trained_with(make_rule(rule, small_learner().layout), told)
+    assert ours.engine == "eager"
+    (event,) = [event for event in told if event.kind == "engine"]
+    assert "cannot be compiled and runs eager: RuntimeError: fatal error: 'omp.h'" in event.values["note"]
 
 
 def test_long_runs_are_compiled_and_short_ones_not():

@@ -5,13 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import mse_loss
 
 from metalearn_core import (
+    BaseLearner,
     CompiledMetaGradient,
     Settings,
     UpdateRule,
     UsageError,
     adapt,
+    make_rule,
     meta_gradient,
     meta_train,
     task_families,
@@ -113,3 +117,54 @@ def test_a_run_of_it_is_eager_and_says_why(way):
     (event,) = [event for event in said if event.kind == "engine"]
     assert WAYS[way] in event.values["note"]
     assert "cannot be compiled and runs eager: update raised" in event.values["note"]
+
+
+class Attention(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.project = torch.nn.Linear(1, 4)
+
+    def forward(self, x):
+        q = self.project(x.expand(len(x), 3)[..., None]).unsqueeze(1)
+        return torch.nn.functional.scaled_dot_product_attention(q, q, q).mean((1, 2, 3)).unsqueeze(-1)
+
+
+class Recurrent(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.over = torch.nn.LSTM(1, 1, batch_first=True)
+
+    def forward(self, x):
+        return self.over(x[..., None])[0][:, -1]
+
+
+def read_out_loss(prediction, target):
+    return torch.as_tensor((prediction - target).square().mean().item())
+
+
+@pytest.mark.parametrize(
+    ("module", "loss", "said"),
+    [
+        (Attention(), mse_loss, r"meta_gradient: the backward pass .*sdpa_kernel\(SDPBackend\.MATH\)"),
+        (Recurrent(), mse_loss, r"base-learner Recurrent: forward .*simpler operations"),
+        (torch.nn.Linear(7, 1), mse_loss, "base-learner Linear: forward raised RuntimeError"),
+        (torch.nn.Linear(1, 1), read_out_loss, r"Linear: (loss|score) raised .*do not read a tensor out"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("steps", [2, 17])
+def test_a_base_learner_that_cannot_be_used_is_told_so(module, loss, said, steps):
+    learner = BaseLearner(module, loss)
+    rule = make_rule("gradient-descent", learner.layout)
+    settings = Settings(tasks=2, steps=steps, validation_interval=9, validation_tasks=2, engine="eager")
+    with pytest.raises(UsageError, match=said) as error:
+        meta_train(rule, learner, FAMILY, settings, generator=torch.Generator().manual_seed(0))
+    assert "\n" not in str(error.value)
+
+
+def test_the_remedy_for_attention_is_one():
+    learner, task = BaseLearner(Attention(), mse_loss), FAMILY.sample("train", 2, torch.Generator())
+    rule, theta = make_rule("gradient-descent", learner.layout), learner.initial(torch.Generator())
+    with sdpa_kernel(SDPBackend.MATH):
+        _, grad, _ = meta_gradient(rule, learner, theta, task, steps=2)
+    assert grad.isfinite().all()

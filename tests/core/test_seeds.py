@@ -82,7 +82,7 @@ CLOSE = {"rtol": 1e-9, "atol": 1e-11}
 )
 def test_meta_gradients_of_seeds_are_those_of_each(name, options, order):
     members = [
-        Trained.begin(rule, LEARNER, SMALL, g)
+        Trained.begin(rule, LEARNER, SMALL, g, FAMILY)
         for rule, g in zip(rules_of(name, **options), generators(), strict=True)
     ]
     theta = torch.stack([member.theta.detach() for member in members])
@@ -130,7 +130,7 @@ def test_a_step_of_the_pack_is_adams_step_of_each(settings, frozen):
         members = []
         for rule, generator in zip(rules_of("feed-forward", hidden=[3]), generators(), strict=True):
             rule.network[2].bias.requires_grad_(not frozen)
-            members.append(Trained.begin(rule, LEARNER, settings, generator))
+            members.append(Trained.begin(rule, LEARNER, settings, generator, FAMILY))
         return members
 
     ours, theirs = begin(), begin()
@@ -177,7 +177,7 @@ def test_a_meta_batch_in_pieces_is_the_whole(size):
 
 def test_a_seed_that_is_not_alive_or_not_finite_stays_where_it_is():
     members = [
-        Trained.begin(rule, LEARNER, SMALL, g)
+        Trained.begin(rule, LEARNER, SMALL, g, FAMILY)
         for rule, g in zip(rules_of("gradient-descent", learn_lr="scalar"), generators(), strict=True)
     ]
     with torch.no_grad():
@@ -362,10 +362,24 @@ def test_a_snapshot_holds_one_seed_and_not_the_pack(tmp_path):
     sizes = []
     for count in (1, 20):
         members = [
-            Trained.begin(rule, LEARNER, SMALL, generator)
+            Trained.begin(rule, LEARNER, SMALL, generator, FAMILY)
             for rule, generator in zip(rules_of("feed-forward", count), generators(count), strict=True)
         ]
         Packed(members)
         checkpoint.save_checkpoint(tmp_path / "one.pt", members[-1].contents())
         sizes.append((tmp_path / "one.pt").stat().st_size)
     assert sizes[1] == pytest.approx(sizes[0], rel=0.01)
+
+
+def test_rules_that_differ_within_are_refused():
+    rules = [make_rule("gradient-descent", LEARNER.layout, momentum=m).double() for m in (0.9, 0.5)]
+    with pytest.raises(UsageError, match=r"must differ in θ⁰ and φ alone: options is .*0\.5.* and .*0\.9"):
+        meta_train_seeds(rules, LEARNER, FAMILY, SMALL, generators=generators(2))
+
+
+def test_two_seeds_need_two_checkpoints(tmp_path):
+    with pytest.raises(UsageError, match="each seed needs a checkpoint of its own"):
+        meta_train_seeds(
+            rules_of("gradient-descent", 2), LEARNER, FAMILY, SMALL, generators=generators(2),
+            checkpoints=[tmp_path / "run.pt"] * 2,
+        )  # fmt: skip
