@@ -33,7 +33,7 @@ RANKS = (
 )  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 TOOLBOX = "metalearn_core.testing."
-LONGEST_FUNCTION, LARGEST_CORE = 45, 1_780
+LONGEST_FUNCTION, LARGEST_CORE = 45, 1_800
 
 Sources = dict[str, str]
 """Path in the checkout to source."""

@@ -20,8 +20,9 @@ from metalearn_benchmarks.comparisons import (
     typical_log_ratio,
     unpaired_difference,
 )
+from metalearn_benchmarks.growth import Growth
 from metalearn_benchmarks.records import Record
-from metalearn_benchmarks.statistics import Array, Estimate
+from metalearn_benchmarks.statistics import Estimate
 from metalearn_core.errors import UsageError
 
 FAR = 1000
@@ -40,7 +41,7 @@ class Effect:
     """
 
     label: str
-    contrast: Contrast | None
+    contrast: Contrast | Growth | None
     ratio: bool
     lacks: tuple[str, ...]
     of: str = ""
@@ -68,7 +69,7 @@ class Effect:
     def more(self, least: float, most: float, confidence: float) -> list[str]:
         """How many seeds more would take the interval off the threshold, if the effect stays what it is."""
         found = self.contrast
-        if found is None or not math.isfinite(found.error):
+        if not isinstance(found, Contrast) or not math.isfinite(found.error):
             return [f"{self.label}: more seeds of {self.of}"]
         bounds = [math.log(b) if self.ratio and b > 0 else b for b in (least, most)]
         distance = min(abs(found.value - bound) for bound in bounds)
@@ -112,7 +113,7 @@ def of_scores(test: TestRule, one: Evidence, other: Evidence, same_tasks: bool =
 
 
 def of_seconds(test: TestRule, one: Evidence, other: Evidence) -> Effect:
-    """The wall time of one method over that of another: the geometric mean over seeds."""
+    """The wall time of one method over that of another: the geometric mean over programs of like seeds."""
     label, of = f"seconds of {_label(one, '/', other)}", _label(one, "and", other)
     if not one.runs or not other.runs:
         return Effect(label, None, True, one.lacks + other.lacks, of)
@@ -120,13 +121,28 @@ def of_seconds(test: TestRule, one: Evidence, other: Evidence) -> Effect:
     if len(places) > 1:
         lack = f"{of} were timed in unlike ways ({'; '.join(places)}); run them alike"
         return Effect(label, None, True, (lack,), of)
-    seconds = [{run.seed: float(run.result["seconds"]) for run in side.runs} for side in (one, other)]
+    seconds = [_of_programs(side.runs) for side in (one, other)]
     both = sorted(seconds[0].keys() & seconds[1].keys())
-    logs = [math.log(seconds[0][seed] / seconds[1][seed]) for seed in both]
-    if not logs:
-        return Effect(label, None, True, (f"{of} have no seed in common; run the same seeds",), of)
-    contrast = two_way(np.array(logs)[:, None])
-    return Effect(label, contrast, True, _seeds_missing(test, len(both), one, other), of)
+    if not both:
+        return Effect(label, None, True, (f"{of} have no seeds in common; run the same seeds",), of)
+    contrast = two_way(np.array([[math.log(seconds[0][key] / seconds[1][key])] for key in both]))
+    lacks = _seeds_missing(test, sum(map(len, both)), one, other)
+    if len(both) < test.seeds and not lacks:
+        lacks = (
+            f"{of} were timed {len(both)} time(s), since seeds that train as one program share its clock;"
+            f" {test.seeds} are asked for: run `{one.command} --seeds {test.seeds} --together 1`, and so for"
+            f" {other.method}",
+        )
+    return Effect(label, contrast, True, lacks, of)
+
+
+def _of_programs(runs: Sequence[Record]) -> dict[tuple[int, ...], float]:
+    """The wall time of each program, by the seeds that trained in it."""
+    programs: dict[tuple[int, ...], list[float]] = {}
+    for run in runs:
+        together = tuple(run.result.get("seeds_together") or [run.seed])
+        programs.setdefault(together, []).append(float(run.result["seconds"]))
+    return {together: sum(found) / len(found) for together, found in programs.items()}
 
 
 def _label(one: Evidence, sign: str, other: Evidence) -> str:
@@ -143,50 +159,28 @@ def _place(run: Record) -> str:
     return f"{', '.join(facts)}, {run.result.get('threads')} thread(s), {together} seed(s) together"
 
 
-def of_spread(test: TestRule, sides: Sequence[tuple[int, Evidence]]) -> Effect:
-    """By what the standard deviation over seeds of the mean score grows when T doubles.
-
-    The slope of ln sd on log₂ T, from pseudo-values of the jackknife, which needs no normal distribution
-    (Miller, 1968, "Jackknifing variances").
-    """
-    whose = sides[0][1].title.partition(" with T")[0]
+def of_spread(test: TestRule, rows: Sequence[Sequence[tuple[int, Evidence]]]) -> Effect:
+    """By what the spread over seeds of the mean score grows when T doubles, of all rows together."""
+    sides = [side for row in rows for _, side in row]
+    methods, where = (
+        list(dict.fromkeys(side.method for side in sides)),
+        sides[0].place.partition(" with T")[0],
+    )
+    others = f" and {methods[-1]}" if len(methods) == 2 else f" and {len(methods) - 1} others"
+    whose = f"{methods[0]}{others if len(methods) > 1 else ''} {where}"
     label, of = f"growth of the spread of {whose} when T doubles", f"{whose} at each T"
-    lacks = tuple(line for _, side in sides for line in side.lacks or _not_finite(side))
-    if lacks:
+    lacks = tuple(line for side in sides for line in side.lacks or _not_finite(side))
+    lacks += tuple(line for side in sides if side.runs for line in _seeds_missing(test, len(side.runs), side))
+    scores = [{t: side.scores.values.mean(1) for t, side in row if side.scores is not None} for row in rows]
+    if any(side.scores is None or len(side.runs) < 3 for side in sides) or any(map(_not_finite, sides)):
         return Effect(label, None, True, lacks, of)
-    doublings = np.log2([t for t, _ in sides])
-    weights = (doublings - doublings.mean()) / ((doublings - doublings.mean()) ** 2).sum()
-    values = [side.scores.values for _, side in sides if side.scores is not None]
-    fewest = min(len(x) for x in values)
-    if fewest < 3:
-        lacks = tuple(line for _, side in sides for line in _seeds_missing(test, fewest, side))
-        return Effect(label, None, True, lacks, of)
-    pseudo = [_log_deviations(x.mean(1)) for x in values]
-    if not all(np.isfinite(p).all() for p in pseudo):
+    tasks = {side.scores.values.shape[1] for side in sides if side.scores is not None}
+    growth = Growth(scores, min(len(side.runs) for side in sides), min(tasks))
+    if not math.isfinite(growth.value):
         return Effect(
             label, None, True, ("seeds do not differ at all at some T: their spread has no ratio",), of
         )
-    parts = [w**2 * p.var(ddof=1) / len(p) for w, p in zip(weights, pseudo, strict=True)]
-    error = math.sqrt(sum(parts))
-    spread = sum(part**2 / (len(p) - 1) for part, p in zip(parts, pseudo, strict=True))
-    contrast = Contrast(
-        value=float(sum(w * p.mean() for w, p in zip(weights, pseudo, strict=True))),
-        error=error,
-        freedom=sum(parts) ** 2 / spread if spread else math.inf,
-        seeds=fewest,
-        tasks=values[0].shape[1],
-    )
-    missing = tuple(dict.fromkeys(line for _, s in sides for line in _seeds_missing(test, len(s.runs), s)))
-    return Effect(label, contrast, True, missing, of)
-
-
-def _log_deviations(values: Array) -> Array:
-    """The jackknife's pseudo-values of ln sd; infinite or NaN where values do not differ."""
-    count = len(values)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        whole = np.log(values.std(ddof=1))
-        without = np.log([np.delete(values, place).std(ddof=1) for place in range(count)])
-        return np.asarray(count * whole - (count - 1) * without)
+    return Effect(label, growth, True, tuple(dict.fromkeys(lacks)), of)
 
 
 def _not_finite(side: Evidence) -> tuple[str, ...]:

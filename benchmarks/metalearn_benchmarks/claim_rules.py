@@ -107,8 +107,8 @@ class TestRule:
             )
         if self.than_settings and len(self.than_settings) != len(self.settings):
             raise ValueError("`than_settings` has one for each of `settings`")
-        if self.measure == "spread" and len(self.steps) < 2:
-            raise ValueError("`spread` needs two `steps` or more")
+        if self.measure == "spread" and (len(self.steps) < 2 or self.of):
+            raise ValueError("`spread` needs two `steps` or more, and is of `each`")
         if self.statistic == "typical" and (
             self.than_settings or self.measure not in ("difference", "ratio")
         ):

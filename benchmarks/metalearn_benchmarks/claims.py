@@ -154,12 +154,18 @@ def _all(children: Sequence[Tree | Leaf]) -> Tree:
 
 
 def _of_test(test: TestRule, rules: Rules, evidences: Evidences) -> Tree:
-    """So many settings, in each all T, in each any or all of the rows, each against all others."""
+    """So many settings, in each all T, in each any or all of the rows, each against all others.
+
+    Spread is of all T and all rows together.
+    """
     of_settings = []
     for place in range(len(test.settings)):
         of_steps = []
         steps: Sequence[int | None] = test.steps or [None]
-        for t in [None] if test.measure == "spread" else steps:
+        if test.measure == "spread":
+            of_settings.append(_all([Leaf(test, _growth(test, rules, evidences, place))]))
+            continue
+        for t in steps:
             rows = [
                 _all([Leaf(test, effect) for effect in _effects(test, rules, evidences, place, row, t)])
                 for row in test.of or test.each
@@ -169,14 +175,18 @@ def _of_test(test: TestRule, rules: Rules, evidences: Evidences) -> Tree:
     return Tree(test.at_least or len(of_settings), tuple(of_settings))
 
 
+def _growth(test: TestRule, rules: Rules, evidences: Evidences, place: int) -> Effect:
+    """How spread grows with T in one setting."""
+    setting = rules.setting[test.settings[place]]
+    rows = [[(t, evidences.of(rules.row[name], setting, t)) for t in test.steps] for name in test.each]
+    return of_spread(test, rows)
+
+
 def _effects(
     test: TestRule, rules: Rules, evidences: Evidences, place: int, name: str, steps: int | None
 ) -> Iterator[Effect]:
     """The effects of one row in one setting at one T: one for each row that it is held against."""
     setting, row = rules.setting[test.settings[place]], rules.row[name]
-    if test.measure == "spread":
-        yield of_spread(test, [(t, evidences.of(row, setting, t)) for t in test.steps])
-        return
     one = evidences.of(row, setting, steps)
     measured: Callable[..., Effect] = of_seconds if test.measure == "seconds" else of_scores
     if test.than_steps is not None:

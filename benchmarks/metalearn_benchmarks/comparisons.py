@@ -249,11 +249,15 @@ def _satterthwaite(parts: Sequence[float], freedoms: Sequence[float]) -> float:
     return sum(parts) ** 2 / spread if spread else math.inf
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for being many (Holm, 1979); NaN stays NaN and counts for none."""
+def holm(p_values: Sequence[float], among: int = 0) -> list[float]:
+    """p-values adjusted for being many (Holm, 1979); NaN stays NaN and counts for none.
+
+    `among`: how many comparisons these were chosen from, where those are more.
+    """
     order = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
+    many = max(among, len(order))
     adjusted, least = [math.nan] * len(p_values), 0.0
     for rank, (p, place) in enumerate(order):
-        least = max(least, min(1.0, (len(order) - rank) * p))
+        least = max(least, min(1.0, (many - rank) * p))
         adjusted[place] = least
     return adjusted

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import multiprocessing
-import os
-import queue
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,12 +14,13 @@ from metalearn_benchmarks import groups, records
 from metalearn_benchmarks.archive import Kept, archives_in, runs_in
 from metalearn_benchmarks.catalogue import Cell
 from metalearn_benchmarks.images.store import NotPreparedError
-from metalearn_benchmarks.job import TOLD_SECONDS, Finished, Job, finished_of, run_job
+from metalearn_benchmarks.job import Finished, Job, run_job
 from metalearn_benchmarks.parts import Parts, resolved
 from metalearn_benchmarks.progress import Display
 from metalearn_benchmarks.same_experiment import require_same_experiment
-from metalearn_benchmarks.stopping import Stop, held_back
-from metalearn_core import Event, Processes, UsageError
+from metalearn_benchmarks.stopping import Stop
+from metalearn_benchmarks.workers import in_processes
+from metalearn_core import Processes, UsageError
 from metalearn_core.errors import writing
 
 if TYPE_CHECKING:
@@ -87,7 +82,7 @@ def run_experiment(
         elif processes is not None or min(workers, len(jobs)) <= 1:
             ends = _one_by_one(jobs, directory, display, stop, processes)
         else:
-            ends = _in_processes(jobs, directory, display, stop, workers)
+            ends = in_processes(jobs, directory, display, stop, workers)
         for job, finished in ends:
             display.end(groups.label(job.cells))
             for one in finished:
@@ -186,82 +181,6 @@ def _one_by_one(
         if processes is not None and any(one.error for one in finished):
             processes.stop = True  # the others may not be in step
             return
-
-
-def _in_processes(
-    jobs: Sequence[Job], directory: Path, display: Display, stop: Stop, workers: int
-) -> Iterator[tuple[Job, list[Finished]]]:
-    context = multiprocessing.get_context("spawn")
-    events: multiprocessing.Queue[tuple[str, Event]] = context.Queue()
-    pool = ProcessPoolExecutor(workers, context, _enter_worker, (events, stop, os.getpid()))
-    with pool:
-        with held_back():
-            open_jobs = {pool.submit(_run_in_worker, job, directory): job for job in jobs}
-        begun: set[str] = set()
-        while open_jobs:
-            begun |= _pass_on(events, display)
-            if stop.is_set():  # those that are loading what they need have nothing to save
-                left = {f: job for f, job in open_jobs.items() if not f.cancel()}
-                open_jobs = {f: job for f, job in left.items() if groups.label(job.cells) in begun}
-            for future in [future for future in open_jobs if future.done()]:
-                job = open_jobs.pop(future)
-                try:
-                    finished = _result_of(future, job, directory)
-                except UsageError:  # no other would go on either
-                    stop.set()
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    raise
-                yield job, finished
-        if stop.is_set():
-            for worker in multiprocessing.active_children():
-                worker.kill()
-
-
-def _pass_on(events: multiprocessing.Queue[tuple[str, Event]], display: Display) -> set[str]:
-    """Show what the workers have told since the last time; the labels of those that told it."""
-    heard: set[str] = set()
-    try:
-        while True:
-            label, event = events.get(timeout=0.1)
-            heard.add(label)
-            display.event(label, event)
-    except queue.Empty:
-        return heard
-
-
-def _result_of(future: Future[list[Finished]], job: Job, directory: Path) -> list[Finished]:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        told = "its worker process died; the same command goes on from the checkpoint"
-        return [finished_of(cell, directory, told) for cell in job]
-
-
-_worker: tuple[multiprocessing.Queue[tuple[str, Event]], Stop, int]
-
-
-def _enter_worker(events: multiprocessing.Queue[tuple[str, Event]], stop: Stop, parent: int) -> None:
-    global _worker  # what a pool's initialiser is for
-    _worker = events, stop, parent
-    events.cancel_join_thread()  # what nobody reads any more must not keep the process
-    atexit.register(os._exit, 0)  # of what is loaded the interpreter's own end takes seconds
-    stop.enter_worker()
-
-
-def _run_in_worker(job: Job, directory: Path) -> list[Finished]:
-    events, stop, parent = _worker
-    told_at = 0.0
-
-    def tell(label: str, event: Event) -> None:
-        nonlocal told_at
-        if os.getppid() != parent:  # nobody is left to work for
-            raise KeyboardInterrupt
-        if event.kind not in ("step", "evaluating", "testing") or time.monotonic() - told_at >= TOLD_SECONDS:
-            told_at = time.monotonic()
-            events.put((label, event))
-
-    events.put((groups.label(job.cells), Event("begun", 0)))
-    return run_job(job, directory, tell, stop)
 
 
 def _require_writable(directory: Path) -> None:

@@ -146,7 +146,7 @@ class ResultTable:
         if any(row.best or row.tied for row in self.rows):
             return [
                 f"{paired}. In bold: the best mean; ≈: rows that cannot be told from it at 95 % (Holm's"
-                " correction for all rows)."
+                " correction for all pairs of rows)."
             ]
         if all(row.seeds == 1 for row in self.rows):
             return [f"{paired}. No row is marked best: that takes several seeds."]
@@ -201,7 +201,8 @@ def _marked(rows: list[Row], scores: dict[str, Scores]) -> list[Row]:
     first, rest = rows[0], rows[1:]
     behind = [_behind(scores[row.method], scores[first.method]) for row in rest]
     tested = [c.p_value() if c is not None and c.seeds > 1 else math.nan for c in behind]
-    adjusted = holm(tested)
+    # the first is the best of these rows themselves: any pair of them might have stood here
+    adjusted = holm(tested, among=math.comb(len(rows), 2))
     apart = [row.not_finite > 0 or p < LEVEL for row, p in zip(rest, adjusted, strict=True)]
     bear = first.seeds > 1 and not first.not_finite and any(apart)
     ties = [bear and not told for told in apart]

@@ -49,11 +49,11 @@ class FeedForward(UpdateRule):
         history: the average h of past gradients (`"grad"`) or of past updates, taken after α
             (`"update"`), that is fed beside the inputs; or `"none"`.
         beta: β.
-        history_timing: `"equation"` feeds h⁽ᵗ⁾ at step t from h⁽⁰⁾ = 0; `"program"`, as the authors'
-            program has it: gradients are averaged from h = g⁽⁰⁾ on and with the current one,
+        history_timing: of a history; `"equation"` feeds h⁽ᵗ⁾ at step t from h⁽⁰⁾ = 0; `"program"`, as the
+            authors' program has it: gradients are averaged from h = g⁽⁰⁾ on and with the current one,
             updates from the first one, taken whole.
         learn_lr: `"parameter"` learns α ∈ Rⁿ; `"none"` has α = 1.
-        alpha_start: `"ones"`, or `"uniform"` on [0, 1) as in the authors' program.
+        alpha_start: where a learned α starts: `"ones"`, or `"uniform"` on [0, 1) as in the authors' program.
     """
 
     elementwise = True

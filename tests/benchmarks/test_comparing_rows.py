@@ -78,10 +78,28 @@ def test_one_seed_marks_nothing():
 def test_many_rows_ask_for_more():
     # each pair alone is told apart at 5 %, but not each of 40
     others = [runs(f"m{k}", 1.0 + 0.055, spread=0.05) for k in range(40)]
-    _, table = marks(runs("a", 1.0, spread=0.01), *others)
+    _, table = marks(runs("a", 1.0, spread=0.01), *others, runs("z", 9.0))
     apart = [row for row in table.rows[1:] if row.behind.p_value() < 0.05]
     assert [row for row in apart if row.tied]
     assert all(row.adjusted_p >= row.behind.p_value() for row in table.rows[1:])
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("rows", [2, 5, 9])
+def test_rows_that_are_alike_are_seldom_told_apart(rows):
+    """The best of them is chosen from the same records that it is then held against."""
+    generator, wrong = np.random.default_rng(4), 0
+    for _ in range(300):
+        table = [
+            [
+                record(f"m{row}", seed, 1 + generator.normal() + 0.1 * generator.normal(size=20))
+                for seed in range(10)
+            ]
+            for row in range(rows)
+        ]
+        found, _ = marks(*table)
+        wrong += any(found.values())
+    assert wrong / 300 <= 0.075
 
 
 def test_scores_that_are_not_finite_are_told_and_stand_last():

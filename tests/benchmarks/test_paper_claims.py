@@ -16,7 +16,6 @@ import pytest
 from scipy import stats
 
 from metalearn_benchmarks import catalogue
-from metalearn_benchmarks.claim_effects import _log_deviations
 from metalearn_benchmarks.claim_rules import claim_rules
 from metalearn_benchmarks.claims import Outcome, decide_all
 from metalearn_benchmarks.claims_text import Overview, as_data, summary
@@ -271,6 +270,25 @@ def test_wall_times_on_like_machines(seconds, outcome):
     assert "timed in unlike ways (cpu, compiled, 1 thread(s), 1 seed(s) together; cpu, eager" in line
 
 
+def test_seeds_of_one_program_are_timed_once():
+    def timed(rule, programs):
+        return [
+            record(rule, seed, [1.0] * 60, seconds=seconds, seeds_together=seeds)
+            for seeds, seconds in programs
+            for seed in seeds
+        ]
+
+    pairs = [([2 * place, 2 * place + 1], 10 + place) for place in range(5)]
+    a, b = timed("a", pairs), timed("b", [(seeds, 20 + place) for place, (seeds, _) in enumerate(pairs)])
+    verdict = decided(a + b, a_test("seconds", most=1.0))
+    assert (verdict.outcome, verdict.parts[0].seeds) == (HOLDS, 5)
+    whole = list(range(10))
+    verdict = decided(timed("a", [(whole, 10)]) + timed("b", [(whole, 20)]), a_test("seconds", most=1.0))
+    assert (verdict.outcome, verdict.parts[0].seeds) == (OPEN, 1)
+    assert "were timed 1 time(s), since seeds that train as one program share its clock" in verdict.settle[0]
+    assert "--together 1" in verdict.settle[0]
+
+
 @pytest.mark.parametrize(("growth", "outcome"), [(4.0, HOLDS), (0.25, FAILS), (1.0, OPEN)])
 def test_how_the_spread_over_seeds_grows_with_t(growth, outcome):
     three = [
@@ -288,26 +306,24 @@ def test_how_the_spread_over_seeds_grows_with_t(growth, outcome):
     assert "no records of A on S with T = 2" in missing.settle[0]
 
 
-def test_pseudo_values_of_a_spread_are_those_of_the_jackknife():
-    values = np.array([1.0, 2.0, 4.0, 9.0])
-    whole = math.log(np.std(values, ddof=1))
-    without = [math.log(np.std(np.delete(values, i), ddof=1)) for i in range(4)]
-    assert _log_deviations(values) == pytest.approx([4 * whole - 3 * one for one in without])
+def test_spread_is_of_all_rows_together():
+    """One row's seeds tell nothing of growth, those of two rows do; a row that is missing is named."""
 
-
-@pytest.mark.nightly
-@pytest.mark.parametrize("draw", ["normal", "laplace", "uniform"])
-def test_seldom_does_spread_seem_to_grow_that_does_not(draw):
-    generator, wrong = np.random.default_rng(5), 0
-    for _ in range(300):
-        three = [
-            record("a", seed, [value] * 40, steps=steps)
-            for steps in (1, 5, 10)
-            for seed, value in enumerate(getattr(generator, draw)(size=15))
+    def of(rule, number):
+        return [
+            run
+            for place, steps in enumerate((1, 2, 4))
+            for run in runs(rule, 1.0, seeds=8, spread=0.05 * 1.5**place, steps=steps, number=number + place)
         ]
-        verdict = decided(three, a_test("spread", steps=[1, 5, 10], least=1.0))
-        wrong += verdict.outcome != OPEN
-    assert wrong / 300 <= 0.1
+
+    test = a_test("spread", steps=[1, 2, 4], each=["a", "b"], least=1.0)
+    alone = decided(of("a", 1), a_test("spread", steps=[1, 2, 4], each=["a"], least=1.0))
+    both = decided(of("a", 1) + of("b", 5), test)
+    assert (alone.outcome, both.outcome, len(both.parts)) == (OPEN, HOLDS, 1)
+    assert "growth of the spread of A and B on S" in both.parts[0].label
+    missing = decided(of("a", 1), test)
+    assert missing.outcome == OPEN
+    assert missing.settle[0].startswith("no records of B on S with T = 1")
 
 
 def three(a, b, c, **more):

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -114,6 +116,36 @@ def test_killed_many_times(tmp_path, two_seeds, workers, together):
 def activity(directory):
     """What changes when a run is at work."""
     return {path: path.stat().st_mtime_ns for path in directory.rglob("metrics.jsonl")}
+
+
+def test_a_worker_that_dies_takes_no_other_run_with_it(tmp_path, uninterrupted):
+    """The job that it had fails, and goes on with the same command; those after it find a new worker."""
+    command = [*COMMAND, "--workers", "2", "--out", tmp_path]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline, found = time.monotonic() + 60, []
+    while not found:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+        found = [path.parent for path in tmp_path.rglob("checkpoint.pt")]
+    (victim,) = [child for child in children(process.pid) if holds(child, found[0] / ".lock")]
+    os.kill(victim, signal.SIGKILL)
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err.count("its worker process died")) == (1, 1)
+    assert len(scores(tmp_path)) == 2
+    subprocess.run(command, check=True, capture_output=True)
+    assert scores(tmp_path) == uninterrupted
+
+
+def children(parent):
+    threads = Path(f"/proc/{parent}/task").iterdir()
+    return [int(pid) for thread in threads for pid in (thread / "children").read_text().split()]
+
+
+def holds(pid, path):
+    """Whether a process has a file open."""
+    with suppress(FileNotFoundError):
+        return any(link.resolve() == path.resolve() for link in Path(f"/proc/{pid}/fd").iterdir())
+    return False
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -228,6 +228,7 @@ def test_holms_correction_by_hand():
     assert holm([0.01, 0.04, 0.03, math.nan]) == pytest.approx([0.03, 0.06, 0.06, math.nan], nan_ok=True)
     assert holm([0.6, 0.7]) == [1, 1]
     assert holm([]) == []
+    assert holm([0.01, 0.004], among=3) == pytest.approx([0.02, 0.012])
 
 
 def coverage(make, truth, seeds, tasks, repeats, spread):

@@ -1,0 +1,92 @@
+"""How spread grows with T: the number by hand, the test against all permutations, and how often it errs."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from metalearn_benchmarks.growth import Growth
+
+
+def drawn(generator, counts, stuck=0.0):
+    """Scores of a row by T; some seeds never learn."""
+    learned = {steps: 0.2 + 0.02 * generator.normal(size=count) for steps, count in counts.items()}
+    return {steps: np.where(generator.random(len(x)) < stuck, 4.2, x) for steps, x in learned.items()}
+
+
+def test_the_growth_by_hand():
+    """Deviations from the median: 1, 1 (and the median's own 0), then 2, 6, 6, 2; and a second row."""
+    rows = [
+        {1: np.array([1.0, 2, 3]), 4: np.array([0.0, 4, 8, 12])},
+        {1: np.array([0.0, 2, 6]), 4: np.ones(3)},
+    ]
+    assert Growth(rows[:1], 3, 1).value == pytest.approx(math.log(4 / 1) / 2)
+    assert Growth(rows, 3, 1).value == pytest.approx(math.log(4 / (1 + 3)) / 2, abs=1e-12)
+
+
+def test_seeds_that_do_not_differ_have_no_growth():
+    assert not math.isfinite(Growth([{1: np.ones(4), 2: np.arange(4.0)}], 4, 1).value)
+
+
+def test_the_interval_ends_where_all_permutations_say():
+    """Of few seeds every way to deal them can be counted."""
+    one, two = np.array([1.0, 1.4, 2.0, 2.9]), np.array([1.0, 3.0, 8.0, 9.5])
+    interval = Growth([{1: one, 2: two}], 4, 1).interval(0.6)
+    away = [np.abs(x - np.median(x)) for x in (one, two)]
+
+    def p_value(growth, side):
+        pooled = np.concatenate([away[0], away[1] / math.exp(growth)])
+        slopes = []
+        for chosen in itertools.combinations(range(8), 4):
+            others = [place for place in range(8) if place not in chosen]
+            slopes.append(math.log(pooled[others].mean() / pooled[list(chosen)].mean()))
+        return np.mean(side * np.array(slopes) <= side * slopes[0] + 1e-12)
+
+    for end, side in ((interval.low, -1), (interval.high, 1)):
+        assert p_value(end - side * 0.05, side) > 0.19
+        assert p_value(end + side * 0.05, side) < 0.21
+
+
+def test_a_growth_that_is_put_in_comes_out():
+    """Scores whose spread doubles with T shift value and interval by ln 2."""
+    rows = [drawn(np.random.default_rng(seed), {1: 9, 2: 9, 8: 9}, stuck=0.1) for seed in range(3)]
+    grown = [
+        {steps: np.median(x) + (x - np.median(x)) * 2 ** np.log2(steps) for steps, x in row.items()}
+        for row in rows
+    ]
+    plain, doubled = Growth(rows, 9, 1).interval(), Growth(grown, 9, 1).interval()
+    for name in ("value", "low", "high"):
+        assert getattr(doubled, name) == pytest.approx(getattr(plain, name) + math.log(2), abs=2e-3)
+
+
+def test_rows_keep_their_seeds():
+    """A row of wide spread at every T says nothing; dealt among all rows it would."""
+    generator = np.random.default_rng(3)
+    wide = {steps: 100 * generator.normal(size=12) for steps in (1, 4)}
+    narrow = {1: 1e-3 * generator.normal(size=12), 4: 1e-3 * generator.normal(size=12)}
+    alone, both = Growth([wide], 12, 1).interval(), Growth([wide, narrow], 12, 1).interval()
+    assert both.low == pytest.approx(alone.low, abs=0.03)
+    assert both.high == pytest.approx(alone.high, abs=0.03)
+
+
+def test_where_nothing_is_refuted_the_interval_is_open():
+    found = Growth([{1: np.array([0.0, 1, 3]), 2: np.array([0.0, 5, 7])}], 3, 1).interval()
+    assert (found.low, found.high) == (-math.inf, math.inf)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("stuck", [0.0, 0.03, 0.05, 0.1])
+@pytest.mark.parametrize("rows", [1, 8])
+def test_it_seldom_errs_where_spread_does_not_grow(rows, stuck):
+    """Whether some seeds never learn, as one of TURTLE's in twenty does, or none: 2.5 % on each side."""
+    generator, wrong = np.random.default_rng(5), np.zeros(2)
+    for _ in range(400):
+        counts = {1: 20, 5: 20, 10: 10} if rows == 1 else {1: 5, 5: 5, 10: 5}
+        found = Growth([drawn(generator, counts, stuck) for _ in range(rows)], 5, 1)
+        if math.isfinite(found.value):
+            interval = found.interval()
+            wrong += (interval.low > 0, interval.high < 0)
+    assert (wrong / 400).max() <= 0.05
