@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Sequence
 from itertools import groupby
 from typing import Any
@@ -108,11 +109,16 @@ def _one_method(runs: list[Record], row: RowRule) -> tuple[list[Record], list[st
     contents = [_content(group[0]) for group in groups]
     names = sorted({group[0].method for group in groups})
     if any(content != contents[0] for content in contents):
-        groups = [group for group in groups if group[0].method == row.method]
+        groups = [group for group in groups if _without_steps(group[0].method) == row.method]
         contents = [_content(group[0]) for group in groups]
         if not groups or any(content != contents[0] for content in contents):
             return [], names
     return groups[0], names
+
+
+def _without_steps(name: str) -> str:
+    """The name of a row whose T is not the method's own, as it would be at that T."""
+    return re.sub(r",steps=\d+(?=,|$)", "", name)
 
 
 def _content(run: Record) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from metalearn_benchmarks.records import Record
 from metalearn_benchmarks.statistics import MIDDLE, Array, Estimate
 from metalearn_core.errors import UsageError
 
+DATA = "data of "
+"""What a checksum of prepared data is called among what tasks follow from; records that lack it pass."""
 DRAWS = 200
 """Of test tasks, for the error that they add to what is typical: an error of 5 % of that error."""
 
@@ -92,16 +94,21 @@ def tasks_of(run: Record) -> dict[str, Any]:
         **{f"family.options.{key}": value for key, value in sorted(family.get("options", {}).items())},
         "test_tasks": len(run.final),
         "method.settings.task_seed": settings.get("task_seed", 0),
+        **{f"{DATA}{name}": value for name, value in sorted((run.result.get("data") or {}).items())},
     }
 
 
 def require_same_tasks(one: Record, other: Record) -> None:
     """Refuse two runs that were tested on different tasks, by what differs first."""
-    theirs, ours = tasks_of(one), tasks_of(other)
+    _require_alike(str(one.folder), tasks_of(one), str(other.folder), tasks_of(other))
+
+
+def _require_alike(one: str, theirs: dict[str, Any], other: str, ours: dict[str, Any]) -> None:
     for key in {**theirs, **ours}:
-        if theirs.get(key) != ours.get(key):
+        known = key in theirs and key in ours
+        if theirs.get(key) != ours.get(key) and (known or not key.startswith(DATA)):
             raise UsageError(
-                f"{one.folder} and {other.folder} were tested on different tasks: {key} is"
+                f"{one} and {other} were tested on different tasks: {key} is"
                 f" {theirs.get(key)!r} and {ours.get(key)!r}; compare runs of the same tasks"
             )
 
@@ -111,12 +118,7 @@ def paired(one: Scores, other: Scores) -> tuple[Array, Array]:
 
     Raises UsageError where their tasks differ, and where no seed is in both.
     """
-    for key in {**one.tasks, **other.tasks}:
-        if one.tasks.get(key) != other.tasks.get(key):
-            raise UsageError(
-                f"{one.method} and {other.method} were tested on different tasks: {key} is"
-                f" {one.tasks.get(key)!r} and {other.tasks.get(key)!r}; compare runs of the same tasks"
-            )
+    _require_alike(one.method, one.tasks, other.method, other.tasks)
     both = sorted({*one.seeds} & {*other.seeds})
     if not both:
         raise UsageError(

@@ -112,7 +112,7 @@ def _changed(name: str, table: Tables, shipped: Tables, where: str) -> Tables:
             f"{where}: method {name!r} is a shipped one; give the experiment's own another name, or change"
             f" it with extends = {name!r}"
         )
-    for key in ("title", "start", "adapts", "rule"):
+    for key in ("title", "start", "adapts", "rule", "protocol"):
         if key in table:
             raise UsageError(
                 f"{where}: key 'method.{name}.{key}': {name!r} would be another method under the same name;"

@@ -42,6 +42,8 @@ def settings_of(cell: Cell) -> Settings:
             raise UsageError(f"method {cell.name!r}: {unknown('setting', key, known)}")
     try:
         for key in {"inner_clip", "outer_clip"} & set(given):
+            if not isinstance(given[key], dict):
+                raise TypeError(f'{key} must be a table {{ by = "value", limit = 10.0 }}, got {given[key]!r}')
             given[key] = Clipping(**given[key])
         return Settings(**given)
     except (TypeError, ValueError) as error:

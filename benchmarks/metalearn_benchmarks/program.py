@@ -6,6 +6,7 @@ report's list of deviations says which.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import attrs
@@ -31,10 +32,12 @@ def as_in_the_program(method: Method, family: Component) -> Method:
     if method.rule in ("gradient-descent", "feed-forward"):
         for key in ("inner_clip", "outer_clip"):
             settings.pop(key, None)
-        if settings["steps"] > 1:
+        if "steps" not in settings:
+            raise UsageError(f"{told} clips where T > 1: say steps, of the method or in [settings]")
+        if isinstance(settings["steps"], int) and settings["steps"] > 1:
             settings |= {"inner_clip": CLAMP, "outer_clip": CLAMP, "outer_clip_scope": "initialisation"}
     elif method.rule == "lstm":
-        options["candidate_scale"] = 1 / _support_size(family)  # a second mean over the support set
+        options["candidate_scale"] = 1 / _support_size(family, told)  # a second mean over the support set
     else:
         raise UsageError(f"{told} has no rule {method.rule!r}; run it without --protocol authors")
     if method.rule == "feed-forward" and options.get("history", "none") != "none":
@@ -47,7 +50,12 @@ def as_in_the_program(method: Method, family: Component) -> Method:
     return attrs.evolve(method, settings=settings, options=options)
 
 
-def _support_size(family: Component) -> int:
+def _support_size(family: Component, told: str) -> int:
     """N·k; of sine waves k."""
-    options = family.options
-    return int(options["support"]) if "support" in options else int(options["ways"]) * int(options["shots"])
+    sizes = [family.options[key] for key in ("support", "ways", "shots") if key in family.options]
+    if len(sizes) not in (1, 2) or not all(type(size) is int and size > 0 for size in sizes):
+        raise UsageError(
+            f"{told} divides by the size of the support set: say support, or ways and shots, in the options"
+            f" of [family], got {family.options}"
+        )
+    return math.prod(sizes)

@@ -43,7 +43,9 @@ def claims(directory: Path, as_json: bool) -> None:
     from metalearn_benchmarks.claim_rules import claim_rules
     from metalearn_benchmarks.claims import decide_all
 
-    verdicts = decide_all(claim_rules(), _records(directory)[0])
+    found, _ = _records(directory)
+    _require_some(found, directory)
+    verdicts = decide_all(claim_rules(), found)
     if as_json:
         import json
 
@@ -82,18 +84,27 @@ def archive(directories: tuple[Path, ...], out: Path) -> None:
 
 def show_report(directory: Path, console: Any, statistics: str = "t", out: Path | None = None) -> None:
     """Write the report of a DIR and show its tables; UsageError where there is no record."""
-    from metalearn_benchmarks import records, tables
+    from metalearn_benchmarks import tables
     from metalearn_benchmarks.report import across_families, write_report
 
     found, left_out = _records(directory)
+    begun = _require_some(found, directory)
+    results = tables.result_tables([*found, *across_families(found)], statistics)
+    for result in results:
+        console.print(tables.for_terminal(result))
+    folder = directory if directory.is_dir() else directory.parent
+    page = write_report(found, out or folder / "report", begun, left_out, statistics, results)
+    console.print(f"report: {page}", soft_wrap=True)
+
+
+def _require_some(found: list[Any], directory: Path) -> int:
+    """UsageError where there is no record; how many runs were begun and have none."""
+    from metalearn_benchmarks import records
+
     begun = len(list(records.unfinished(directory)))
     if not found:
         raise UsageError(f"{directory}: no finished run is in it ({begun} begun); run an experiment first")
-    for result in tables.result_tables([*found, *across_families(found)], statistics):
-        console.print(tables.for_terminal(result))
-    folder = directory if directory.is_dir() else directory.parent
-    page = write_report(found, out or folder / "report", begun, left_out, statistics)
-    console.print(f"report: {page}", soft_wrap=True)
+    return begun
 
 
 def _records(directory: Path) -> tuple[list[Any], list[str]]:

@@ -70,6 +70,7 @@ def write_report(
     unfinished: int = 0,
     left_out: Sequence[str] = (),
     statistics: str = "t",
+    results: Sequence[ResultTable] | None = None,
 ) -> Path:
     """Write `report.html`, and beside it every table (Markdown, LaTeX) and figure (PNG, PDF); its path.
 
@@ -78,10 +79,12 @@ def write_report(
         unfinished: runs that were begun and have no result.
         left_out: what else of the folder is not in the report and why, a line each.
         statistics: how intervals are made, see `metalearn_benchmarks.statistics.summarise`.
+        results: the tables so made, where they are there already.
     """
     shown = [*records, *across_families(records)]
     styles = figures.looks(shown)
-    sections = [_section(table, shown, styles, target) for table in result_tables(shown, statistics)]
+    made = result_tables(shown, statistics) if results is None else results
+    sections = [_section(table, shown, styles, target) for table in made]
     redrawn, missing = paper_figures(records)
     verdicts = claims_text.told_by(decide_all(claim_rules(), records))
     known = deviations()

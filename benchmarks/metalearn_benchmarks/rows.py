@@ -29,11 +29,14 @@ def rows(
             raise UsageError(f"two rows would be called {label!r}; leave one out")
         plain = attrs.asdict(attrs.evolve(method, title="", source=""))
         other = same.setdefault(json.dumps(plain, sort_keys=True, default=str), label)
-        if other != label and (axes.of_methods or axes.of_one):
+        varied = axes.of_methods or axes.of_one or overrides.steps or overrides.order
+        if other != label and varied:
             raise UsageError(f"rows {other!r} and {label!r} are the same method; leave one out")
         found[label] = method
     if not found:
         raise UsageError("it has no methods; name them in its file, or with -m or --rule")
+    if overrides.order is not None and all(method.start != "meta" for method in found.values()):
+        raise UsageError(f"--order {overrides.order}: no method of these is meta-trained; leave it out")
     return found
 
 
@@ -42,7 +45,7 @@ def _method_rows(
 ) -> Iterator[tuple[str, Method]]:
     for name in overrides.methods or experiment.methods:
         if name not in known:
-            raise unknown("method", name, known)
+            raise _unknown_method(name, known)
         method = known[name]
         _require_possible(name, method, experiment.axes)
         base = _resolved(method, experiment, size, overrides)
@@ -50,6 +53,14 @@ def _method_rows(
         for point in points(grid):
             changed = {axis: value for axis, value in point.items() if _differs(base, axis, value)}
             yield folder_name(name, _in_order(changed)), _varied(base, point)
+
+
+def _unknown_method(name: str, known: Mapping[str, Method]) -> UsageError:
+    from metalearn_core import rules  # it takes time to load
+
+    if name in rules():
+        return UsageError(f"{name!r} is a rule and no method: say --rule {name}")
+    return unknown("method", name, known)
 
 
 def _rule_rows(experiment: Experiment, size: Scale, overrides: Overrides) -> Iterator[tuple[str, Method]]:
@@ -63,7 +74,9 @@ def _rule_rows(experiment: Experiment, size: Scale, overrides: Overrides) -> Ite
 
 def _fixed(overrides: Overrides, method: Method) -> Grid:
     """What the command line says takes the place of an axis."""
-    grid: Grid = {} if overrides.steps is None else {"steps": [overrides.steps]}
+    grid: Grid = {}
+    if overrides.steps is not None and method.start != "pixels":
+        grid["steps"] = [overrides.steps]
     if overrides.order is not None and method.start == "meta":
         grid["order"] = [overrides.order]
     return grid

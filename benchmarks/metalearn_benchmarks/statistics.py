@@ -100,8 +100,8 @@ def summarise(scores: Array, way: str = "t", *, higher_is_better: bool = False) 
 
     Of several runs each number is the mean over runs of what each run has over its test tasks. `way`:
 
-    - `"t"`: Student's t interval over runs, so the test tasks are taken as they are. Of one run: over
-      its test tasks.
+    - `"t"`: Student's t interval over runs, so the test tasks are taken as they are. Of one run, and of
+      runs that are all the same since nothing in them is random: over its test tasks.
     - `"bootstrap"`: BCa intervals; seeds and test tasks are both drawn again: see `bootstrap`.
     - `"paper"`: as the authors' program does it. Runs outside [q1 − 1.5 IQR, q3 + 1.5 IQR] are left out,
       and the half-width is 1.96 sd / √n (sd with n − 1). The paper's "median" is the median so made. One
@@ -120,8 +120,8 @@ def summarise(scores: Array, way: str = "t", *, higher_is_better: bool = False) 
 
         over = "test tasks" if len(scores) == 1 else "seeds and test tasks"
         estimates = bootstrap(ranked)
-    elif way == "t" and len(scores) == 1:
-        over, (run,) = "test tasks", ranked
+    elif way == "t" and (ranked == ranked[0]).all():
+        over, run = "test tasks", ranked[0]
         estimates = _of_finite(mean(run)), median(run), interquartile_mean(run)
     else:
         made = [_OVER_RUNS[way](x) for x in _of_each_run(ranked)]

@@ -21,6 +21,12 @@ QUICK = (*SMOKE, "--tasks", 20)
     [
         (["run", "sin"], "unknown experiment 'sin': did you mean 'sine'?"),
         ([*SMOKE, "-m", "mmal"], "unknown method 'mmal': did you mean 'maml'?"),
+        ([*SMOKE, "-m", "lslr"], "'lslr' is a rule and no method: say --rule lslr"),
+        (
+            [*SMOKE, "-m", "finetuning", "--order", "first"],
+            "--order first: no method of these is meta-trained",
+        ),
+        ([*SMOKE, "-m", "maml", "-m", "fo-maml", "--order", "first"], "are the same method; leave one out"),
         ([*SMOKE, "--rule", "lst"], "unknown rule 'lst': did you mean 'lstm'?"),
         ([*SMOKE, "--rule", "lstm", "--option", "hiden=1"], "rule 'lstm': unknown option 'hiden'"),
         ([*SMOKE, "--rule", "lstm", "--option", "hidden=-1"], "hidden must be an integer >= 0, got -1"),
@@ -39,6 +45,7 @@ QUICK = (*SMOKE, "--tasks", 20)
         (["run", "sine", "--scale", "huge"], "'huge' is not one of"),
         ([*SMOKE, "--nonsense"], "--nonsense"),
         (["run", "missing.toml"], "missing.toml: cannot be read"),
+        (["claims", "."], "no finished run is in it (0 begun)"),
         (["report", "nowhere"], "nowhere: there is no such folder"),
         (["frobnicate"], "frobnicate"),
     ],

@@ -138,6 +138,15 @@ def test_runs_on_other_tasks_are_refused_by_what_differs(other, key, values):
         assert set(told.groups()) == values
 
 
+def test_runs_on_other_pixels_are_refused():
+    """A font or a library of another version draws other images under the same name."""
+    ours, theirs = runs("a", 1.0), runs("b", 1.0)
+    for run in (*ours, *theirs):
+        run.result["data"] = {"glyphs": "one" if run.method == "a" else "other"}
+    with pytest.raises(UsageError, match=r"tested on different tasks: data of glyphs is 'o\w+' and 'o\w+'"):
+        result_tables([*ours, *theirs])
+
+
 def options_of(run):
     return {k: v for k, v in run.cell["family"]["options"].items() if (k, v) != ("support", 5)}
 

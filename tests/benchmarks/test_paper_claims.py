@@ -306,6 +306,24 @@ def test_how_the_spread_over_seeds_grows_with_t(growth, outcome):
     assert "no records of A on S with T = 2" in missing.settle[0]
 
 
+@pytest.mark.parametrize("steps", [5, 10])
+def test_of_several_methods_that_fit_the_one_of_the_rows_name_counts(steps):
+    """Whatever T its name says."""
+    other = runs("a", 9.0, steps=steps, name=f"a-unclipped,steps={steps}", options={"clip": 0})
+    both = runs("a", 1.0, steps=steps) + runs("b", 2.0, steps=steps) + other
+    verdict = decided(both, a_test(steps=[steps], least=0.5))
+    assert (verdict.outcome, verdict.settle) == (HOLDS, ())
+
+
+@pytest.mark.parametrize("name", ["cub", "cub-140-30-30"])
+def test_either_split_of_cub_is_cub(name):
+    run = record("a", 0, [1.0])
+    run.cell["family"] = {"name": name, "options": {"ways": 5, "shots": 1}}
+    run.cell["learner"] = {"name": "conv-4"}
+    fitting = [rule for rule, setting in claim_rules().setting.items() if setting.fits(run)]
+    assert fitting == ["cub-1"]
+
+
 def test_spread_is_of_all_rows_together():
     """One row's seeds tell nothing of growth, those of two rows do; a row that is missing is named."""
 
@@ -560,7 +578,8 @@ def test_the_command_says_what_smoke_runs_do_not_decide(metalearn, finished, tmp
     assert rows[1]["parts"][0]["least"] == 2.0
     assert rows[1]["parts"][0]["most"] is None
     (tmp_path / "empty").mkdir()
-    assert metalearn("claims", tmp_path / "empty")[0] == 0
+    code, _, err = metalearn("claims", tmp_path / "empty")
+    assert (code, "no finished run is in it" in err) == (2, True)
     code, _, err = metalearn("claims", tmp_path / "nowhere")
     assert (code, err.count("\n")) == (2, 1)
     assert metalearn("claims")[0] == 2

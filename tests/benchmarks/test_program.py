@@ -60,6 +60,29 @@ def test_what_it_cannot_be_is_refused(method, experiment, told):
         run_of(method, experiment)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[settings]\nmeta_batch = 1", "authors' program clips where T > 1: say steps"),
+        ("[settings]\nsteps = 'five'", "steps must be an integer >= 0, got 'five'"),
+        (
+            "[settings]\nsteps = 5\n[method.mine]\nextends = 'lstm'\ntitle = 'mine'",
+            "say support, or ways and shots",
+        ),
+    ],
+)
+def test_what_it_needs_to_know_is_one_clear_line(metalearn, tmp_path, text, told):
+    method = "mine" if "mine" in text else "maml"
+    (tmp_path / "x.toml").write_text(
+        f"title = 'x'\nmethods = ['{method}']\nfamily.name = 'sine'\nlearner.name = 'mlp'\n{text}\n"
+        "[scale.smoke]\nseeds = 1\ntest_tasks = 2\n"
+    )
+    run = ("run", tmp_path / "x.toml", "--scale", "smoke", "--protocol", "authors", "--out", tmp_path / "o")
+    code, _, err = metalearn(*run)
+    assert (code, err.count("\n")) == (2, 1)
+    assert told in err
+
+
 def test_what_is_not_meta_trained_is_the_same_in_both(metalearn, tmp_path):
     assert run_of("finetuning").name == "finetuning"
     assert resolved(run_of("finetuning"))["method"]["protocol"] == "paper"

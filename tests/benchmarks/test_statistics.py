@@ -224,6 +224,12 @@ def test_an_unpaired_difference_of_one_seed_is_welchs():
     assert found.freedom == pytest.approx(expected.df)
 
 
+def test_seeds_of_what_is_not_random_say_no_more_than_one():
+    (scores,) = drawn(1, 40)[None]
+    assert summarise(np.tile(scores, (3, 1))) == summarise(scores)
+    assert summarise(np.tile(scores, (3, 1))).over == "test tasks"
+
+
 def test_holms_correction_by_hand():
     assert holm([0.01, 0.04, 0.03, math.nan]) == pytest.approx([0.03, 0.06, 0.06, math.nan], nan_ok=True)
     assert holm([0.6, 0.7]) == [1, 1]
