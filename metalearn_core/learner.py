@@ -66,6 +66,11 @@ class ParameterLayout:
         """n, the number of coordinates of θ."""
         return sum(self.sizes)
 
+    @property
+    def owner(self) -> Tensor:
+        """Of each coordinate the index of its parameter, `[n]`: for what a rule has one of for each."""
+        return torch.arange(len(self.names)).repeat_interleave(torch.tensor(self.sizes).long())
+
     def flatten(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """`{name: tensor}` to `[n]`. Raises UsageError where a name or a shape does not fit."""
         expected = dict(zip(self.names, self.shapes, strict=True))

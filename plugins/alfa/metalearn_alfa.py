@@ -56,8 +56,7 @@ class ALFA(UpdateRule):
         self.right = copy.deepcopy(self.left)
         self.a = nn.Parameter(torch.full((steps, tensors), float(inner_lr)))
         self.b = nn.Parameter(torch.full((steps, tensors), 1 - inner_lr * weight_decay))
-        owner = torch.arange(tensors).repeat_interleave(torch.tensor(layout.sizes).long())
-        self.register_buffer("owner", owner, persistent=False)
+        self.register_buffer("owner", layout.owner, persistent=False)
 
     def update(self, theta: Tensor, signal: Signal, state: State) -> tuple[Tensor, State]:
         parts = (*torch.split(signal.grad, self.sizes), *torch.split(theta, self.sizes))

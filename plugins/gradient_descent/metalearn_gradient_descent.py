@@ -84,8 +84,7 @@ class GradientDescent(UpdateRule):
         else:
             self.inner_lr = nn.Parameter(torch.full(shapes[learn_lr], float(inner_lr)))
         self.per_tensor = learn_lr == "tensor"
-        owner = torch.arange(len(layout.names)).repeat_interleave(torch.tensor(layout.sizes).long())
-        self.register_buffer("owner", owner, persistent=False)
+        self.register_buffer("owner", layout.owner, persistent=False)
 
     @property
     def alpha(self) -> float | Tensor:

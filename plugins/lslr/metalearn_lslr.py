@@ -37,8 +37,7 @@ class LSLR(UpdateRule):
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise UsageError(f"steps must be an integer >= 1, got {steps!r}")
         self.inner_lrs = nn.Parameter(torch.full((steps, len(layout.names)), float(inner_lr)))
-        owner = torch.arange(len(layout.names)).repeat_interleave(torch.tensor(layout.sizes).long())
-        self.register_buffer("owner", owner, persistent=False)
+        self.register_buffer("owner", layout.owner, persistent=False)
 
     def update(self, theta: Tensor, signal: Signal, state: State) -> tuple[Tensor, State]:
         rates = self.inner_lrs[min(signal.step, len(self.inner_lrs) - 1)]

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from metalearn_core import ParameterLayout, Signal, State, UpdateRule, hookimpl
-from metalearn_core.testing import CrossedEdge, Probe, RuleMap
+from metalearn_core.testing import CrossedEdge, RuleMap
+from metalearn_core.testing.invariants import treats_a_tensor_alike
 
 
 class Schedule(UpdateRule):
@@ -34,18 +35,6 @@ def same_rates(special: UpdateRule, general: UpdateRule) -> dict[str, Tensor]:
 def any_rates(rule: UpdateRule, generator: torch.Generator) -> None:
     """Rates of either sign."""
     nn.init.normal_(next(rule.parameters()), std=0.3, generator=generator)
-
-
-def treats_a_tensor_alike(rule: UpdateRule, probe: Probe) -> float:
-    """Coordinates of one tensor with the same θ and the same gradient stay the same."""
-    from metalearn_core.testing.separation import path
-
-    if probe.n < 3:
-        return 0.0  # the first tensor has one coordinate
-    theta, grad = probe.normal(probe.n), probe.normal(probe.n, salt=1)
-    theta[1], grad[1] = theta[0], grad[0]
-    last = path(rule, theta, grad, probe.steps)[-1]
-    return float((last[0] - last[1]).abs() / last.abs().max())
 
 
 def place(rule_map: RuleMap) -> None:

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from metalearn_core import UpdateRule, hookimpl
-from metalearn_core.testing import CrossedEdge, Node, Probe, RuleMap
-
-
-def steps_are_bounded(rule: UpdateRule, probe: Probe) -> float:
-    """The step, as a part of the gradient, tends to 0 as the gradient grows."""
-    from metalearn_core.testing.separation import path
-
-    grad = 1e15 * probe.normal(probe.n, salt=1)
-    before, after = path(rule, probe.normal(probe.n), grad, 1)
-    return float((after - before).abs().max() / grad.abs().max())
+from metalearn_core import hookimpl
+from metalearn_core.testing import CrossedEdge, Node, RuleMap
+from metalearn_core.testing.invariants import steps_are_bounded
 
 
 def place(rule_map: RuleMap) -> None:

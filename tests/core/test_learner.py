@@ -58,6 +58,12 @@ def test_layout_is_the_trainable_parameters_in_the_modules_order():
     assert (layout.size, layout.sizes) == (10, [6, 3, 1])
 
 
+def test_every_coordinate_has_an_owner():
+    layout = ParameterLayout(("a", "none", "b", "c"), ((2, 2), (0,), (), (3,)))
+    assert layout.owner.tolist() == [0] * 4 + [2] + [3] * 3
+    assert ParameterLayout((), ()).owner.shape == (0,)
+
+
 def test_unflatten_differentiates():
     layout = ParameterLayout(("a", "b"), ((2,), ()))
     theta = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)

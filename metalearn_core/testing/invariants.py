@@ -1,0 +1,23 @@
+"""Invariants that several rules keep, for separations: see `metalearn_core.testing.separation`."""
+
+from __future__ import annotations
+
+from metalearn_core.rule import UpdateRule
+from metalearn_core.testing.separation import Probe, path
+
+
+def treats_a_tensor_alike(rule: UpdateRule, probe: Probe) -> float:
+    """Coordinates of one tensor with the same θ and the same gradient stay the same."""
+    if probe.n < 3:
+        return 0.0  # the first tensor has one coordinate
+    theta, grad = probe.normal(probe.n), probe.normal(probe.n, salt=1)
+    theta[1], grad[1] = theta[0], grad[0]
+    last = path(rule, theta, grad, probe.steps)[-1]
+    return float((last[0] - last[1]).abs() / last.abs().max())
+
+
+def steps_are_bounded(rule: UpdateRule, probe: Probe) -> float:
+    """The step, as a part of the gradient, tends to 0 as the gradient grows."""
+    grad = 1e15 * probe.normal(probe.n, salt=1)
+    before, after = path(rule, probe.normal(probe.n), grad, 1)
+    return float((after - before).abs().max() / grad.abs().max())
