@@ -162,6 +162,18 @@ def long_unrolls(records: Sequence[Record]) -> str:
     return _table(("method", "T", *TYPICAL), rows)
 
 
+def clipping(records: Sequence[Record]) -> str:
+    """MAML without one or both of its clamps, by T."""
+    fitting = (
+        r for r in records
+        if r.experiment == "maml-clipping"
+        or (r.experiment, r.setting, r.method) == ("figure-3.3", "sine-5-shot", "maml")
+    )  # fmt: skip
+    groups = _by(lambda r: (r.steps, r.title.partition(" (")[0]), fitting)
+    rows = [(steps, *_typical(runs, (title, str(steps)))) for (steps, title), runs in groups.items()]
+    return _table(("method", "T", *TYPICAL), [cells for *_, cells in sorted(rows)])
+
+
 def shots(records: Sequence[Record]) -> str:
     """MAML, TURTLE and the LSTM, as the paper has them, at T = 5, by the number of examples."""
     fitting = (
@@ -318,6 +330,7 @@ def pieces(folder: Path) -> dict[str, str]:
         "lstm": lstm(records),
         "turtle": turtle(records),
         "long-unrolls": long_unrolls(records),
+        "clipping": clipping(records),
         "shots": shots(records),
         "results": tables(records),
         "figures": figures(records, folder),

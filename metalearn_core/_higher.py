@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import _disable_current_modes as untraced
 with warnings.catch_warnings():
     # higher 0.2.1 compares with `is 1` (higher/optim.py, apply_trainable_opt_params)
     warnings.filterwarnings("ignore", message='"is" with', category=SyntaxWarning)
+    warnings.filterwarnings("ignore", message=".*invalid escape sequence")  # higher/utils.py
     import higher
 
 from metalearn_core.errors import UsageError, unknown

@@ -22,14 +22,15 @@ REMEDIES = {
     "numpy": NUMPY,
     "data pointer": NUMPY,
     "accessing `data`": "use theta, signal.grad and the state as they are: no .data and no detach()",
+    "Batching rule not implemented": "torch cannot batch it over tasks: write it in simpler operations, a"
+    " recurrent network with nn.Linear",
     "randomness": "draw what is random in __init__, and .eval() what drops out: the same arguments must give"
     " the same answer",
     "scaled_dot_product": "attention's default kernel has no second derivative: put"
     " torch.nn.attention.sdpa_kernel(SDPBackend.MATH) around it, or take the first order",
-    "cudnn_rnn": "cuDNN's recurrent networks have no second derivative: put"
+    "running_mean": "give batch norm no running statistics: those of the batch are taken, as in the paper",
+    "CuDNN RNNs": "cuDNN's recurrent networks have no second derivative: put"
     " torch.backends.cudnn.flags(enabled=False) around it, or take the first order",
-    "Batching rule not implemented": "torch cannot batch it over tasks: write it in simpler operations, a"
-    " recurrent network with nn.Linear",
     "same dtype": "make constants with zeros_like and full_like, so that they follow theta's dtype, and"
     " register a tensor that the rule holds with register_buffer",
     "in-place": "compute a new tensor instead of writing in place (x = x + y, not x += y)",

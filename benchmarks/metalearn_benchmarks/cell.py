@@ -16,8 +16,9 @@ from metalearn_benchmarks.audience import Audience
 from metalearn_benchmarks.catalogue import Cell
 from metalearn_benchmarks.metrics import MetricsLog
 from metalearn_benchmarks.outcome import outcome, told
-from metalearn_benchmarks.parts import Parts, resolved
+from metalearn_benchmarks.parts import Parts, device_of, resolved
 from metalearn_benchmarks.pretrain import FlatFamily
+from metalearn_benchmarks.provenance import begin_peak
 from metalearn_core import Event, Observer, Processes, Settings, TaskFamily, Trained, meta_train_seeds
 
 HELD_OUT = 10
@@ -50,6 +51,7 @@ def run_cells(
     """
     torch.set_num_threads(cells[0].threads)
     processes = processes or Processes()
+    begin_peak(device_of(cells[0].device))
     seeds, parts = list(together) or [cell.seed for cell in cells], Parts.of(cells[0])
     with ExitStack() as audiences:
         runs = {}

@@ -13,6 +13,7 @@ import click
 
 from metalearn_benchmarks import terminal
 from metalearn_benchmarks.images.data_commands import data
+from metalearn_benchmarks.machine import cores
 from metalearn_benchmarks.map_commands import rule_map
 from metalearn_benchmarks.plugin_commands import plugins, show_versions
 from metalearn_benchmarks.record_commands import archive, claims, report, show_report
@@ -137,9 +138,8 @@ def run(
     together = again or together
     directory = out or Path("results", cells[0].scale)
     if workers is None:
-        cores = len(os.sched_getaffinity(0))
         alone = cells[0].device == "cpu" and processes == 1
-        workers = max(cores // cells[0].threads, 1) if alone else 1
+        workers = max(cores() // cells[0].threads, 1) if alone else 1
     try:
         with (
             _together_with_others(cells) as others,
@@ -281,7 +281,7 @@ def experiments(names: tuple[str, ...], scale: str, measure: bool, as_json: bool
 
 
 def _measure(found: list[Any], quiet: bool) -> None:
-    from metalearn_benchmarks.estimates import Times, cores
+    from metalearn_benchmarks.estimates import Times
     from metalearn_benchmarks.measuring import measure
 
     times = Times.here()

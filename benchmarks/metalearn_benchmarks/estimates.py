@@ -19,6 +19,7 @@ from typing import Any
 import attrs
 
 from metalearn_benchmarks.experiment import Cell
+from metalearn_benchmarks.machine import cores, processor
 from metalearn_benchmarks.records import write_atomically
 from metalearn_core.errors import UsageError
 
@@ -78,7 +79,7 @@ class Times:
     def here(cls) -> Times:
         """Those that are kept; none where the file is not there or is not what was written."""
         machine = {
-            "machine": [platform.node(), platform.machine(), _processor(), cores()],
+            "machine": [platform.node(), platform.machine(), processor(), cores()],
             "versions": [platform.python_version(), *map(version, PACKAGES)],
         }
         name = hashlib.sha256(json.dumps(machine).encode()).hexdigest()[:16]
@@ -157,16 +158,3 @@ def in_words(seconds: float) -> str:
             count = seconds / size
             return f"{count:.1f} {unit}" if unit == "h" and count < 10 else f"{max(round(count), 1)} {unit}"
     return f"{round(seconds / 86_400)} days"
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()

@@ -8,8 +8,9 @@ from typing import Any
 import attrs
 
 from metalearn_benchmarks import catalogue
-from metalearn_benchmarks.estimates import Estimate, Times, cores, estimate, in_words
+from metalearn_benchmarks.estimates import Estimate, Times, estimate, in_words
 from metalearn_benchmarks.experiment import Cell, Experiment, Overrides
+from metalearn_benchmarks.machine import cores
 
 
 @attrs.frozen(eq=False)

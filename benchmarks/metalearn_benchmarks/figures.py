@@ -266,8 +266,7 @@ FIGURES: dict[str, tuple[str, str, Drawer]] = {
     "cost": (
         "Score against wall time and memory",
         "Mean score of every run (dots) and of each method, with its 95 % interval over seeds, against what"
-        " the run took. Seeds that trained together have the time of all; peak memory is that of the process,"
-        " with whatever it ran before.",
+        " the run took. Seeds that trained together have the time and the memory of all.",
         cost,
     ),
     "predictions": (

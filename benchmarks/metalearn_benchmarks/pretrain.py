@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from metalearn_core import BaseLearner, Batch, Task, TaskFamily
+from metalearn_core import BaseLearner, Batch, Task, TaskFamily, UsageError
 
 
 class FlatFamily:
@@ -32,7 +32,13 @@ class FlatFamily:
 
     def examples(self, split: str) -> Batch:
         if split not in self._examples:
-            self._examples[split] = self.family.examples(split)
+            try:
+                self._examples[split] = self.family.examples(split)
+            except NotImplementedError as error:
+                raise UsageError(
+                    f"{type(self.family).__name__} has no flat data to pretrain on ({error}); leave out the"
+                    " methods that are pretrained"
+                ) from error
         return self._examples[split]
 
     def _numbers(self, split: str) -> tuple[str, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import resource
 import subprocess
 from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -14,19 +13,19 @@ import torch
 from torch import nn
 
 from metalearn_benchmarks.catalogue import Cell
+from metalearn_benchmarks.machine import forget_peak_memory, peak_memory, processor
 from metalearn_core import BaseLearner
 
 
 def provenance(
     cell: Cell, device: torch.device, engine: str, distributions: Iterable[str], seeds_together: Sequence[int]
 ) -> dict[str, Any]:
-    """Versions, git commit, device and peak memory of this process, as a record keeps them.
+    """Versions, git commit, device and peak memory since `begin_peak`, as a record keeps them.
 
     `engine`: the one that was chosen; `distributions`: where the rule, the family and the learner came from;
     `seeds_together`: those that trained as one program.
     """
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    name = platform.processor() or platform.machine()
+    peak, name = peak_memory(), processor()
     if device.type == "cuda":
         peak, name = torch.cuda.max_memory_allocated(device), torch.cuda.get_device_name(device)
     packages = sorted({"metalearn-core", "metalearn-benchmarks", "torch", "higher", *distributions})
@@ -41,6 +40,13 @@ def provenance(
         "seeds_together": list(seeds_together),
         "protocol": cell.method.protocol,
     }
+
+
+def begin_peak(device: torch.device) -> None:
+    """From here on the peak of memory counts: of what a process did before, a run's record says nothing."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    forget_peak_memory()
 
 
 def batch_norm(learner: BaseLearner) -> str:
@@ -63,13 +69,20 @@ def _version(distribution: str) -> str:
 
 
 def _commit() -> str | None:
-    """The git commit that this file is of, where it lies in a checkout."""
-    here = Path(__file__).resolve().parent
+    """The git commit that this file is of, where it lies in a checkout; `-dirty` where anything differs."""
+    here = Path(__file__).resolve()
     try:
-        run = subprocess.run(  # noqa: S603
-            ["git", "-C", str(here), "rev-parse", "HEAD"],  # noqa: S607
-            capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
+        _git(
+            here.parent, "ls-files", "--error-unmatch", here.name
+        )  # not another project's, around an environment
+        return _git(here.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    run = subprocess.run(  # noqa: S603
+        ["git", "-C", str(folder), *arguments],  # noqa: S607
+        capture_output=True, text=True, timeout=10, check=True,
+    )  # fmt: skip
     return run.stdout.strip()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import click
 
 from metalearn_benchmarks import terminal
+from metalearn_benchmarks.machine import cores
 from metalearn_benchmarks.terminal import EXIT_INTERRUPTED, JSON, print_table, table
 
 
@@ -19,8 +19,7 @@ class Threads(click.IntRange):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Take `all` as well."""
-        cores = len(os.sched_getaffinity(0))
-        return super().convert(cores if value == "all" else value, param, ctx)
+        return super().convert(cores() if value == "all" else value, param, ctx)
 
 
 def _axis(flag: str, kind: Any, text: str, default: str) -> Callable[[Any], Any]:

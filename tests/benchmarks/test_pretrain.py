@@ -18,12 +18,14 @@ from metalearn_core import (
     Settings,
     TaskFamily,
     TaskStream,
+    UsageError,
     adapt,
     evaluate,
     make_rule,
     meta_train,
     seeded_generator,
 )
+from metalearn_core.testing import TinySines
 
 FAMILY = SineFamily(example_tasks=20)
 SLOW = {"optimizer": "adam", "inner_lr": 0.001}
@@ -156,3 +158,10 @@ def test_training_from_scratch_and_finetuning_are_torchs_adam_on_one_task_at_a_t
             adam.step()
         torch.testing.assert_close(row, torch.stack(expected), rtol=0, atol=1e-9)
         assert (row[-1] - row[0]).abs() > 1e-3
+
+
+def test_a_family_without_flat_data_is_told_so():
+    with pytest.raises(
+        UsageError, match=r"TinySines has no flat data to pretrain on .*leave out the methods"
+    ):
+        FlatFamily(TinySines(), 4).examples("train")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +24,7 @@ from metalearn_core import (
     task_families,
 )
 from metalearn_core.kernels.programs import CompilationError
+from metalearn_core.remedies import remedy
 from metalearn_core.testing import Architecture, Problem
 
 PROBLEM = Problem(Architecture((1, 3, 1)), tasks=2, steps=2, seed=0)
@@ -168,3 +172,47 @@ def test_the_remedy_for_attention_is_one():
     with sdpa_kernel(SDPBackend.MATH):
         _, grad, _ = meta_gradient(rule, learner, theta, task, steps=2)
     assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("torch_says", "advice"),
+    [
+        (
+            "Double backwards is not supported for CuDNN RNNs due to limitations in the CuDNN API.",
+            "cudnn.flags",
+        ),
+        ("Batching rule not implemented for aten::_cudnn_rnn. We could not generate a fallback.", "simpler"),
+        ("derivative for aten::_scaled_dot_product_efficient_attention_backward is not", "sdpa_kernel"),
+    ],
+)
+def test_what_only_a_gpu_can_raise_has_its_remedy_too(torch_says, advice):
+    assert advice in remedy(RuntimeError(torch_says))
+
+
+class RunningStatistics(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(1, 1)
+        self.register_buffer("mean", torch.zeros(1))
+
+    def forward(self, x):
+        return torch.nn.functional.batch_norm(self.linear(x), self.mean, self.mean, training=True)
+
+
+def test_running_statistics_in_a_function_have_their_remedy():
+    learner, task = BaseLearner(RunningStatistics(), mse_loss), FAMILY.sample("train", 2, torch.Generator())
+    rule, theta = make_rule("gradient-descent", learner.layout), learner.initial(torch.Generator())
+    with pytest.raises(UsageError, match=r"RunningStatistics: forward .*no running statistics"):
+        meta_gradient(rule, learner, theta, task, steps=1)
+
+
+def test_higher_warns_of_nothing_that_it_would_say_when_it_is_compiled(tmp_path):
+    """Installers need not compile what they install."""
+    code = (
+        "import sys, warnings, torch, attrs\n"
+        f"sys.pycache_prefix = {str(tmp_path)!r}\n"
+        "warnings.simplefilter('error')\n"
+        "import metalearn_core._higher\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")

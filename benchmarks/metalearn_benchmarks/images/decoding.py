@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import signal
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +19,7 @@ from PIL import Image
 
 from metalearn_benchmarks.images import sources
 from metalearn_benchmarks.images.store import Pixels
+from metalearn_benchmarks.machine import cores
 from metalearn_core.errors import UsageError
 
 MODES = {1: "L", 3: "RGB"}
@@ -68,7 +68,7 @@ def decoder(images: int, size: int, channels: int, processes: int | None = None)
     """For so many images: in as many processes as are worth their start; their order is kept."""
     one = partial(decoded, size=size, channels=channels)
     if processes is None:
-        processes = min(len(os.sched_getaffinity(0)), images // PER_PROCESS)
+        processes = min(cores(), images // PER_PROCESS)
     if processes <= 1:
         yield lambda given: _stacked(map(one, given))
         return

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any, Literal, TypeAlias
 
 import attrs
 
+from metalearn_benchmarks.machine import cores
 from metalearn_core.errors import UsageError
 
 RULES = ("maml", "turtle", "lstm")
@@ -18,7 +18,7 @@ PEERS = {
     "conv-4": ("higher loop", "clone loop", "torch.func", "eager", "compiled"),
 }
 """Who is timed with each base-learner where nobody says."""
-CORES = len(os.sched_getaffinity(0))
+CORES = cores()
 GRADIENT, OUTER = "meta-gradient", "outer step"
 MEASURED = (GRADIENT, OUTER)
 """One meta-gradient on tasks that are there; or the whole outer step: sampling, meta-gradient, Adam."""
