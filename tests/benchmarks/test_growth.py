@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+from metalearn_benchmarks import growth
 from metalearn_benchmarks.growth import Growth
 
 
@@ -18,13 +19,13 @@ def drawn(generator, counts, stuck=0.0):
 
 
 def test_the_growth_by_hand():
-    """Deviations from the median: 1, 1 (and the median's own 0), then 2, 6, 6, 2; and a second row."""
+    """Pairs are 4/3 apart, then 20/3; those of a second row 4, then not at all."""
     rows = [
-        {1: np.array([1.0, 2, 3]), 4: np.array([0.0, 4, 8, 12])},
+        {1: np.array([1.0, 2, 3]), 4: np.array([12.0, 4, 0, 8])},
         {1: np.array([0.0, 2, 6]), 4: np.ones(3)},
     ]
-    assert Growth(rows[:1], 3, 1).value == pytest.approx(math.log(4 / 1) / 2)
-    assert Growth(rows, 3, 1).value == pytest.approx(math.log(4 / (1 + 3)) / 2, abs=1e-12)
+    assert Growth(rows[:1], 3, 1).value == pytest.approx(math.log(5) / 2)
+    assert Growth(rows, 3, 1).value == pytest.approx(math.log((20 / 3) / (4 + 4 / 3)) / 2)
 
 
 def test_seeds_that_do_not_differ_have_no_growth():
@@ -35,14 +36,17 @@ def test_the_interval_ends_where_all_permutations_say():
     """Of few seeds every way to deal them can be counted."""
     one, two = np.array([1.0, 1.4, 2.0, 2.9]), np.array([1.0, 3.0, 8.0, 9.5])
     interval = Growth([{1: one, 2: two}], 4, 1).interval(0.6)
-    away = [np.abs(x - np.median(x)) for x in (one, two)]
+    away = [x - np.median(x) for x in (one, two)]
+
+    def apart(x):
+        return np.mean([abs(a - b) for a, b in itertools.combinations(x, 2)])
 
     def p_value(growth, side):
         pooled = np.concatenate([away[0], away[1] / math.exp(growth)])
         slopes = []
         for chosen in itertools.combinations(range(8), 4):
             others = [place for place in range(8) if place not in chosen]
-            slopes.append(math.log(pooled[others].mean() / pooled[list(chosen)].mean()))
+            slopes.append(math.log(apart(pooled[others]) / apart(pooled[list(chosen)])))
         return np.mean(side * np.array(slopes) <= side * slopes[0] + 1e-12)
 
     for end, side in ((interval.low, -1), (interval.high, 1)):
@@ -79,14 +83,17 @@ def test_where_nothing_is_refuted_the_interval_is_open():
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("stuck", [0.0, 0.03, 0.05, 0.1])
-@pytest.mark.parametrize("rows", [1, 8])
-def test_it_seldom_errs_where_spread_does_not_grow(rows, stuck):
+@pytest.mark.parametrize(
+    ("rows", "counts"),
+    [(1, {1: 20, 5: 20, 10: 10}), (8, {1: 5, 5: 5, 10: 5}), (8, {1: 30, 5: 5, 10: 5})],
+)
+def test_it_seldom_errs_where_spread_does_not_grow(rows, counts, stuck, monkeypatch):
     """Whether some seeds never learn, as one of TURTLE's in twenty does, or none: 2.5 % on each side."""
+    monkeypatch.setattr(growth, "DEALS", 999)
     generator, wrong = np.random.default_rng(5), np.zeros(2)
     for _ in range(400):
-        counts = {1: 20, 5: 20, 10: 10} if rows == 1 else {1: 5, 5: 5, 10: 5}
         found = Growth([drawn(generator, counts, stuck) for _ in range(rows)], 5, 1)
         if math.isfinite(found.value):
             interval = found.interval()
             wrong += (interval.low > 0, interval.high < 0)
-    assert (wrong / 400).max() <= 0.05
+    assert (wrong / 400).max() <= 0.045
