@@ -19,7 +19,7 @@ def write_and_read(path, letter, answers):
 
 
 def test_a_file_is_that_of_one_writer(tmp_path):
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     answers = context.SimpleQueue()
     writers = [
         context.Process(target=write_and_read, args=(tmp_path / "report", letter, answers))
