@@ -162,10 +162,8 @@ def _place(run: Record) -> str:
 def of_spread(test: TestRule, rows: Sequence[Sequence[tuple[int, Evidence]]]) -> Effect:
     """By what the spread over seeds of the mean score grows when T doubles, of all rows together."""
     sides = [side for row in rows for _, side in row]
-    methods, where = (
-        list(dict.fromkeys(side.method for side in sides)),
-        sides[0].place.partition(" with T")[0],
-    )
+    methods = list(dict.fromkeys(side.method for side in sides))
+    where = sides[0].place.partition(" with T")[0]
     others = f" and {methods[-1]}" if len(methods) == 2 else f" and {len(methods) - 1} others"
     whose = f"{methods[0]}{others if len(methods) > 1 else ''} {where}"
     label, of = f"growth of the spread of {whose} when T doubles", f"{whose} at each T"

@@ -15,7 +15,7 @@ def multilayer_perceptron(hidden: Sequence[int] = (40, 40), inputs: int = 1, out
 
     Weights are drawn as `nn.Linear` draws them, biases start at 0 (as in the authors' program).
     """
-    if not isinstance(hidden, list | tuple) or not all(type(width) is int and width > 0 for width in hidden):
+    if not isinstance(hidden, list | tuple):
         raise UsageError(f"hidden must be a list of widths >= 1, got {hidden!r}")
     widths = [inputs, *hidden, outputs]
     if not all(isinstance(width, int) and width > 0 for width in widths):

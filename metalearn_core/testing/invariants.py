@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from metalearn_core.rule import UpdateRule
 from metalearn_core.testing.separation import Probe, path
 
@@ -13,11 +15,19 @@ def treats_a_tensor_alike(rule: UpdateRule, probe: Probe) -> float:
     theta, grad = probe.normal(probe.n), probe.normal(probe.n, salt=1)
     theta[1], grad[1] = theta[0], grad[0]
     last = path(rule, theta, grad, probe.steps)[-1]
-    return float((last[0] - last[1]).abs() / last.abs().max())
+    return relative(last[0] - last[1], last)
 
 
 def steps_are_bounded(rule: UpdateRule, probe: Probe) -> float:
     """The step, as a part of the gradient, tends to 0 as the gradient grows."""
     grad = 1e15 * probe.normal(probe.n, salt=1)
     before, after = path(rule, probe.normal(probe.n), grad, 1)
-    return float((after - before).abs().max() / grad.abs().max())
+    return relative(after - before, grad)
+
+
+def relative(difference: Tensor, scale: Tensor) -> float:
+    """The largest element, as a part of the largest of `scale`; infinite where it is not a number."""
+    worst, size = float(difference.detach().abs().max()), float(scale.detach().abs().max())
+    if worst != worst:
+        return float("inf")
+    return worst / size if size else worst

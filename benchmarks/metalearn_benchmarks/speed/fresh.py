@@ -16,6 +16,7 @@ from typing import Any
 
 import attrs
 
+from metalearn_benchmarks.machine import forget_peak_memory, peak_memory, status
 from metalearn_benchmarks.speed.settings import Setting
 from metalearn_benchmarks.speed.timing import Timing
 
@@ -80,21 +81,15 @@ def _memory(make: Make) -> dict[str, float]:
     """Peaks of resident memory in MB; what is free is given back first, so that a call's own is seen."""
     step = make()
     step()
-    at_first = _status("VmHWM")
+    at_first = peak_memory() / 1e6
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    held = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    held = status("VmRSS") / 1e6
+    forget_peak_memory()
     for _ in range(3):
         step()
-    peak = _status("VmHWM")
+    peak = peak_memory() / 1e6
     return {"call_memory": max(0.0, peak - held), "process_memory": max(at_first, peak)}
-
-
-def _status(name: str) -> float:
-    """A line of the kernel's account of this process, in MB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(f"{name}:"))
 
 
 def main(part: str, peer: str, setting: str) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from metalearn_core import Signal, UpdateRule, adapt
 from metalearn_core.testing import Problem
+from metalearn_core.testing.invariants import relative
 from metalearn_core.testing.problems import Architecture
 from metalearn_core.testing.separation import Probe, path
 
@@ -26,24 +27,14 @@ def reaches_no_further(rule: UpdateRule, probe: Probe) -> float:
         high = before.clamp(min=0) + (-grad).clamp(min=0)
         low = before.clamp(max=0) + (-grad).clamp(max=0)
         excess = torch.maximum(excess, torch.maximum(after - high, low - after).max())
-    return _relative(excess, torch.cat([*now, grad]))
+    return relative(excess, torch.cat([*now, grad]))
 
 
 def treats_coordinates_alike(rule: UpdateRule, probe: Probe) -> float:
     """Coordinates with the same θ and the same gradient stay the same, also those of two tensors."""
     theta, grad = _twins(probe)
     last = path(rule, theta, grad, probe.steps)[-1]
-    return _relative(last[0] - last[-1], last)
-
-
-def treats_tensors_alike(rule: UpdateRule, probe: Probe) -> float:
-    """Coordinates of one tensor with the same θ and the same gradient stay the same."""
-    if probe.n < 3:
-        return 0.0  # the first tensor has one coordinate
-    theta, grad = probe.normal(probe.n), probe.normal(probe.n, salt=1)
-    theta[1], grad[1] = theta[0], grad[0]
-    last = path(rule, theta, grad, probe.steps)[-1]
-    return _relative(last[0] - last[1], last)
+    return relative(last[0] - last[-1], last)
 
 
 def is_blind_to_theta(rule: UpdateRule, probe: Probe) -> float:
@@ -53,7 +44,7 @@ def is_blind_to_theta(rule: UpdateRule, probe: Probe) -> float:
     for salt in (0, 1):
         now = path(rule, probe.normal(probe.n, salt=salt), nothing, probe.steps)
         ways.append(now[-1] - now[0])
-    return _relative(ways[0] - ways[1], torch.cat([*ways, probe.normal(probe.n)]))
+    return relative(ways[0] - ways[1], torch.cat([*ways, probe.normal(probe.n)]))
 
 
 def is_moved_by_gradients_alone(rule: UpdateRule, probe: Probe) -> float:
@@ -62,7 +53,7 @@ def is_moved_by_gradients_alone(rule: UpdateRule, probe: Probe) -> float:
     for salt in (0, 1):
         now = path(rule, probe.normal(probe.n, salt=salt), grad, probe.steps)
         ways.append(now[-1] - now[0])
-    return _relative(ways[0] - ways[1], torch.cat([*ways, probe.normal(probe.n)]))
+    return relative(ways[0] - ways[1], torch.cat([*ways, probe.normal(probe.n)]))
 
 
 def can_be_restarted(rule: UpdateRule, probe: Probe) -> float:
@@ -76,14 +67,14 @@ def can_be_restarted(rule: UpdateRule, probe: Probe) -> float:
         once = adapt(rule, problem.learner, problem.theta, support, steps=1)
         again = adapt(rule, problem.learner, once, support, steps=1)
         twice = adapt(rule, problem.learner, problem.theta, support, steps=2)
-    return _relative(again - twice, torch.cat([once, twice]))
+    return relative(again - twice, torch.cat([once, twice]))
 
 
 def is_affine(rule: UpdateRule, probe: Probe) -> float:
     """From one θ, the way it goes on slope a + b and on slope 0 is that on a and on b together."""
     theta, a, b = (probe.normal(probe.n, salt=salt) for salt in range(3))
     ways = [path(rule, theta, g, probe.steps)[-1] - theta for g in (a + b, torch.zeros_like(a), a, b)]
-    return _relative(ways[0] + ways[1] - ways[2] - ways[3], torch.cat([*ways, theta]))
+    return relative(ways[0] + ways[1] - ways[2] - ways[3], torch.cat([*ways, theta]))
 
 
 def stands_still_at_zero(rule: UpdateRule, probe: Probe) -> float:
@@ -93,21 +84,21 @@ def stands_still_at_zero(rule: UpdateRule, probe: Probe) -> float:
         grad = probe.normal(probe.n, salt=1) if step < probe.steps - 1 else torch.zeros_like(theta)
         before = theta
         theta, state = _step(rule, theta, grad, step, state)
-    return _relative(theta - before, torch.cat([theta, before]))
+    return relative(theta - before, torch.cat([theta, before]))
 
 
 def stands_still_without_gradients(rule: UpdateRule, probe: Probe) -> float:
     """Where every gradient is zero it goes nowhere."""
     theta = probe.normal(probe.n)
     last = path(rule, theta, torch.zeros_like(theta), probe.steps)[-1]
-    return _relative(last - theta, theta)
+    return relative(last - theta, theta)
 
 
 def sees_signs_alone(rule: UpdateRule, probe: Probe) -> float:
     """Three times the gradient changes nothing."""
     theta, grad = probe.normal(probe.n), probe.normal(probe.n, salt=1)
     ways = [path(rule, theta, k * grad, probe.steps)[-1] - theta for k in (1, 3)]
-    return _relative(ways[0] - ways[1], torch.cat(ways))
+    return relative(ways[0] - ways[1], torch.cat(ways))
 
 
 def remembers_an_average_alone(rule: UpdateRule, probe: Probe) -> float:
@@ -128,7 +119,7 @@ def _remembers_an_average(rule: UpdateRule, probe: Probe, beta: float) -> float:
         for step, grad in enumerate(past):
             _, state = _step(rule, theta, grad, step, state)
         ends.append(_step(rule, theta, now, 2, state)[0])
-    return _relative(ends[0] - ends[1], torch.cat([ends[0] - theta, ends[1] - theta]))
+    return relative(ends[0] - ends[1], torch.cat([ends[0] - theta, ends[1] - theta]))
 
 
 def decays_at_zero(rule: UpdateRule, probe: Probe) -> float:
@@ -148,7 +139,7 @@ def bends_little_in_theta(rule: UpdateRule, probe: Probe) -> float:
     for grad in (probe.normal(probe.n, salt=1), probe.normal(probe.n, salt=2)):
         # the same loss: ⟨∇, θ⟩ less a constant
         ends.append(_step(rule, theta, grad, 0, rule.init_state(theta), loss=0.0)[0])
-    return _relative(ends[0] - ends[1], theta)
+    return relative(ends[0] - ends[1], theta)
 
 
 def bends_little_in_time(rule: UpdateRule, probe: Probe) -> float:
@@ -156,7 +147,7 @@ def bends_little_in_time(rule: UpdateRule, probe: Probe) -> float:
     theta = probe.normal(probe.n)
     grad = 1e9 * (1 + _steepness(rule)) * probe.normal(probe.n, salt=1).sign()
     ends = [_step(rule, theta, grad, step, rule.init_state(theta))[0] for step in (0, 1)]
-    return _relative(ends[0] - ends[1], grad)
+    return relative(ends[0] - ends[1], grad)
 
 
 def grows_slower_than_gradients(rule: UpdateRule, probe: Probe) -> float:
@@ -164,7 +155,7 @@ def grows_slower_than_gradients(rule: UpdateRule, probe: Probe) -> float:
     theta = probe.normal(probe.n)
     grad = 1e9 * (1 + _steepness(rule)) * probe.normal(probe.n, salt=1).sign()
     after, _ = _step(rule, theta, grad, 0, rule.init_state(theta))
-    return _relative(after - theta, grad)
+    return relative(after - theta, grad)
 
 
 def rule_size(rule: UpdateRule) -> int | None:
@@ -177,7 +168,7 @@ def _restarted_on_a_slope(rule: UpdateRule, probe: Probe) -> float:
     theta, grad = probe.normal(probe.n), probe.normal(probe.n, salt=1)
     _, once, twice = path(rule, theta, grad, 2)
     again = path(rule, once, grad, 1)[-1]
-    return _relative(again - twice, torch.cat([once, twice]))
+    return relative(again - twice, torch.cat([once, twice]))
 
 
 def _step(
@@ -209,11 +200,3 @@ def _twins(probe: Probe) -> tuple[Tensor, Tensor]:
     theta, grad = probe.normal(probe.n), probe.normal(probe.n, salt=1)
     theta[-1], grad[-1] = theta[0], grad[0]
     return theta, grad
-
-
-def _relative(difference: Tensor, scale: Tensor) -> float:
-    """The largest element, as a part of the largest of `scale`; infinite where it is not a number."""
-    worst, size = float(difference.detach().abs().max()), float(scale.detach().abs().max())
-    if worst != worst:
-        return float("inf")
-    return worst / size if size else worst

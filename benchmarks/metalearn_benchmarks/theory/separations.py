@@ -13,6 +13,7 @@ from metalearn_benchmarks.theory.references import Schedule, descent
 from metalearn_benchmarks.theory.subsumptions import BETA, HIDDEN
 from metalearn_benchmarks.theory.subsumptions import GATED as SCALED
 from metalearn_core.testing import Probe, Separation
+from metalearn_core.testing.invariants import treats_a_tensor_alike
 
 _one_of = st.sampled_from
 # Equation 3.3 itself, its candidate the negative gradient
@@ -79,7 +80,7 @@ SHARED_TREATS_COORDINATES_ALIKE = _no_shared(
     "gradient-descent", {"learn_lr": "tensor"}, special_phi={"inner_lr": [0.1, 0.9]}
 )
 PER_TENSOR_TREATS_TENSORS_ALIKE = Separation(
-    "gradient-descent", "gradient-descent", keeps.treats_tensors_alike, {"learn_lr": "tensor"},
+    "gradient-descent", "gradient-descent", treats_a_tensor_alike, {"learn_lr": "tensor"},
     {"learn_lr": "parameter"}, {"inner_lr": [0.1, 0.9, 0.1]},
 )  # fmt: skip
 GRADIENT_DESCENT_TREATS_TENSORS_ALIKE = Separation(
