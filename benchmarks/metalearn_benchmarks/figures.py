@@ -43,6 +43,8 @@ CLOSE = 3.0
 
 TICKS = ((10.0, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)), (100.0, (1.0, 2.0, 5.0)), (np.inf, (1.0,)))
 """On a logarithmic axis that spans less than a factor: the digits that have a number."""
+BELOW = 0.8
+"""Where a logarithmic axis begins that an interval runs off, in its lowest value."""
 
 Looks = Mapping[str, dict[str, Any]]
 """Colour and marker of each method, the same in all figures of a report."""
@@ -167,13 +169,20 @@ def score_axis(axes: Axes, records: Sequence[Record]) -> None:
         logarithmic(axes, "y")
 
 
-def logarithmic(axes: Axes, name: Literal["x", "y"]) -> None:
-    """A logarithmic axis with few numbers in plain digits; left linear where values are close together."""
+def logarithmic(axes: Axes, name: Literal["x", "y"], lowest: float | None = None) -> None:
+    """A logarithmic axis with few numbers in plain digits; left linear where values are close together.
+
+    Where an interval of positive values, of which `lowest` is one, reaches 0 or less, it runs off the axis.
+    """
     axis = axes.xaxis if name == "x" else axes.yaxis
     low, high = axis.get_data_interval()
+    cut = lowest is not None and low <= 0
+    low = lowest if lowest is not None and cut else low
     if not 0 < low < high < np.inf or high < CLOSE * low:
         return
     (axes.set_xscale if name == "x" else axes.set_yscale)("log")
+    if cut:
+        (axes.set_xlim if name == "x" else axes.set_ylim)(low * BELOW)
     parts = next(parts for most, parts in TICKS if high < most * low)
     axis.set_major_locator(LogLocator(subs=parts, numticks=9))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -37,6 +37,7 @@ OF_SIZE = (
     "tasks", "meta_batch", "validation_tasks", "validation_interval", "task_seed", "outer_lr", "outer_loss",
 )  # fmt: skip
 """Settings in which runs of one figure must agree: all that is not what the figure varies, or clipping."""
+RUNS_OFF = "An interval that reaches below 0 runs off the axis."
 
 
 @attrs.frozen
@@ -84,18 +85,29 @@ def depth_figure(records: Sequence[Record]) -> Iterable[Redrawn]:
     """Figure 3.2: best validation error of TURTLE by hidden layers, order and T; MAML beside it."""
     for size, group in _alike(r for r in records if _is_sine(r) and _depth(r) is not None):
         runs, others = _distinct(group, _depth)
-        depths = sorted({depth for depth, *_ in runs if depth >= 0})
-        if len(depths) < 2:
+        crossed = _crossed((steps, depth) for depth, _, steps, _ in runs if depth >= 0)
+        if not crossed:
             continue
+        depths = sorted(set().union(*crossed.values()))
         values: dict[tuple[int, str, int], list[float]] = defaultdict(list)
         for (depth, order, steps, _), record in runs.items():
-            values[depth, order, steps].append(_best_validation(record))
+            if steps in crossed:
+                values[depth, order, steps].append(_best_validation(record))
         caption = (
             "Best validation error of TURTLE by the number of its hidden layers, the order of the"
             " meta-gradient and T; MAML beside it. A dot is a run's best validation, a mark the mean of the"
-            f" middle half of the seeds, with its 95 % interval. {_told(size, values.values(), others)}"
+            f" middle half of the seeds, with its 95 % interval. {RUNS_OFF}"
+            f" {_told(size, values.values(), others)}"
         )
         yield Redrawn("figure-3.2", "Figure 3.2 from our records", caption, _draw_depths(values, depths))
+
+
+def _crossed(runs: Iterable[tuple[int, int]]) -> dict[int, set[int]]:
+    """The hidden layers by T, of every T that has two numbers of them: a panel shows what depth does."""
+    depths: dict[int, set[int]] = defaultdict(set)
+    for steps, depth in runs:
+        depths[steps].add(depth)
+    return {steps: of_it for steps, of_it in depths.items() if len(of_it) > 1}
 
 
 def _draw_depths(values: Mapping[tuple[int, str, int], Sequence[float]], depths: Sequence[int]) -> Figure:
@@ -111,7 +123,7 @@ def _draw_depths(values: Mapping[tuple[int, str, int], Sequence[float]], depths:
             _bars(axes, sorted(points), (index - 0.5) * 0.24, f"{order} order", look(index))
         axes.set_title(f"T = {steps}", fontsize="medium")
         axes.set_ylabel("validation error")
-        logarithmic(axes, "y")
+        logarithmic(axes, "y", _lowest(v for (_, _, s), v in values.items() if s == steps))
         if maml:
             axes.axvline(0.5, color=TEXT, linewidth=0.5)
     panels[-1].set_xticks(list(places.values()), ["MAML" if d < 0 else str(d) for d in places])
@@ -132,6 +144,7 @@ def sine_figure(records: Sequence[Record]) -> Iterable[Redrawn]:
             "Median test error on 5-shot sine waves by T. A dot is a run's median over test tasks, a mark"
             " the mean of the middle half of the seeds, with its 95 % interval. As in the paper, MAML and"
             " TURTLE are second order and the LSTM is first order; hollow marks are the other order."
+            f" {RUNS_OFF}"
             f" {_told(size, _leaves(values), others)}"
         )
         yield Redrawn("figure-3.3", "Figure 3.3 from our records", caption, _draw_sine(values))
@@ -153,7 +166,7 @@ def _draw_sine(values: Mapping[tuple[str, str], Mapping[int, Sequence[float]]]) 
     axes.set_xlim(-0.6, len(every) - 0.4)
     axes.set_xlabel("inner steps T")
     axes.set_ylabel("median test error")
-    logarithmic(axes, "y")
+    logarithmic(axes, "y", _lowest(_leaves(values)))
     return with_legend(figure, [axes])
 
 
@@ -225,6 +238,10 @@ def _bars(
     )  # fmt: skip
 
 
+def _lowest(groups: Iterable[Sequence[float]]) -> float:
+    return min((value for group in groups for value in group if not math.isnan(value)), default=math.nan)
+
+
 def _typical(values: Sequence[float]) -> Estimate:
     """The mean of the middle half of the seeds: that of all follows the one run that never learned."""
     of_seeds = np.asarray(values)
@@ -274,7 +291,8 @@ def _told(size: Mapping[str, Any], groups: Iterable[Sequence[float]] = (), other
     counts = sorted({len(group) for group in groups})
     seeds = f" {'–'.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} seed(s)." if counts else ""
     left = f" {others} run(s) that differ from these in other settings are left out." if others else ""
-    return f"{size['tasks']:,} meta-training and {size['test_tasks']:,} test tasks.{seeds}{left}"
+    way = " Run the authors' way (protocol=authors)." if size["protocol"] == "authors" else ""
+    return f"{size['tasks']:,} meta-training and {size['test_tasks']:,} test tasks.{seeds}{way}{left}"
 
 
 def _leaves(values: Mapping[Any, Mapping[Any, Sequence[float]]]) -> list[Sequence[float]]:

@@ -64,6 +64,32 @@ def test_a_run_in_two_experiments_counts_once_and_one_of_another_size_apart(tmp_
     assert f"{len(grid())} run(s) that differ from these in other settings are left out" in figure.caption
 
 
+def test_figure_3_2_has_a_panel_for_a_t_with_two_depths_alone(tmp_path):
+    alone = [
+        synthetic.cell("m20", 0, experiment="long", method="maml", order="second", steps=20),
+        synthetic.cell("t20", 0, experiment="long", method="turtle", options={"hidden": [20] * 9}, steps=20),
+    ]
+    (figure,) = (f for f in all_of(tmp_path, [*grid(), *alone]) if f.stem.startswith("figure-3.2"))
+    assert [axes.get_title() for axes in figure.figure.axes] == ["T = 1", "T = 5"]
+    assert [t.get_text() for t in figure.figure.axes[-1].get_xticklabels()] == ["MAML", "0", "1", "3"]
+
+
+def test_a_figure_tells_which_protocol_its_runs_followed(tmp_path):
+    runs = synthetic.read(tmp_path, grid(), protocol="authors")
+    assert "protocol=authors" in paper_figures.paper_figures(runs)[0][0].caption
+    assert "protocol" not in all_of(tmp_path / "other", grid())[0].caption
+
+
+def test_an_interval_of_errors_that_reaches_below_0_runs_off_a_logarithmic_axis():
+    """Two seeds a factor of 8 apart have an interval far below 0; a linear axis would hide small errors."""
+    values = {(1, "second", 5): [0.5, 4.0], (2, "second", 5): [0.3, 0.32]}
+    (axes,) = paper_figures._draw_depths(values, [1, 2]).axes
+    assert axes.get_yscale() == "log"
+    assert axes.get_ylim()[0] == pytest.approx(0.8 * 0.3)
+    (axes,) = paper_figures._draw_depths({key: [0.3, 0.32] for key in values}, [1, 2]).axes
+    assert axes.get_yscale() == "linear"
+
+
 def all_of(folder, cells, **given):
     return paper_figures.paper_figures(synthetic.read(folder, cells, **given))[0]
 
