@@ -12,7 +12,6 @@ from metalearn_benchmarks.machine import cores
 from metalearn_core.errors import UsageError
 
 RULES = ("maml", "turtle", "lstm")
-LEARNERS = ("mlp", "conv-4")
 PEERS = {
     "mlp": ("higher loop", "torch.func", "TorchOpt", "eager", "compiled", "jax"),
     "conv-4": ("higher loop", "clone loop", "torch.func", "eager", "compiled"),
