@@ -29,6 +29,7 @@ struct Kernel {
   static constexpr int BLOCK = VECTORS * WIDTH;          // coordinates
   static constexpr int LANES = sizeof(Vec) >= 64 ? 4 : 2;  // vectors of a register tile
   static constexpr int OUTS = 5, INS = 4;
+  static constexpr float SATURATED = 8.32f;  // where 1 is as near to tanh as what the rational function ends with
 
   static Vec load(const Real* p) { return Vec::loadu(p); }
 
@@ -71,7 +72,8 @@ struct Kernel {
     }
   }
 
-  // an odd rational function, near enough to tanh where |z| < 7.9, and 1 in float32 beyond
+  // An odd rational function, near enough to tanh where |z| < 7.9. It ends two units of float32 short of 1: left
+  // there, a saturated unit would keep a slope of 5e-7, which a large input makes a gradient of.
   static C10_ALWAYS_INLINE Vec tanh_of(const Vec& z) {
     if constexpr (std::is_same_v<Real, float>) {
       const Vec x = at::vec::clamp(z, Vec(-7.90531110763549805f), Vec(7.90531110763549805f)), square = x * x;
@@ -80,7 +82,7 @@ struct Kernel {
                                            4.89352455891786e-03f});
       const Vec under = polynomial(square, {1.19825839466702e-06f, 1.18534705686654e-04f, 2.26843463243900e-03f,
                                             4.89352518554385e-03f});
-      return x * over / under;
+      return Vec::blendv(x * over / under, at::vec::clamp(z, Vec(-1.0f), Vec(1.0f)), z.abs() > Vec(SATURATED));
     } else {
       return z.tanh();
     }

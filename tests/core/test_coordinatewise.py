@@ -136,6 +136,20 @@ def test_the_cell_in_float32_errs_as_the_plain_one_does(scale):
     assert 0 < fused <= 4 * max(plain, 1e-7)
 
 
+@pytest.mark.parametrize("size", [8.0, 8.3, 8.35, 9.5, 1e4, 1e6])
+def test_a_saturated_unit_has_no_slope_that_a_large_input_could_multiply(size):
+    """One unit, all weights 1: its weight's gradient is the input times the slope, 0 where tanh is 1."""
+    network = network_of(1, [1], 1, nn.Tanh, torch.Generator().manual_seed(3), torch.float32)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(float(parameter.ndim > 1))
+    x = torch.tensor([size, -size] * 20, requires_grad=True)
+    fused, plain = both_ways(lambda: network([x]), [x, *network.parameters()])
+    assert (fused[0] - plain[0]).abs().max() <= 2.4e-7  # four units of the last place below 1
+    for ours, theirs in zip(fused[1:], plain[1:], strict=True):
+        assert (ours - theirs).abs().max() <= 2e-5
+
+
 @pytest.mark.parametrize("own", [True, False], ids=["own parameters", "shared parameters"])
 def test_a_batch_of_networks_is_a_loop_over_them(own):
     """Seeds with parameters of their own; and tasks of one seed inside of that."""
@@ -200,11 +214,12 @@ def test_sums_do_not_depend_on_the_number_of_threads():
         assert all(map(torch.equal, one, other))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("activation", operators.ACTIVATIONS)
-def test_what_is_not_a_number_stays_so(activation):
+def test_what_is_not_a_number_stays_so(activation, dtype):
     """As far as torch's own derivatives of it keep it."""
-    network = network_of(1, [3], 1, activation, torch.Generator().manual_seed(8))
-    x = torch.tensor([1.0, float("nan"), 2.0], dtype=torch.float64, requires_grad=True)
+    network = network_of(1, [3], 1, activation, torch.Generator().manual_seed(8), dtype)
+    x = torch.tensor([1.0, float("nan"), 2.0], dtype=dtype, requires_grad=True)
     fused, plain = both_ways(lambda: network([x]), [x, *network.parameters()])
     assert plain[0].isnan().tolist() == [False, True, False]
     assert [y.isnan().tolist() for y in fused] == [y.isnan().tolist() for y in plain]
