@@ -26,6 +26,23 @@ def require_maker(name: str, value: object) -> None:
         )
 
 
+def require_laws(skip: object, expected_failures: object, laws: Collection[str]) -> None:
+    """UsageError for names that are no law's, and for an expected failure without its reason."""
+    if isinstance(skip, str) or not isinstance(skip, Collection):
+        raise UsageError(f"skip: expected a collection of names of laws, got {skip!r}; write [{skip!r}]")
+    if not isinstance(expected_failures, Mapping):
+        raise UsageError(
+            "expected_failures: expected {law: reason}, the reason why the rule breaks it,"
+            f" got a {type(expected_failures).__name__}"
+        )
+    for name in (*skip, *expected_failures):
+        if name not in laws:
+            raise unknown("law", str(name), laws)
+    for name, reason in expected_failures.items():
+        if not (isinstance(reason, str) and reason.strip()):
+            raise UsageError(f"expected_failures: law {name!r} needs a reason why the rule breaks it")
+
+
 def require_options(name: str, value: object) -> None:
     """UsageError unless it is a mapping of options."""
     if not isinstance(value, Mapping):

@@ -41,9 +41,9 @@ def law_meta_gradients(make_rule: MakeRule) -> None:
     for order in ORDERS:
         _finite_meta_gradients(trained, order, unused=True, steps=2, dtype=torch.float32)
         lost: set[str] | None = None
-        for rule, steps in _attempts(make_rule):
+        for rule, steps, size in _attempts(make_rule):
             try:
-                found = _finite_meta_gradients(rule, order, unused=False, steps=steps)
+                found = _finite_meta_gradients(rule, order, unused=False, steps=steps, size=size)
             except RuleError:
                 if steps <= STEPS:
                     raise
@@ -56,25 +56,31 @@ def law_meta_gradients(make_rule: MakeRule) -> None:
         require(
             not lost,
             f"the {order}-order meta-gradient never reaches {', '.join(sorted(lost or ()))}, in up to"
-            f" {_LONGEST} steps and with every φ moved off 0; use it in update without detach(), .data,"
-            " .item() or no_grad(), compute what depends on it in update and not in __init__, or freeze it"
-            " (requires_grad=False); if only a later step uses it, have fewer of them by default",
+            f" {_LONGEST} steps, with every φ moved off 0, and with targets a hundredth and a hundred times"
+            " as large; use it in update without detach(), .data, .item() or no_grad(), compute what depends"
+            " on it in update and not in __init__, or freeze it (requires_grad=False); if only a later step"
+            " uses it, have fewer of them by default, and if only larger gradients do, a smaller threshold",
         )
 
 
-def _attempts(make_rule: MakeRule) -> Iterator[tuple[UpdateRule, int]]:
-    """The rule as it is made and T = 2; then moved off what may be 0 at first, and with more steps."""
+def _attempts(make_rule: MakeRule) -> Iterator[tuple[UpdateRule, int, float]]:
+    """Rules, T, and how large targets are: the rule as it is made; then moved off what may be 0 at first;
+    with targets that make gradients small or large, as a threshold may need them; and with more steps.
+    """
     layout = problem(unused=False)[0].layout
-    yield make(make_rule, layout, seed=1), 2
-    for steps in range(2, _LONGEST + 1):
-        yield nudged(make(make_rule, layout, seed=steps), steps), steps
+    yield make(make_rule, layout, seed=1), 2, 1.0
+    for size in (1.0, 0.01, 100.0):
+        yield nudged(make(make_rule, layout, seed=2), 2), 2, size
+    for steps in range(3, _LONGEST + 1):
+        yield nudged(make(make_rule, layout, seed=steps), steps), steps, 1.0
 
 
 def _finite_meta_gradients(
-    rule: UpdateRule, order: Order, *, unused: bool, steps: int, dtype: torch.dtype = torch.float64
-) -> dict[str, Tensor]:
+    rule: UpdateRule, order: Order, *, unused: bool, steps: int, size: float = 1.0,
+    dtype: torch.dtype = torch.float64,
+) -> dict[str, Tensor]:  # fmt: skip
     """Those of θ⁰ and of every φ, by name."""
-    learner, theta, task = problem(unused=unused)
+    learner, theta, task = problem(unused=unused, size=size)
     learner, theta, task = learner.to("cpu", dtype), theta.to(dtype), task.to("cpu", dtype)
     _, for_theta, for_phi = meta_gradient(rule, learner, theta, task, steps=steps, order=order)
     found = {"theta0": for_theta, **for_phi}
@@ -129,7 +135,7 @@ def law_unrolled(make_rule: MakeRule) -> None:
     """`meta_gradient` is the derivative of the T steps written out, task after task, under both orders."""
     require_float64(make_rule)
     learner, start, task = problem()
-    rule = make(make_rule, learner.layout)
+    rule = nudged(make(make_rule, learner.layout), 1)
     phi = {name: p for name, p in rule.named_parameters() if p.requires_grad}
     for order in ORDERS:
         _, for_theta, for_phi = meta_gradient(rule, learner, start, task, steps=2, order=order)

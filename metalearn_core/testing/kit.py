@@ -8,11 +8,11 @@ from typing import Literal, TypeAlias
 
 import attrs
 
-from metalearn_core.errors import UsageError, unknown
 from metalearn_core.remedies import in_one_line
+from metalearn_core.testing.arguments import require_laws, require_maker
 from metalearn_core.testing.laws import LAWS, Law, MakeRule
 
-KIT_VERSION = 2
+KIT_VERSION = 3
 """Rises when a law is added or becomes stricter."""
 
 
@@ -49,14 +49,10 @@ def check_update_rule(
 
     Raises:
         UsageError: for a name in `skip` or `expected_failures` that is no law's, for one without a reason,
-            and for the name of a rule that is not installed.
+            for the name of a rule that is not installed, and for what makes no rule.
     """
     laws, expected = all_laws(slow), expected_failures or {}
-    for name in (*skip, *expected):
-        if name not in laws:
-            raise unknown("law", name, laws)
-        if not expected.get(name, "given").strip():
-            raise UsageError(f"expected_failures: law {name!r} needs a reason why the rule breaks it")
+    require_laws(skip, expected, laws)
     results, make = [], maker(make_rule)
     for name, law in laws.items():
         asked = Result(name, tier(name), "skipped", "as asked")
@@ -66,7 +62,8 @@ def check_update_rule(
 
 
 def maker(rule: str | MakeRule) -> MakeRule:
-    """What makes the rule; UsageError for a name that none is installed under."""
+    """What makes the rule; UsageError for a name that none is installed under, and for what makes none."""
+    require_maker("make_rule", rule)
     if not isinstance(rule, str):
         return rule
     from metalearn_core.registry import make_rule, rules

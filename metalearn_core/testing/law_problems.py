@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import torch
@@ -61,6 +61,14 @@ def nudged(rule: UpdateRule, seed: int) -> UpdateRule:
     return rule
 
 
+def as_made_and_moved(make_rule: MakeRule, layout: ParameterLayout) -> Iterator[UpdateRule]:
+    """The rule as it is made, then elsewhere: rates that are alike, maps that are the identity, gains of 0
+    hide at the start what they do as soon as they are trained.
+    """
+    yield make(make_rule, layout)
+    yield nudged(make(make_rule, layout), 1)
+
+
 def randn(*shape: int, seed: int) -> Tensor:
     """Normal numbers in float64, the same for every seed."""
     generator = torch.Generator().manual_seed(seed)
@@ -110,14 +118,15 @@ class Network(nn.Module):
         return linear(hidden, self.weight, self.bias)
 
 
-def problem(*, unused: bool = True) -> tuple[BaseLearner, Tensor, Task]:
+def problem(*, unused: bool = True, size: float = 1.0) -> tuple[BaseLearner, Tensor, Task]:
     """A small network, a start and three tasks; the last input is 0, and so its gradients.
 
-    `unused`: the parameter that nothing reads is one of θ's.
+    `unused`: the parameter that nothing reads is one of θ's. `size`: of the targets.
     """
     tensors = [randn(3, 5, columns, seed=seed) for seed, columns in enumerate((3, 1, 3, 1))]
-    for inputs in tensors[::2]:
+    for inputs, targets in zip(tensors[::2], tensors[1::2], strict=True):
         inputs[..., -1] = 0
+        targets *= size
     learner = BaseLearner(Network(unused).double(), nn.functional.mse_loss)
     return learner, 0.5 * randn(learner.layout.size, seed=9), Task.of(tensors, stacked=True)
 

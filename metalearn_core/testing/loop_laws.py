@@ -15,6 +15,7 @@ from metalearn_core.task import Batch
 from metalearn_core.testing.law_problems import (
     STEPS,
     MakeRule,
+    as_made_and_moved,
     close,
     loss_and_gradient,
     make,
@@ -62,20 +63,20 @@ def law_precision(make_rule: MakeRule) -> None:
 def law_batch(make_rule: MakeRule) -> None:
     """A meta-batch gives what its tasks give one by one, whatever their order."""
     learner, theta, task = problem()
-    rule = make(make_rule, learner.layout)
     starts = theta + 0.1 * randn(len(task), len(theta), seed=3)
-    together = adapt(rule, learner, starts, task.support, steps=2)
-    alone = [adapt(rule, learner, start, task[i].support, steps=2) for i, start in enumerate(starts)]
-    require(
-        close(together, torch.stack(alone)),
-        "a meta-batch gives another answer than its tasks one by one; update is written for one task"
-        " and theta [n], or (elementwise = True) must take leading axes: reduce over dim=-1 alone",
-    )
-    backwards = adapt(rule, learner, starts.flip(0), task.map(lambda x: x.flip(0)).support, steps=2)
-    require(
-        close(backwards.flip(0), together),
-        "the order of the tasks changes their answers; one task must not see another",
-    )
+    for rule in as_made_and_moved(make_rule, learner.layout):
+        together = adapt(rule, learner, starts, task.support, steps=2)
+        alone = [adapt(rule, learner, start, task[i].support, steps=2) for i, start in enumerate(starts)]
+        require(
+            close(together, torch.stack(alone)),
+            "a meta-batch gives another answer than its tasks one by one; update is written for one task"
+            " and theta [n], or (elementwise = True) must take leading axes: reduce over dim=-1 alone",
+        )
+        backwards = adapt(rule, learner, starts.flip(0), task.map(lambda x: x.flip(0)).support, steps=2)
+        require(
+            close(backwards.flip(0), together),
+            "the order of the tasks changes their answers; one task must not see another",
+        )
 
 
 def law_steps(make_rule: MakeRule) -> None:

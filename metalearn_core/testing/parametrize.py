@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from metalearn_core.errors import UsageError, unknown
+from metalearn_core.errors import UsageError
 from metalearn_core.remedies import remedy
 
 if TYPE_CHECKING:
@@ -56,14 +56,13 @@ def parametrize_with_laws(
     """
     import pytest
 
+    from metalearn_core.testing.arguments import require_laws
     from metalearn_core.testing.kit import all_laws, maker
 
     laws, expected = all_laws(slow), expected_failures or {}
     if not rules:
         raise UsageError("parametrize_with_laws: give it a rule: a class, or the name of an installed one")
-    for name in expected:
-        if name not in laws:
-            raise unknown("law", name, laws)
+    require_laws((), expected, laws)
     cases = []
     for rule in rules:
         title, make = _title(rule), maker(rule)

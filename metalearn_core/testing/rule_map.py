@@ -7,7 +7,7 @@ is contained in b but not in a, neither is b.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Literal, Protocol
 
@@ -30,7 +30,10 @@ class Claim(Protocol):
 class Node:
     """A rule with the options and the range of parameters that it is meant with.
 
-    `rule`: its registered name, where it has one.
+    Args:
+        rule: its registered name, where it has one.
+        options: of that rule, those that make it this node.
+        varies: the options that a claim about the node must give.
     """
 
     name: str
@@ -38,6 +41,8 @@ class Node:
     group: str = "others"
     says: str = ""
     rule: str = ""
+    options: Mapping[str, Any] = attrs.field(factory=dict)
+    varies: Sequence[str] = ()
 
 
 @attrs.frozen
@@ -118,22 +123,27 @@ class RuleMap:
     ) -> Edge:
         """Put a rule above one that is on the map; the arguments are those of `assert_subsumes`.
 
-        Returns the edge, whose claim can be checked; `metalearn map --check` does so as well.
+        Returns the edge, whose claim can be checked; `metalearn map --check` does so as well. Raises
+        UsageError where `special`, or `general` under a name that is taken, is not what the node stands for.
         """
         from metalearn_core.testing.arguments import require_known
         from metalearn_core.testing.subsumption import Subsumption
 
         if contains not in self.nodes:
             raise unknown("rule on the map", contains, self.nodes)
-        expected = self.nodes[contains].rule
-        if expected and isinstance(special, str) and special != expected:
-            raise UsageError(
-                f"map: {contains!r} stands for options of the rule {expected!r}, special is {special!r}"
-            )
         require_known(claim, [field.name for field in attrs.fields(Subsumption)])
         subsumption = Subsumption(general, special, parameterise, **claim)
+        if isinstance(special, str):  # of one that is made here nothing is known
+            _require_node(self.nodes[contains], "special", special, subsumption.special_options)
+            for option in self.nodes[contains].varies:
+                if option not in subsumption.special_options:
+                    raise UsageError(
+                        f"map: {contains!r} stands for any {option}: special_options must have it"
+                    )
         if name not in self.nodes:
             self.add(Node(name, title or name))
+        elif self.nodes[name].rule:
+            _require_node(self.nodes[name], "general", general, subsumption.general_options)
         edge = Edge(contains, name, "limit" if subsumption.gap else "exact", why, (subsumption,))
         self.connect(edge)
         return edge
@@ -202,6 +212,28 @@ class RuleMap:
             closed, reason = excluded.get((special, general), (None, ()))
             if closed or (closed is not None and kind == "exact"):
                 yield f"{general} contains {special} ({kind}, via {via}) and does not (via {reason})"
+
+
+def _require_node(node: Node, side: str, rule: object, options: Mapping[str, Any]) -> None:
+    """UsageError unless the rule with these options is what the node stands for."""
+    if node.rule and rule != node.rule:
+        said = repr(rule) if isinstance(rule, str) else getattr(rule, "__name__", type(rule).__name__)
+        raise UsageError(
+            f"map: {node.name!r} stands for options of the rule {node.rule!r}, {side} is {said};"
+            " choose another name"
+        )
+    if not node.options:
+        return
+    from metalearn_core.registry import rules
+
+    defaults = {name: option.default for name, option in rules()[node.rule].options().items()}
+    for name, value in node.options.items():
+        # an option that the rule passes on is neutral where it is not given
+        given = options.get(name, defaults.get(name, value))
+        if given != value:
+            raise UsageError(
+                f"map: {node.name!r} stands for {name} = {value!r}, {side}_options has {given!r}"
+            )
 
 
 Contained = Mapping[tuple[str, str], tuple[Kind, tuple[str, ...]]]

@@ -133,7 +133,7 @@ class Subsumption:
             special = {name: drawn(draw, value) for name, value in self.special_options.items()}
             closeness = draw(near) if self.gap else 0.0
             general = {name: drawn(draw, value) for name, value in self.general_options.items()}
-            computed = {name: value for name, value in general.items() if callable(value)}
+            computed = {n: v for n, v in general.items() if callable(v) and not isinstance(v, type)}
             general |= {name: v(*(special, closeness)[: positional(v)]) for name, v in computed.items()}
             seed, order = draw(strategies.seeds()), draw(st.sampled_from(ORDERS[::-1]))
             return Example(problem, special, general, seed, closeness, order)

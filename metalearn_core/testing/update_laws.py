@@ -19,6 +19,7 @@ from metalearn_core.testing.law_problems import (
     STEPS,
     MakeRule,
     arguments,
+    as_made_and_moved,
     close,
     make,
     randn,
@@ -160,6 +161,23 @@ def law_deterministic(make_rule: MakeRule) -> None:
         "update gives another answer than a new rule with the same parameters, for it remembers an earlier"
         " call; keep no memory outside the state: no cache of what the first call saw",
     )
+    require(
+        torch.equal(*(_first_of(rule, others) for others in (0, 1))),
+        "two adaptations whose steps are taken in turns disturb each other; what is remembered from step to"
+        " step belongs in the state, not in an object, a default argument or a global that the rule reaches",
+    )
+
+
+def _first_of(rule: UpdateRule, others: int) -> Tensor:
+    """θ of one adaptation, its steps taken in turns with those of so many others."""
+    thetas = [randn(LAYOUT.size, seed=i) for i in range(1 + others)]
+    states = [rule.init_state(theta) for theta in thetas]
+    for step in range(STEPS):
+        for i, theta in enumerate(thetas):
+            given = signal(rule, randn(LAYOUT.size, seed=10 * i + step), theta.square().sum(), step)
+            new_theta, state = rule.update(theta, given, states[i])
+            thetas[i], states[i] = new_theta.detach(), pytree.tree_map(torch.detach, state)
+    return thetas[0]
 
 
 def _update(rule: UpdateRule, theta: Tensor, grad: Tensor, loss: Tensor) -> tuple[Tensor, State]:
@@ -173,14 +191,15 @@ def law_coordinatewise(make_rule: MakeRule) -> str | None:
         return "the rule does not declare coordinatewise"
     theta, grad, loss = arguments(LAYOUT.size)
     order = torch.randperm(len(theta), generator=torch.Generator().manual_seed(5))
-    straight = two_updates(rule, theta, grad, loss)
-    permuted = two_updates(rule, theta[order], grad[order], loss)
-    require(
-        close(straight[order], permuted),
-        "permuting theta and grad does not permute the answer, though the rule declares"
-        " coordinatewise; set coordinatewise = False, or use no parameter and no position of one"
-        " coordinate alone",
-    )
+    for one in as_made_and_moved(make_rule, LAYOUT):
+        straight = two_updates(one, theta, grad, loss)
+        permuted = two_updates(one, theta[order], grad[order], loss)
+        require(
+            close(straight[order], permuted),
+            "permuting theta and grad does not permute the answer, though the rule declares"
+            " coordinatewise; set coordinatewise = False, or use no parameter and no position of one"
+            " coordinate alone",
+        )
     return None
 
 
@@ -189,32 +208,43 @@ def law_elementwise(make_rule: MakeRule) -> str | None:
     rule = make(make_rule, LAYOUT)
     if not rule.elementwise:
         return "the rule does not declare elementwise"
-    remedy = "; set elementwise = False to have update called under vmap"
-    for lead in ((3,), (2, 3)):
-        theta, grad, loss = arguments(LAYOUT.size, lead)
-        leaves = pytree.tree_leaves(rule.init_state(theta))
-        require(
-            all(leaf.shape[: len(lead)] == lead for leaf in leaves),
-            f"every tensor of the state must lead with the axes of theta, {lead}{remedy}",
-        )
-        # tasks may differ by orders of magnitude
-        grad = grad * torch.tensor([1, 1e3, 1e-3], dtype=grad.dtype).unsqueeze(-1)
-        rows = zip(theta.flatten(0, -2), grad.flatten(0, -2), loss.flatten(), strict=True)
-        alone = [two_updates(rule, *row) for row in rows]
-        stacked = two_updates(rule, theta, grad, loss)
-        require(
-            all(map(close, stacked.flatten(0, -2), alone)),
-            f"on a stack {(*lead, 'n')} the answer is not that of the rows one by one{remedy}",
-        )
+    for one in as_made_and_moved(make_rule, LAYOUT):
+        for lead in ((3,), (2, 3)):
+            _require_rows_apart(one, lead)
+        _require_coordinates_apart(one)
+    return None
+
+
+_NOT_ELEMENTWISE = "; set elementwise = False to have update called under vmap"
+
+
+def _require_rows_apart(rule: UpdateRule, lead: tuple[int, ...]) -> None:
+    theta, grad, loss = arguments(LAYOUT.size, lead)
+    leaves = pytree.tree_leaves(rule.init_state(theta))
+    require(
+        all(leaf.shape[: len(lead)] == lead for leaf in leaves),
+        f"every tensor of the state must lead with the axes of theta, {lead}{_NOT_ELEMENTWISE}",
+    )
+    # tasks may differ by orders of magnitude
+    grad = grad * torch.tensor([1, 1e3, 1e-3], dtype=grad.dtype).unsqueeze(-1)
+    rows = zip(theta.flatten(0, -2), grad.flatten(0, -2), loss.flatten(), strict=True)
+    alone = [two_updates(rule, *row) for row in rows]
+    stacked = two_updates(rule, theta, grad, loss)
+    require(
+        all(map(close, stacked.flatten(0, -2), alone)),
+        f"on a stack {(*lead, 'n')} the answer is not that of the rows one by one{_NOT_ELEMENTWISE}",
+    )
     _require_no_branches(rule, theta, grad, loss)
+
+
+def _require_coordinates_apart(rule: UpdateRule) -> None:
     theta, grad, loss = arguments(LAYOUT.size, (LAYOUT.size,))
     own = torch.eye(LAYOUT.size, dtype=theta.dtype)
     change = two_updates(rule, theta, grad + 10 * own, loss) - two_updates(rule, theta, grad, loss)
     require(
         close(change * (1 - own), torch.zeros_like(change)),
-        f"the gradient of one coordinate changes the answer for another{remedy}",
+        f"the gradient of one coordinate changes the answer for another{_NOT_ELEMENTWISE}",
     )
-    return None
 
 
 def _require_no_branches(rule: UpdateRule, *stack: Tensor) -> None:
@@ -232,35 +262,38 @@ def _require_no_branches(rule: UpdateRule, *stack: Tensor) -> None:
 
 def law_state_dict(make_rule: MakeRule) -> None:
     """`state_dict` holds all that makes one draw of the rule differ from another."""
-    ours, theirs = (make(make_rule, LAYOUT, seed=seed) for seed in (0, 1))
-    file = io.BytesIO()
-    torch.save(ours.state_dict(), file)
-    file.seek(0)
-    theirs.load_state_dict(torch.load(file, weights_only=True))
     given = arguments(LAYOUT.size)
-    require(
-        torch.equal(two_updates(ours, *given), two_updates(theirs, *given)),
-        "a rule that another one's state_dict was loaded into answers differently; register every"
-        " tensor that is drawn or learned as nn.Parameter or with register_buffer",
-    )
+    for ours in as_made_and_moved(make_rule, LAYOUT):
+        theirs = make(make_rule, LAYOUT, seed=1)
+        file = io.BytesIO()
+        torch.save(ours.state_dict(), file)
+        file.seek(0)
+        theirs.load_state_dict(torch.load(file, weights_only=True))
+        require(
+            torch.equal(two_updates(ours, *given), two_updates(theirs, *given)),
+            "a rule that another one's state_dict was loaded into answers differently; register every"
+            " tensor that is drawn or learned as nn.Parameter or with register_buffer",
+        )
 
 
 def law_extremes(make_rule: MakeRule) -> None:
-    """Tiny and huge gradients have finite updates with finite derivatives."""
-    rule = make(make_rule, LAYOUT)
-    phi = [p for p in rule.parameters() if p.requires_grad]
-    for size in (1e-30, 1e-12, 1e12):
-        theta, grad, loss = arguments(LAYOUT.size)
-        given = [theta.requires_grad_(), (grad * size).requires_grad_(), (loss * size).requires_grad_()]
-        state, moved = rule.init_state(theta), theta
-        for step in range(2):
-            moved, state = rule.update(moved, signal(rule, given[1], given[2], step), state)
-        slopes = torch.autograd.grad(moved.sum(), [*given, *phi], allow_unused=True)
-        require(
-            all(bool(torch.isfinite(x).all()) for x in (moved, *slopes) if x is not None),
-            f"where gradients are about {size:g}, update or its derivative is not finite; look for exp,"
-            " powers, √x and divisions, and scale or clamp what goes into them",
-        )
+    """Gradients that are 0, tiny or huge have finite updates with finite derivatives, in float32 too."""
+    for dtype in (torch.float64, torch.float32):
+        rule = make(make_rule, LAYOUT, dtype=dtype)
+        phi = [p for p in rule.parameters() if p.requires_grad]
+        for size in (0.0, 1e-30, 1e-12, 1e12):
+            theta, grad, loss = arguments(LAYOUT.size, dtype=dtype)
+            given = [theta.requires_grad_(), (grad * size).requires_grad_(), (loss * size).requires_grad_()]
+            state, moved = rule.init_state(theta), theta
+            for step in range(2):
+                moved, state = rule.update(moved, signal(rule, given[1], given[2], step), state)
+            slopes = torch.autograd.grad(moved.sum(), [*given, *phi], allow_unused=True)
+            require(
+                all(bool(torch.isfinite(x).all()) for x in (moved, *slopes) if x is not None),
+                f"where gradients are {f'about {size:g}' if size else 'all 0'} in {str(dtype)[6:]}, update or"
+                " its derivative is not finite; look for exp, powers, √x and divisions, and scale or clamp"
+                " what goes into them",
+            )
 
 
 def law_starts_as_descent(make_rule: MakeRule) -> str | None:

@@ -18,7 +18,7 @@ from metalearn_core import ParameterLayout, Signal, State, UpdateRule, UsageErro
 class LSLR(UpdateRule):
     """θₗ⁽ᵗ⁺¹⁾ = θₗ⁽ᵗ⁾ − αₗ⁽ᵗ⁾ ∇ₗL(θ⁽ᵗ⁾), l a parameter tensor.   φ: `inner_lrs`, `[steps, tensors]`.
 
-    It starts as gradient descent.
+    It starts as gradient descent, where α is positive.
 
     Args:
         inner_lr: where every α starts.
@@ -27,7 +27,6 @@ class LSLR(UpdateRule):
 
     uses_step = True
     elementwise = True
-    starts_as_descent = True
     owner: Tensor
 
     def __init__(self, layout: ParameterLayout, inner_lr: float = 0.01, steps: int = 5) -> None:
@@ -36,6 +35,7 @@ class LSLR(UpdateRule):
             raise UsageError(f"inner_lr must be a number, got {inner_lr!r}")
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise UsageError(f"steps must be an integer >= 1, got {steps!r}")
+        self.starts_as_descent = inner_lr > 0
         self.inner_lrs = nn.Parameter(torch.full((steps, len(layout.names)), float(inner_lr)))
         self.register_buffer("owner", layout.owner, persistent=False)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from metalearn_core import UpdateRule, UsageError
+from metalearn_core import ParameterLayout, UpdateRule, UsageError
 from metalearn_core.testing import LAWS, SLOW_LAWS, check_update_rule, parametrize_with_laws
 from metalearn_core.testing.kit import tier
 
@@ -112,6 +112,19 @@ def test_a_law_that_holds_against_expectation_fails():
 def test_an_expected_failure_needs_its_reason(reason):
     with pytest.raises(UsageError, match="law 'order' needs a reason"):
         check_update_rule(Good, expected_failures={"order": reason})
+
+
+def test_arguments_of_another_kind_are_one_line():
+    with pytest.raises(UsageError, match="skip: expected a collection of names of laws, got 'order'; write"):
+        check_update_rule(Good, skip="order")
+    for call in (lambda **o: check_update_rule(Good, **o), lambda **o: parametrize_with_laws(Good, **o)):
+        with pytest.raises(UsageError, match=r"expected \{law: reason\}, the reason .*, got a list"):
+            call(expected_failures=["order"])
+        with pytest.raises(UsageError, match="law 'order' needs a reason"):
+            call(expected_failures={"order": None})
+    for entrance in (check_update_rule, parametrize_with_laws):
+        with pytest.raises(UsageError, match=r"make_rule: expected a rule's registered name, .* got a Good"):
+            entrance(Good(ParameterLayout(("w",), ((2,),))))
 
 
 def test_expectations_name_laws_that_there_are():

@@ -1,5 +1,6 @@
 """Every law for every shipped rule, by name, so that it runs against what is installed."""
 
+import collections
 import functools
 import tomllib
 from pathlib import Path
@@ -505,7 +506,126 @@ class DifferentiatesItself(Descent):
         return theta - self.inner_lr * (signal.grad + more), state
 
 
+class RatesOfItsOwn(Descent):
+    """One rate for each coordinate, all alike at first, said to treat coordinates alike."""
+
+    elementwise = coordinatewise = True
+
+    def __init__(self, layout):
+        super().__init__(layout)
+        self.rates = nn.Parameter(torch.full((layout.size,), 0.1))
+
+    def update(self, theta, signal, state):
+        return theta - self.inner_lr * self.rates * signal.grad, state
+
+
+class MixesOnceItIsTrained(Descent):
+    """A full matrix, the identity at first."""
+
+    elementwise = True
+
+    def __init__(self, layout):
+        super().__init__(layout)
+        self.matrix = nn.Parameter(torch.eye(layout.size))
+
+    def update(self, theta, signal, state):
+        return theta - self.inner_lr * (signal.grad @ self.matrix.T), state
+
+
+class MixesTasksOnceItIsTrained(Descent):
+    """A term of all tasks together, whose gain is 0 at first and has no slope there."""
+
+    elementwise = True
+
+    def __init__(self, layout):
+        super().__init__(layout)
+        self.gain = nn.Parameter(torch.zeros(()))
+
+    def update(self, theta, signal, state):
+        return theta - self.inner_lr * signal.grad + self.gain**2 * signal.grad.mean(), state
+
+
+class HidesItsDraw(Descent):
+    """Frequencies that no state dict holds, behind a readout of zeros."""
+
+    elementwise = True
+
+    def __init__(self, layout):
+        super().__init__(layout)
+        self.frequencies = [float(x) for x in 1 + torch.rand(3)]
+        self.readout = nn.Parameter(torch.zeros(3))
+
+    def update(self, theta, signal, state):
+        waves = torch.stack([(f * signal.grad).sin() for f in self.frequencies], -1)
+        return theta - self.inner_lr * signal.grad + waves @ self.readout, state
+
+
+class Averages:
+    """A helper that is called, and remembers."""
+
+    last = 0.0
+
+    def __call__(self, grad, step):
+        self.last = grad if step == 0 else 0.9 * self.last + grad
+        return self.last
+
+
+class AveragesInAHelper(Descent):
+    elementwise = uses_step = True
+
+    def __init__(self, layout):
+        super().__init__(layout)
+        self.averages = Averages()
+
+    def update(self, theta, signal, state):
+        return theta - self.inner_lr * self.averages(signal.grad, signal.step), state
+
+
+class AveragesInADefault(Descent):
+    elementwise = uses_step = True
+
+    def update(self, theta, signal, state, kept={}):  # noqa: B006  (that is what is wrong with it)
+        kept["v"] = signal.grad if signal.step == 0 else 0.9 * kept["v"] + signal.grad
+        return theta - self.inner_lr * kept["v"], state
+
+
+LAST = collections.deque(maxlen=1)
+
+
+class AveragesInADeque(Descent):
+    elementwise = uses_step = True
+
+    def update(self, theta, signal, state):
+        LAST.append(signal.grad if signal.step == 0 else 0.9 * LAST[0] + signal.grad)
+        return theta - self.inner_lr * LAST[0], state
+
+
+class DividesByTheNorm(Descent):
+    """Where all gradients are 0, as on a task that is solved, 0/0."""
+
+    def update(self, theta, signal, state):
+        return theta - self.inner_lr * signal.grad / signal.grad.square().sum().sqrt(), state
+
+
+class DividesByTheSquares(Descent):
+    """In float32 the square of what is tiny is 0."""
+
+    def update(self, theta, signal, state):
+        return theta - self.inner_lr * signal.grad / (signal.grad.square().sum() + 1e-60).sqrt(), state
+
+
 BROKEN = [
+    (RatesOfItsOwn, "coordinatewise", "permuting theta and grad"),
+    (MixesOnceItIsTrained, "elementwise", "one coordinate changes the answer for another"),
+    (MixesTasksOnceItIsTrained, "elementwise", "rows one by one"),
+    (MixesTasksOnceItIsTrained, "batch", "than its tasks one by one"),
+    (MixesTasksOnceItIsTrained, "unrolled", "under vmap alone"),
+    (HidesItsDraw, "state-dict", "register every tensor"),
+    (AveragesInAHelper, "deterministic", "taken in turns disturb each other"),
+    (AveragesInADefault, "deterministic", "taken in turns disturb each other"),
+    (AveragesInADeque, "deterministic", "taken in turns disturb each other"),
+    (DividesByTheNorm, "extremes", "where gradients are all 0 in float64"),
+    (DividesByTheSquares, "extremes", "where gradients are all 0 in float32"),
     (ReturnsADetachedState, "finite-differences", "for theta0"),
     (DetachesTheDecay, "finite-differences", "for theta0"),
     (LearnsFromTheFirstStepAlone, "finite-differences", "for inner_lr"),
@@ -641,7 +761,21 @@ class PassesTheSignalOn(Descent):
         return theta - self.inner_lr * signal.loss * signal.grad, state
 
 
-UNUSUAL = [RatesByStep, StartsAtZero, CountsInItsState, TakesTheSign, PassesTheSignalOn]
+class Clips(Descent):
+    """Its threshold is learned, and lies above most gradients."""
+
+    elementwise = coordinatewise = True
+
+    def __init__(self, layout):
+        super().__init__(layout)
+        self.most = nn.Parameter(torch.tensor(10.0))
+
+    def update(self, theta, signal, state):
+        within = torch.maximum(torch.minimum(signal.grad, self.most), -self.most)
+        return theta - self.inner_lr * within, state
+
+
+UNUSUAL = [RatesByStep, StartsAtZero, CountsInItsState, TakesTheSign, PassesTheSignalOn, Clips]
 
 
 @pytest.mark.parametrize("rule", UNUSUAL)

@@ -2,9 +2,11 @@
 
 import attrs
 import pytest
+from hypothesis import find
 from hypothesis import strategies as st
 
 from metalearn_benchmarks.theory import separations, shipped_map, subsumptions
+from metalearn_core import rules
 from metalearn_core.testing import ConvolutionalArchitecture, Example, Problem, Separation, Subsumption
 from metalearn_core.testing.rule_map import resolve
 from metalearn_core.testing.subsumption import NothingToCompareError
@@ -27,6 +29,29 @@ def property_of(claim):
 
 PROPERTIES = {property_of(claim): claim for claim in CLAIMS}
 WITNESSES = [claim for claim in CLAIMS if isinstance(resolve(claim), Separation)]
+
+
+def sides():
+    """Every rule that a claim names, with the node that it stands for."""
+    for edge in (*MAP.edges, *MAP.crossed):
+        for claim in edge.claims:
+            found = resolve(claim)
+            yield claim, MAP.nodes[edge.special], found.special, found.special_options
+            yield claim, MAP.nodes[edge.general], found.general, found.general_options
+
+
+@pytest.mark.parametrize(
+    ("claim", "node", "rule", "options"),
+    [side for side in sides() if isinstance(side[2], str) and side[1].rule],
+    ids=lambda part: name_of(part) if isinstance(part, str) and ":" in part else "",
+)
+def test_a_claim_draws_the_rule_that_its_node_stands_for(claim, node, rule, options):
+    assert rule == node.rule
+    defaults = {name: option.default for name, option in rules()[rule].options().items()}
+    for name, value in node.options.items():
+        given = options.get(name, defaults.get(name, value))
+        strategy = given if isinstance(given, st.SearchStrategy) else st.just(given)
+        assert find(strategy, lambda drawn, value=value: drawn == value) == value
 
 
 @pytest.mark.parametrize("claim", PROPERTIES.values(), ids=name_of)

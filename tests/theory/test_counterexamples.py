@@ -9,7 +9,7 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
-from metalearn_benchmarks.theory import subsumptions
+from metalearn_benchmarks.theory import shipped_map, subsumptions
 from metalearn_core import UpdateRule, UsageError
 from metalearn_core.testing import (
     Architecture,
@@ -290,6 +290,50 @@ def test_a_rule_that_raises_is_shown_with_its_example():
     message = message_of(Raises, "gradient-descent", as_descent, **OPTIONS)
     assert "RuntimeError: out of luck" in message
     assert "to run it again" in message
+
+
+@pytest.mark.parametrize(
+    ("contains", "special_options", "message"),
+    [
+        ("adam", {}, "'adam' stands for optimizer = 'adam', special_options has 'sgd'"),
+        ("per-tensor", {"learn_lr": "parameter"}, "stands for learn_lr = 'tensor', special_options has 'par"),
+        ("momentum", {"inner_lr": 0.1}, "stands for any momentum: special_options must have it"),
+        (
+            "gradient-descent",
+            {"inner_lr": 0.1, "momentum": 0.5},
+            "for momentum = 0.0, special_options has 0.5",
+        ),
+    ],
+)
+def test_a_place_is_refused_where_the_options_are_not_the_nodes(contains, special_options, message):
+    """Of one rule there are fifteen nodes: what holds of plain descent says nothing of Adam."""
+    found = shipped_map()
+    edges = len(found.edges)
+    with pytest.raises(UsageError, match=re.escape(message)):
+        found.place(
+            "heavy-ball", contains=contains, special="gradient-descent", general=HeavyBall,
+            parameterise=as_descent, special_options=special_options, general_options={"beta": 0.0},
+        )  # fmt: skip
+    assert (len(found.edges), "heavy-ball" in found.nodes) == (edges, False)
+
+
+def test_a_place_is_refused_under_the_name_of_another_rule():
+    given = {"contains": "gradient-descent", "special": "gradient-descent", "parameterise": as_descent}
+    with pytest.raises(UsageError, match="stands for options of the rule 'feed-forward', general is Heavy"):
+        shipped_map().place("feed-forward-history", general=HeavyBall, **given, **OPTIONS)
+    assert shipped_map().place("heavy-ball", general=HeavyBall, **given, **OPTIONS).kind == "exact"
+
+
+class WithAClass(HeavyBall):
+    def __init__(self, layout, beta=0.0, activation=nn.ReLU):
+        super().__init__(layout, beta)
+        assert isinstance(activation, type)
+
+
+def test_an_option_may_be_a_class():
+    """A function of the special rule's options is called, a class is the option itself."""
+    given = {**OPTIONS, "general_options": {"beta": 0.0, "activation": nn.Tanh}}
+    assert_subsumes(WithAClass, "gradient-descent", as_descent, **given)
 
 
 def test_a_place_is_refused_where_the_node_is_of_another_rule():

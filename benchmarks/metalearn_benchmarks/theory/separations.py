@@ -173,16 +173,18 @@ NETWORKS_BEND_LITTLE_IN_THETA_WITH_A_FIRST_LAYER = _growing(
 
 OPTIMISERS = {"optimizer": _one_of(["adam", "adamax", "rmsprop", "adagrad", "adadelta", "rprop"])}
 WITH_MOMENTUM: Mapping[str, Any] = {"momentum": _one_of([0.3, 0.9]), "dampening": _one_of([0.0, 0.3])}
+NESTEROV: Mapping[str, Any] = {"momentum": _one_of([0.3, 0.9]), "nesterov": True}  # torch damps none of it
 OPTIMISERS_TREAT_COORDINATES_ALIKE = Separation(
     "gradient-descent", "gradient-descent", keeps.treats_coordinates_alike,
     {"optimizer": _one_of(["adam", "adamax", "rmsprop", "adagrad", "adadelta", "rprop", "asgd"])},
     {"learn_lr": "tensor"}, {"inner_lr": [0.1, 0.9]},
 )  # fmt: skip
-MOMENTUM_TREATS_COORDINATES_ALIKE = Separation(
-    "gradient-descent", "gradient-descent", keeps.treats_coordinates_alike,
-    {**WITH_MOMENTUM, "weight_decay": _one_of([0.0, 0.5])},
-    {"learn_lr": "tensor"}, {"inner_lr": [0.1, 0.9]},
+_alike = functools.partial(
+    Separation, "gradient-descent", "gradient-descent", keeps.treats_coordinates_alike,
+    special_options={"learn_lr": "tensor"}, special_phi={"inner_lr": [0.1, 0.9]},
 )  # fmt: skip
+MOMENTUM_TREATS_COORDINATES_ALIKE = _alike({**WITH_MOMENTUM, "weight_decay": _one_of([0.0, 0.5])})
+NESTEROV_TREATS_COORDINATES_ALIKE = _alike(NESTEROV)
 A_BIAS: Mapping[str, Any] = {"special_phi": {"network.0.bias": [0.5]}}
 _no_bias = functools.partial(
     Separation, "gradient-descent", "feed-forward", keeps.stands_still_without_gradients,
@@ -190,4 +192,5 @@ _no_bias = functools.partial(
 )  # fmt: skip
 OPTIMISERS_STAND_STILL_WITHOUT_GRADIENTS = _no_bias(general_options=OPTIMISERS)
 MOMENTUM_STANDS_STILL_WITHOUT_GRADIENTS = _no_bias(general_options=WITH_MOMENTUM)
+NESTEROV_STANDS_STILL_WITHOUT_GRADIENTS = _no_bias(general_options=NESTEROV)
 META_SGD_STANDS_STILL_WITHOUT_GRADIENTS = _no_bias(general_options={"learn_lr": "parameter"})
