@@ -95,6 +95,12 @@ def _require_known(experiment: Experiment, where: str) -> None:
                 raise UsageError(f"{where}: key {key!r}: {unknown('method', name, known)}")
             if list(names).count(name) > 1:
                 raise UsageError(f"{where}: key {key!r}: method {name!r} is in it twice")
+    for name in (*experiment.methods, *experiment.method):
+        if (known[name].start, known[name].adapts) == ("meta", "head"):
+            raise UsageError(
+                f'{where}: method {name!r}: what is meta-trained adapts all parameters; adapts = "head" is'
+                " for methods that start pretrained or at random"
+            )
     for index, condition in enumerate(experiment.where):
         for name in condition.method:
             if name not in known:
@@ -191,5 +197,8 @@ def _under_protocol(label: str, method: Method) -> tuple[str, Method]:
 
 
 def _others(family: Component, names: Sequence[str]) -> tuple[Component, ...]:
-    """The families to test on beside the one that is trained on, with its options."""
-    return tuple(Component(name, dict(family.options)) for name in names if name != family.name)
+    """The families to test on beside the one that is trained on, with its options, but for `augment`: that is
+    of training images.
+    """
+    options = {name: value for name, value in family.options.items() if name != "augment"}
+    return tuple(Component(name, dict(options)) for name in names if name != family.name)

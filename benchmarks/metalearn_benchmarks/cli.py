@@ -239,8 +239,9 @@ def _asked(
     again = recompute.recorded(experiment)
     if again is not None:
         recompute.require_no_other(context, experiment)
-        cell, seeds = again
+        cell, seeds, sums = again
         recompute.require_processes(cell, experiment, given["processes"])
+        recompute.require_data(cell, experiment, sums)
         return [attrs.evolve(cell, observe=tuple(given["observe"]))], seeds
     name, found = catalogue.find_experiment(experiment)
     overrides = catalogue.Overrides(rules=context.obj, **given)

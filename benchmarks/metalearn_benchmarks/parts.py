@@ -113,9 +113,7 @@ class Parts:
 
     def data(self, cell: Cell) -> dict[str, str]:
         """The checksum of what each family draws from, of those that have one."""
-        families = {cell.family.name: self.family, **self.others}
-        found = {name: getattr(one, "checksum", None) for name, one in families.items()}
-        return {name: value for name, value in found.items() if value is not None}
+        return _checksums({cell.family.name: self.family, **self.others})
 
     def require_tasks(self) -> None:
         """UsageError unless every family gives the tasks that are asked of it."""
@@ -123,6 +121,29 @@ class Parts:
             self.tasks(split).take(0, 1)
         for other in self.others.values():
             self.tasks("test", other).take(0, 1)
+
+    def require_fit(self, cell: Cell) -> None:
+        """UsageError unless the base-learner takes test tasks of every family: now, not after training."""
+        if cell.method.start == "pixels":
+            return
+        theta = self.tested.initial(seeded_generator("unused"))
+        for name, family in {cell.family.name: self.family, **self.others}.items():
+            task = self.tasks("test", family).take(0, 1)[0]
+            try:
+                with torch.no_grad():
+                    self.tested.loss(theta, task.support)
+            except Exception as error:  # of a stranger's module, anything
+                kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
+                why = " ".join(f"{kind}{error}".split())
+                raise UsageError(
+                    f"method {cell.name!r}: base-learner {cell.learner.name!r} cannot be tested on tasks of"
+                    f" {name!r}: {why}"
+                ) from error
+
+
+def _checksums(families: Mapping[str, TaskFamily]) -> dict[str, str]:
+    found = {name: getattr(one, "checksum", None) for name, one in families.items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def family_of(component: Component) -> TaskFamily:
@@ -143,9 +164,14 @@ def _learner(cell: Cell, family: TaskFamily, **over: Any) -> BaseLearner:
 
 def learner_options(cell: Cell, family: TaskFamily) -> dict[str, Any]:
     """What the experiment and the method say of the base-learner, and what it has from the family."""
+    return {**_shared_options(cell, family), **cell.method.learner}
+
+
+def _shared_options(cell: Cell, family: TaskFamily) -> dict[str, Any]:
+    """Those of all methods of a setting."""
     known = base_learners()[cell.learner.name].options()
     fitted = {name: getattr(family, name) for name in FITTED if name in known and hasattr(family, name)}
-    return {**fitted, **cell.learner.options, **cell.method.learner}
+    return {**fitted, **cell.learner.options}
 
 
 def _over_all_classes(cell: Cell, family: TaskFamily, classes: int) -> BaseLearner:
@@ -173,7 +199,9 @@ def _drawn(cell: Cell, learner: BaseLearner, seed: int) -> tuple[UpdateRule, tor
 
 
 def resolved(cell: Cell) -> dict[str, Any]:
-    """The cell as its `experiment.toml` says it: every setting and option, nothing left to a default."""
+    """The cell as its `experiment.toml` says it: every setting and option, nothing left to a default, and the
+    checksums of the data that it is to see.
+    """
     plain = cell.as_toml()
     settings = attrs.asdict(settings_of(cell))
     plain["method"]["settings"] = {k: v for k, v in settings.items() if v is not None}
@@ -182,10 +210,10 @@ def resolved(cell: Cell) -> dict[str, Any]:
         plain["method"]["options"] = {**_defaults(entries["rule"]), **plain["method"]["options"]}
     for part in (plain["family"], *plain["also_tested_on"]):
         part["options"] = {**_defaults(task_families()[part["name"]]), **part["options"]}
-    own = learner_options(cell, family_of(cell.family))
-    shared = {name: value for name, value in own.items() if name not in cell.method.learner}
+    shared = _shared_options(cell, family_of(cell.family))
     plain["learner"]["options"] = {**_defaults(entries["learner"]), **shared}
-    return plain
+    data = _checksums({one.name: family_of(one) for one in (cell.family, *cell.also_tested_on)})
+    return {**plain, "data": data} if data else plain
 
 
 def used(cell: Cell) -> dict[str, Registered]:

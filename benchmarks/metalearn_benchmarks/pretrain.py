@@ -14,8 +14,9 @@ class FlatFamily:
     """Minibatches drawn with replacement from `family.examples(split)`, each one a task.
 
     A family whose examples are large may have two more methods: `codes(split, numbers, generator)` gives what
-    stands for those examples, `[..., fields]`, and `images(split, codes, dtype)` the inputs themselves; a
-    minibatch is then drawn as codes, and looked up where it is used.
+    stands for those examples in minibatches of that split, `[..., fields]`, and `images(split, codes, dtype)`
+    the inputs themselves; a minibatch is then drawn as codes, and looked up where it is used. Validation
+    minibatches of training data are `codes("validation", ...)` and `images("train", ...)`: not augmented.
 
     Args:
         held_out: where given, validation minibatches are of the training data, too: of one example in so
@@ -54,7 +55,7 @@ class FlatFamily:
         source, numbers = self._numbers(split)
         flat, codes = self.examples(source), getattr(self.family, "codes", None)
         chosen = numbers[torch.randint(len(numbers), (count, self.minibatch), generator=generator)]
-        inputs = flat.inputs[chosen] if codes is None else codes(source, chosen, generator)
+        inputs = flat.inputs[chosen] if codes is None else codes(split, chosen, generator)
         batch = Batch(inputs, flat.targets[chosen], stacked=True)
         return Task(batch, batch, stacked=True)
 

@@ -33,6 +33,8 @@ BASE_BYTES = 1 << 30
 """Memory of a worker before it trains anything: Python, torch, a compiler's."""
 PRIVATE: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 256 << 20}
 NO_REPORTS = {"RAY_USAGE_STATS_ENABLED": "0"}
+AUTHENTICATION = "RAY_AUTH_MODE"
+"""A cluster asks for the user's token where there is one; who names its address must say that it has it."""
 ON_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Set to 0, Ray takes 127.0.0.1 for an address of a node, as it does on those systems by itself."""
 
@@ -55,6 +57,8 @@ class RayCluster:
     def __enter__(self) -> Self:
         target = _current() if self.address == "auto" else self.address
         os.environ.update(NO_REPORTS)
+        if target != "local" and _has_token():
+            os.environ.setdefault(AUTHENTICATION, "token")
         if target == "local" or (":" in target and _is_only_on_loopback(target, self.address)):
             os.environ[ON_LOOPBACK] = "0"  # read when ray is imported
         try:
@@ -133,17 +137,24 @@ class RayCluster:
         Raises:
             UsageError: for a node that does not see `directory`, or has other versions.
         """
-        from metalearn_benchmarks.ray_worker import Workplace, versions
+        from metalearn_benchmarks.ray_worker import Workplace, environment, versions
 
         directory = Path(os.path.abspath(directory))
         with _sign(directory) as sign:
-            place = Workplace(directory, sign, Path.cwd(), versions())
+            place = Workplace(directory, sign, Path.cwd(), versions(), environment())
             under_way = _UnderWay(
                 self.ray, display, stop, self.ray.remote(**self._mailbox())(_mailbox()).remote()
             )
             for number, job in enumerate(jobs):
                 under_way.submit(job, number, place, self._demands(job, bytes_per_seed[job.cells[0].row]))
-            yield from under_way.ends(directory)
+            try:
+                yield from under_way.ends(directory)
+            except self.ray.exceptions.RayActorError as error:
+                why = " ".join(str(error).split())[:300]
+                raise UsageError(
+                    f"--ray {self.address}: the cluster does not run what listens to its workers ({why}); if"
+                    f" it was started with another {AUTHENTICATION} than is set here, set the same"
+                ) from error
         if under_way.problem:
             raise UsageError(f"--ray {self.address}: {under_way.problem}")
 
@@ -264,6 +275,12 @@ def _current() -> str:
     except (OSError, UnicodeDecodeError):
         return "auto"
     return found if re.fullmatch(r"[^\s/]+:\d+", found) else "auto"
+
+
+def _has_token() -> bool:
+    """Whether Ray would find a token: it writes one when it first starts a cluster by itself."""
+    told = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    return told or Path.home().joinpath(".ray", "auth_token").exists()
 
 
 def _is_only_on_loopback(target: str, told: str) -> bool:

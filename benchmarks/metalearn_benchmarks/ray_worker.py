@@ -20,6 +20,7 @@ from metalearn_benchmarks import groups
 from metalearn_benchmarks.job import TOLD_SECONDS, Finished, Job, run_job
 from metalearn_core import Event, UsageError
 
+VARIABLES = ("METALEARN_DATA", "METALEARN_LOAD_PLUGINS")
 SEEN_SECONDS = 5.0
 """A shared file system may take this long to show a new file to another machine."""
 
@@ -28,6 +29,11 @@ def versions() -> dict[str, str]:
     """What must be the same on every node, without what only says for which processor it was built."""
     packages = ("metalearn-benchmarks", "metalearn-core", "torch")
     return {package: version(package).partition("+")[0] for package in packages}
+
+
+def environment() -> dict[str, str]:
+    """Those of `VARIABLES` that are set here."""
+    return {name: os.environ[name] for name in VARIABLES if name in os.environ}
 
 
 @attrs.frozen
@@ -39,12 +45,14 @@ class Workplace:
         sign: a new file in it.
         current: the folder that the command runs in, for paths in an experiment; absolute.
         versions: of the packages that decide the numbers.
+        environment: variables that say where data lie and which plugins are loaded.
     """
 
     directory: Path
     sign: Path
     current: Path
     versions: dict[str, str]
+    environment: dict[str, str]
 
     def problem(self) -> str | None:
         """One line on what is not as it should be here, or None."""
@@ -112,6 +120,7 @@ def work(job: Job, number: int, place: Workplace, mailbox: Any) -> list[Finished
         return problem
     if place.current.is_dir():
         os.chdir(place.current)
+    os.environ.update(place.environment)
     link = Link(mailbox)
     if not link.begin(number):
         return [Finished(cell.label) for cell in job]

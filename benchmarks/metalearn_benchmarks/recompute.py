@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -15,12 +16,12 @@ from metalearn_core.errors import UsageError
 
 OF_A_CELL = {"experiment", "setting", "name", "seed"}
 """The keys by which a resolved cell is known from an experiment."""
-FREE = {"experiment", "out", "workers", "ray", "observe"}
-"""What the command line may still say: where, on which machines, and who is told."""
+FREE = {"experiment", "out", "workers", "address", "observe"}
+"""Parameters of `metalearn run` that may still be given: where, on which machines, and who is told."""
 
 
-def recorded(path: str) -> tuple[Cell, tuple[int, ...]] | None:
-    """The cell that a record's `experiment.toml` tells of, and the seeds that trained with it.
+def recorded(path: str) -> tuple[Cell, tuple[int, ...], dict[str, str]] | None:
+    """The cell that a record's `experiment.toml` tells of, the seeds that trained with it, its data's sums.
 
     None for anything else. Raises UsageError for a cell that cannot be run as it is told.
     """
@@ -30,7 +31,7 @@ def recorded(path: str) -> tuple[Cell, tuple[int, ...]] | None:
         return None  # whoever takes it for an experiment says what is wrong
     if not data.keys() >= OF_A_CELL:
         return None
-    seeds = data.pop("seeds_together", [data["seed"]])
+    seeds, sums = data.pop("seeds_together", [data["seed"]]), data.pop("data", {})
     cell: Cell = structured(data, Cell, path)
     if not isinstance(seeds, list) or cell.seed not in seeds or any(type(seed) is not int for seed in seeds):
         raise UsageError(
@@ -38,7 +39,7 @@ def recorded(path: str) -> tuple[Cell, tuple[int, ...]] | None:
         )
     for kind, plain in (("experiment", cell.experiment), ("setting", cell.setting), ("method", cell.name)):
         require_folder_name(kind, plain)
-    return cell, tuple(seeds)
+    return cell, tuple(seeds), sums
 
 
 def require_processes(cell: Cell, path: str, processes: int) -> None:
@@ -52,6 +53,21 @@ def require_processes(cell: Cell, path: str, processes: int) -> None:
         f"{path}: its meta-batches were shared by {cell.processes} process(es), and here there are"
         f" {processes}: run it {how}"
     )
+
+
+def require_data(cell: Cell, path: str, sums: Mapping[str, str]) -> None:
+    """UsageError unless the data here are those that the run in the file saw."""
+    if not sums:
+        return
+    from metalearn_benchmarks.parts import Parts
+
+    here = Parts.of(cell).data(cell)
+    for name, wanted in sums.items():
+        if here.get(name) != wanted:
+            raise UsageError(
+                f"{path}: it saw the data of {name} with checksum {wanted}, here they have {here.get(name)};"
+                " prepare them from what they were made of"
+            )
 
 
 def require_no_other(context: click.Context, path: str) -> None:

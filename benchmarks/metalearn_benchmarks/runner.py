@@ -130,6 +130,7 @@ def _looked_at(
             if tasks not in looked_at:
                 parts.require_tasks()
                 looked_at.add(tasks)
+            parts.require_fit(cell)
         except NotPreparedError as error:
             absent[row] = error
             continue

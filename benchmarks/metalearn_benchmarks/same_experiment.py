@@ -61,6 +61,8 @@ def _require_same(
     """Refuse what one folder was asked for where it differs from what is wanted."""
     # it was not always said
     found = {"processes": 1, **cell, "method": {"protocol": "paper", **cell["method"]}}
+    if "data" not in found:
+        wanted = [{key: value for key, value in one.items() if key != "data"} for one in wanted]
     own, shared = _flat(found), _shared(found)
     for one in wanted:
         theirs, ours = (own, _flat(one)) if found.get("name") == one["name"] else (shared, _shared(one))

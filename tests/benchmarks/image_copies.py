@@ -16,6 +16,7 @@ from PIL import Image
 
 from metalearn_benchmarks.images.datasets import Dataset
 from metalearn_benchmarks.images.splits import SplitList
+from metalearn_benchmarks.images.store import SPLITS, Manifest, StoreWriter
 
 TRAIN, VALIDATION, TEST = ("n00000001", "n00000002"), ("n00000003",), ("n00000004", "n00000005")
 SYNSETS = (*TRAIN, *VALIDATION, *TEST)
@@ -57,6 +58,17 @@ def photo(seed, size=(20, 16), mode="RGB"):
     return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).convert(mode)
 
 
+def noise_store(home, seed):
+    """A prepared miniImageNet of 84 pixels with 15 classes, of other pixels for another seed."""
+    plan = [(f"{split}-{i}", split, 17) for split in SPLITS for i in range(5)]
+    manifest = Manifest.of("mini-imagenet", "noise", 84, 3, plan, {})
+    draw = np.random.default_rng(seed)
+    with StoreWriter(home / "mini-imagenet/84", manifest) as writer:
+        for each in writer.remaining():
+            writer.put(each, draw.integers(0, 256, (17, 84, 84, 3), dtype=np.uint8))
+        writer.finish()
+
+
 def encoded(image, form="JPEG"):
     data = io.BytesIO()
     image.save(data, form)
@@ -78,9 +90,9 @@ def write(folder, files):
     return folder
 
 
-def tarred(path, files, *extra):
+def tarred(path, files, *extra, how="w:gz"):
     """A .tgz of files and of further members (a TarInfo each)."""
-    with tarfile.open(path, "w:gz") as tar:
+    with tarfile.open(path, how) as tar:
         for name, data in files.items():
             data = data.encode() if isinstance(data, str) else data
             member = tarfile.TarInfo(name)

@@ -113,6 +113,44 @@ def test_an_experiment_of_ones_own_with_a_method_of_its_own(metalearn, tmp_path)
     assert result["meta_parameters"] == (4 + 4) + (16 + 4) + (4 + 1) + 25
 
 
+def test_a_methods_own_option_of_the_base_learner_stands_beside_the_experiments(metalearn, tmp_path):
+    """Both say how wide the network is; what the methods share is what the experiment says."""
+    own = 'rule = "feed-forward"\nlearner = { hidden = [4] }'
+    (tmp_path / "mine.toml").write_text(MINE.replace('rule = "feed-forward"', own))
+    arguments = ("run", tmp_path / "mine.toml", "--scale", "smoke", "--workers", 1, "--out", tmp_path / "o")
+    assert [metalearn(*arguments)[0] for _ in range(2)] == [0, 0]
+    parameters = {
+        name: json.loads((tmp_path / f"o/mine/sine-3-shot/{name}/0/result.json").read_text())["parameters"]
+        for name in ("maml", "two-layer")
+    }
+    assert parameters == {"maml": 25, "two-layer": 13}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (
+            'start = "meta"',
+            'start = "meta"\nadapts = "head"',
+            "method 'two-layer': what is meta-trained adapts all parameters; adapts = \"head\" is for",
+        ),
+        (
+            "options = { hidden = [8] }",
+            "options = { hidden = [8], inputs = 3 }",
+            "method 'maml': base-learner 'mlp' cannot be tested on tasks of 'sine': ",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_or_tested_is_refused_before_anything_runs(
+    metalearn, tmp_path, old, new, told
+):
+    (tmp_path / "mine.toml").write_text(MINE.replace(old, new))
+    code, _, err = metalearn("run", tmp_path / "mine.toml", "--scale", "smoke", "--out", tmp_path / "o")
+    assert (code, err.count("\n")) == (2, 1)
+    assert told in err
+    assert not list(tmp_path.rglob("checkpoint.pt"))
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [

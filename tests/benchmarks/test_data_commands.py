@@ -233,6 +233,19 @@ def wait_for(process, path):
         time.sleep(0.01)
 
 
+def test_a_store_that_was_damaged_is_prepared_again(metalearn, photos):
+    metalearn(*PREPARE, photos)
+    (path,) = store_folder("mini-imagenet", 12).glob("pixels-*.npy")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3] + b"\0\0\0")
+    code, _, err = metalearn("data", "verify", "mini-imagenet")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "it was damaged after it was prepared: remove it and prepare the dataset again" in err
+    assert metalearn(*PREPARE, photos)[1].startswith("prepared: 15 images")
+    assert metalearn("data", "verify", "mini-imagenet")[0] == 0
+    assert path.read_bytes() == whole
+
+
 def test_killed_in_its_middle_and_a_second_command_meanwhile(metalearn, photos):
     folder = store_folder("mini-imagenet", 12)
     process = start(photos, 0.2)

@@ -237,6 +237,20 @@ def test_another_process_opens_the_images_for_itself(grey):
         assert pool.apply(_first_rows, (family,)) == expected
 
 
+def test_held_out_images_are_not_augmented(grey):
+    """They choose the pretrained state: of one image in ten, as it is."""
+    family = ImageFamily(grey, ways=2, shots=1, queries=1, size=4, augment="crop-flip")
+    flat = FlatFamily(family, minibatch=8, held_out=3)
+    fields = {
+        split: flat.draw(split, 4, seeded_generator(0)).query.inputs.shape[-1]
+        for split in ("train", "validation")
+    }
+    assert fields["validation"] == 1 < fields["train"]
+    sampled = flat.sample("validation", 4, seeded_generator(0))
+    numbers = flat.draw("validation", 4, seeded_generator(0)).query.inputs[..., 0]
+    assert torch.equal(rows(sampled.query.inputs), numbers)
+
+
 @pytest.mark.parametrize(
     ("options", "split", "parts"),
     [

@@ -45,6 +45,29 @@ def test_a_truncated_archive(tmp_path):
             refused(copies.closed(copies.CUB, whole), cut, tmp_path, str(cut), "truncated or damaged")
 
 
+@pytest.mark.parametrize("kind", ["tar.xz", "zip"])
+def test_a_byte_that_was_turned_in_what_lzma_compressed(tmp_path, kind):
+    files, path = copies.cub_files(copies.birds()), tmp_path / f"a.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+            for name, data in files.items():
+                archive.writestr(name, data)
+    else:
+        copies.tarred(path, files, how="w:xz")
+    data = bytearray(path.read_bytes())
+    for at in range(len(data) // 2, len(data) // 2 + 64):
+        data[at] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(UsageError, match=r"the archive is truncated or damaged \([^\n]*\); get it again$"):
+        ready(copies.closed(copies.CUB, path), path, tmp_path / "out")
+
+
+def test_a_zip_archive_whose_names_are_no_text(tmp_path):
+    whole = copies.zipped(tmp_path / "a.zip", {"Käfer.jpg": b"x"})
+    whole.write_bytes(whole.read_bytes().replace("ä".encode(), b"\xff\xff"))
+    refused(copies.closed(copies.CUB, whole), whole, tmp_path, str(whole), "truncated or damaged")
+
+
 def test_a_tar_archive_that_ends_between_two_members(tmp_path):
     """Python's reader takes that for the end: the checksum, or what is missing, tells."""
     whole = tmp_path / "a.tar"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 
 import pytest
+from image_copies import noise_store
 
 from metalearn_benchmarks.catalogue import Overrides, cells, find_experiment
 from metalearn_benchmarks.images.floor import CLASSIFIERS, pixel_scores
@@ -128,6 +130,28 @@ def test_what_is_not_prepared_is_left_out_and_the_rest_is_run(metalearn, prepare
     code, _, err = metalearn(*asked)
     assert (code, err.count("\n")) == (2, 1)
     assert "metalearn data prepare mini-imagenet PATH --size 84" in err
+
+
+def test_other_pixels_under_the_same_name_are_another_experiment(metalearn, tmp_path, monkeypatch):
+    """Looked at before anything is trained, and when a record is run again."""
+    monkeypatch.setenv("METALEARN_DATA", str(tmp_path / "data"))
+    noise_store(tmp_path / "data", 0)
+    one = ("--only", "mini-imagenet-5-way-1-shot/nearest-centroid", "--seeds", 1)
+    asked = ("run", "table-3.1", *IN_HERE, *one, "--out", tmp_path / "out")
+    assert metalearn(*asked)[0] == 0
+    (told,) = (tmp_path / "out").rglob("experiment.toml")
+    before = told.read_text()
+    shutil.rmtree(tmp_path / "data")
+    noise_store(tmp_path / "data", 1)
+    code, _, err = metalearn(*asked[:-4], "--seeds", 2, "--out", tmp_path / "out")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "it holds another experiment: data.mini-imagenet is" in err
+    code, _, err = metalearn("run", told, "--out", tmp_path / "again")
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"{told}: it saw the data of mini-imagenet with checksum" in err
+    noise_store(tmp_path / "data", 0)
+    assert metalearn("run", told, "--out", tmp_path / "again")[0] == 0
+    assert told.read_text() == before
 
 
 def test_the_way_to_prepare_another_split_is_told(metalearn, tmp_path, monkeypatch):

@@ -240,6 +240,31 @@ def test_cifar_100(tmp_path, pack, dump):
     assert made.notes == ()
 
 
+def test_cifar_100_in_folders_of_its_two_halves_whose_names_begin_anew(tmp_path):
+    """In both a class's images are numbered from 0: 500 and 100 of one, 2 and 1 here."""
+    files = {
+        f"{part}/{which}/{k:04}.png": copies.encoded(picture, "PNG")
+        for which, found in copies.things().items()
+        for part, pictures in (("train", found[:2]), ("test", found[2:]))
+        for k, picture in enumerate(pictures)
+    }
+    made = ready(copies.CIFAR, as_tree(tmp_path, files), tmp_path / "out")
+    assert {each.name: each.count for each in made.store.manifest.classes} == dict.fromkeys(copies.THINGS, 3)
+    assert "twice" not in " ".join(made.notes)
+
+
+def test_a_whole_copy_beside_the_first_one_is_taken_once(tmp_path):
+    files = {
+        f"{part}/{which}/{which}_{k}.png": copies.encoded(picture, "PNG")
+        for part in ("one", "two")
+        for which, found in PHOTOS.items()
+        for k, picture in enumerate(found)
+    }
+    made = ready(copies.MINI, as_tree(tmp_path, files), tmp_path / "out")
+    require_pictures(made.store, PHOTOS)
+    assert "15 images are there twice; each is taken once" in made.notes
+
+
 def test_cifar_100_without_the_pickle_that_names_its_classes(tmp_path):
     files = copies.cifar_files(copies.things(), dump2)
     del files["cifar-100-python/meta"]

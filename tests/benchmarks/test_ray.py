@@ -17,7 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from image_copies import noise_store
 from test_resume import scores
+
+from metalearn_benchmarks.ray_runner import RayCluster
+from metalearn_core import UsageError
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="the package ray is not installed"
@@ -51,6 +55,14 @@ def cluster_of(nodes):
     finally:
         process.communicate(timeout=60)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_token():
+    """Whether the user has one decides nothing here, and none is written."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +221,38 @@ def test_a_disk_that_is_full_ends_the_command_with_one_line(cluster, experiment,
         assert scores(disk) == local
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_workers_find_the_data_where_the_command_does(cluster, tmp_path):
+    """METALEARN_DATA is that of the command, and relative to its folder."""
+    noise_store(tmp_path / "images", 0)
+    row = ("-m", "nearest-centroid", "--only", "mini-imagenet-5-way-1-shot/*", "--seeds", 1)
+    run = begun(
+        command("table-3.1", cluster["address"], tmp_path / "out", *row),
+        cwd=tmp_path,
+        env={**os.environ, "METALEARN_DATA": "images"},
+    )
+    _, err = run.communicate(timeout=120)
+    assert (run.returncode, err.count("metalearn:")) == (0, 0), err
+    assert len(list((tmp_path / "out").rglob("result.json"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("token", "told", "then"), [(True, None, "token"), (False, None, None), (True, "disabled", "disabled")]
+)
+def test_the_users_token_is_given_to_a_cluster_that_is_named(monkeypatch, tmp_path, token, told, then):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    if told:
+        monkeypatch.setenv("RAY_AUTH_MODE", told)
+    if token:
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray/auth_token").write_text("secret")
+    with pytest.raises(UsageError, match=r"nothing answers at 127\.0\.0\.1:9"), RayCluster("127.0.0.1:9"):
+        pass
+    found = os.environ.pop("RAY_AUTH_MODE", None)
+    assert found == then
 
 
 def test_what_no_node_has_is_refused(cluster, experiment, tmp_path):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import tomllib
 
+import click
 import pytest
 import tomli_w
+from click.core import ParameterSource
 
 from metalearn_benchmarks import cli, recompute
 
@@ -86,9 +88,18 @@ def test_an_option_that_would_make_another_run_is_refused(metalearn, tmp_path, t
     assert not (tmp_path / "out").exists()
 
 
+def test_what_may_be_said_are_options_of_the_command():
+    assert {parameter.name for parameter in cli.metalearn.commands["run"].params} >= recompute.FREE
+    context = click.Context(cli.metalearn.commands["run"])
+    for name in recompute.FREE:
+        context.set_parameter_source(name, ParameterSource.COMMANDLINE)
+    recompute.require_no_other(context, "a/experiment.toml")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"data": {"sine": "00ab"}}, "it saw the data of sine with checksum 00ab, here they have None"),
         ({"seeds_together": [0, 2]}, "seeds_together must be a list of seeds with 1 in it, got [0, 2]"),
         ({"seeds_together": 1}, "seeds_together must be a list of seeds"),
         ({"seed": "1", "seeds_together": ["1"]}, "key 'seed': expected int, got '1'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import lzma
 import os
 import tarfile
 import weakref
@@ -23,6 +24,13 @@ IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm")
 HEAD = 512
 KEPT = 1 << 22
 """Bytes: files of an archive up to this size that are no images are kept in memory: coming back is slow."""
+
+
+DAMAGED = (
+    EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, UnicodeDecodeError,
+    NotImplementedError, RuntimeError,
+)  # fmt: skip
+"""What reading an archive raises where bytes of it are wrong or missing."""
 
 
 class Files(Protocol):
@@ -74,13 +82,13 @@ def others(files: Files) -> list[str]:
 @contextmanager
 def reading(where: Path | str) -> Iterator[None]:
     """In it, what the system or an archive's format refuses is a UsageError."""
-    damaged = (EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
     try:
         yield
     except OSError as error:  # a gzip file that is none is an OSError too
         raise UsageError(f"{where}: cannot be read ({error.strerror or error})") from error
-    except damaged as error:
-        raise UsageError(f"{where}: the archive is truncated or damaged ({error}); get it again") from error
+    except DAMAGED as error:
+        why = " ".join(str(error).split())
+        raise UsageError(f"{where}: the archive is truncated or damaged ({why}); get it again") from error
 
 
 def _is_hidden(name: str) -> bool:

@@ -113,7 +113,10 @@ class ImageFamily:
         if split not in self._opened:
             classes = self.store.classes(split)
             if not classes:
-                raise UsageError(f"{self.name}: its {split} split has no classes; prepare the dataset again")
+                raise UsageError(
+                    f"{self.name}: its {split} split has no classes: it cannot be what is trained on; name it"
+                    " in also_tested_on"
+                )
             self._opened[split] = SplitPixels(self.store, classes)
         return self._opened[split]
 

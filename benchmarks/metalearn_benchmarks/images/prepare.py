@@ -43,7 +43,7 @@ def prepare(
     found = find(dataset, split, path)
     manifest = plan(dataset, split, found, size)
     there = _store_at(folder)
-    if there is not None and there.manifest.plan == manifest:
+    if there is not None and there.manifest.plan == manifest and _is_whole(there, tell):
         return Prepared(there, found.notes, already=True)
     with StoreWriter(folder, manifest) as writer:
         with decoding.decoder(manifest.images, size, dataset.channels, processes) as decode:
@@ -56,6 +56,18 @@ def _store_at(folder: Path) -> ImageStore | None:
         return ImageStore.open(folder)
     except UsageError:
         return None
+
+
+def _is_whole(there: ImageStore, tell: Tell) -> bool:
+    """Whether the pixels are those that were written; those that are not are put away."""
+    path = there.folder / there.manifest.file
+    size = path.stat().st_size
+    try:
+        there.verify(lambda done: tell(f"checksum of {path}", done, size))
+    except UsageError:
+        path.unlink(missing_ok=True)
+        return False
+    return True
 
 
 def _fill(writer: StoreWriter, found: Found, decode: decoding.Decoder, tell: Tell) -> None:

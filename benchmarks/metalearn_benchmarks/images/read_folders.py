@@ -16,28 +16,41 @@ SYNSET = 9
 
 def read_folders(files: Files, dataset: Dataset, split: SplitList) -> ImageFiles | None:
     """By the innermost folder that is a class; else by the class with which a file's name begins."""
-    members: dict[str, dict[str, str]] = defaultdict(dict)
+    members: dict[str, list[str]] = defaultdict(list)
     parts: dict[str, set[str]] = defaultdict(set)
-    twice = 0
     for name in filter(is_image, files.names):
         found = class_of(name, split.on_disk)
         if found is None:
             continue
         which, above = found
-        base = name.rsplit("/", 1)[-1]
-        twice += base in members[which]
-        members[which].setdefault(base, name)
+        members[which].append(name)
         if above:
             parts[above].add(which)
     if not members:
         return None
+    images = {which: _once(names, dataset.per_class) for which, names in members.items()}
+    twice = sum(map(len, members.values())) - sum(map(len, images.values()))
     return ImageFiles(
         files,
         "folders named after the classes",
-        {which: [found[base] for base in sorted(found)] for which, found in members.items()},
+        images,
         {part: frozenset(classes) for part, classes in parts.items()},
         notes=[f"{twice} images are there twice; each is taken once"] if twice else [],
     )
+
+
+def _once(names: list[str], expected: int | None) -> list[str]:
+    """The images of a class by their own names, whatever folder they lie in.
+
+    Of two in different folders with one name, the first: a whole copy may be there twice. Where only all of
+    them are as many as there must be, they are different images, as those of CIFAR's two halves are.
+    """
+    own: dict[str, str] = {}
+    for name in names:
+        own.setdefault(name.rsplit("/", 1)[-1], name)
+    if expected is not None and len(own) < expected == len(names):
+        return sorted(names)
+    return [own[base] for base in sorted(own)]
 
 
 def class_of(name: str, classes: Container[str]) -> tuple[str, str] | None:

@@ -154,8 +154,8 @@ class ImageStore:
             raise UsageError(f"{path}: cannot be read ({error}); prepare the dataset again") from error
         if found != self.manifest.sha256:
             raise UsageError(
-                f"{path}: sha256 is {found}, expected {self.manifest.sha256}; it was damaged"
-                " after it was prepared: prepare the dataset again"
+                f"{path}: sha256 is {found}, expected {self.manifest.sha256}; it was damaged after it was"
+                " prepared: remove it and prepare the dataset again (glyphs make themselves when used)"
             )
 
 
