@@ -215,7 +215,7 @@ def damaged(folder, what):
 @pytest.mark.parametrize(
     ("what", "told"),
     [
-        ("a bit", "it was damaged after it was prepared: prepare the dataset again"),
+        ("a bit", "it was damaged after it was prepared: remove it and prepare the dataset again"),
         ("shorter", "cannot be read"), ("no pixels", "cannot be read"), ("no json", "cannot be read"),
         ("no manifest", "not a manifest of images"), ("newer", "format 9, this version reads up to 1"),
         ("other shape", r"expected uint8 \[10, 6, 6, 1\], found uint8 \[10, 5, 5, 1\]"),
