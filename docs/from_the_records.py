@@ -107,9 +107,30 @@ def lstm(records: Sequence[Record]) -> str:
         loss = "yes" if "loss" in options["inputs"] else "no"
         return gradient, loss, settings["order"], settings["steps"]
 
-    groups = _by(kind, _on_five_shots(records, "lstm"))
+    groups = _by(kind, (r for r in _on_five_shots(records, "lstm") if _clamp(r) == "no"))
     rows = [_typical(groups[key], tuple(map(str, key)))[1] for key in sorted(groups, key=lambda k: (k[3], k))]
     return _table(("gradient", "loss read", "order", "T", *TYPICAL), rows)
+
+
+def _clamp(record: Record) -> str:
+    """Of the gradients that the LSTM reads; none in the text."""
+    clamp = record.cell["method"]["settings"].get("inner_clip")
+    return f"to ±{clamp['limit']:g}" if clamp else "no"
+
+
+def stability(records: Sequence[Record]) -> str:
+    """The LSTM of second order on raw gradients by T, how many runs were stopped, and what a clamp does."""
+
+    def is_enhanced(record: Record) -> bool:
+        method = record.cell["method"]
+        return (method["options"]["preprocess"], method["settings"]["order"]) == ("none", "second")
+
+    fitting = filter(is_enhanced, _on_five_shots(records, "lstm"))
+    rows = []
+    for (steps, clamp), runs in sorted(_by(lambda r: (r.steps, _clamp(r)), fitting).items()):
+        stopped = str(sum(bool(run.result["diverged"]) for run in runs))
+        rows.append(_typical(runs, (str(steps), clamp, stopped))[1])
+    return _table(("T", "gradients clamped", "stopped", *TYPICAL), rows)
 
 
 def turtle(records: Sequence[Record]) -> str:
@@ -331,6 +352,7 @@ def pieces(folder: Path) -> dict[str, str]:
         "turtle": turtle(records),
         "long-unrolls": long_unrolls(records),
         "clipping": clipping(records),
+        "stability": stability(records),
         "shots": shots(records),
         "results": tables(records),
         "figures": figures(records, folder),

@@ -72,12 +72,20 @@ def test_every_record_is_of_the_papers_size_and_can_be_run_again(records):
 def test_the_runs_that_were_stopped_are_told(records):
     page = " ".join((ROOT / "docs/paper-against-us.md").read_text().split())
     why = {(r.method, r.seed): r.result["diverged"] for r in records if r.result["diverged"]}
-    others = [("lstm-enhanced", 7), ("lstm-raw-second-order", 7), ("maml-unclipped,steps=20", 4)]
-    assert sorted(why) == [*others, *(("turtle-loss", seed) for seed in range(3))]
+    ten = "lstm-enhanced,steps=10"
+    others = [("lstm-raw-second-order", 7), ("maml-unclipped,steps=20", 4)]
+    losses = [("turtle-loss", seed) for seed in range(3)]
+    assert sorted(why) == [("lstm-enhanced", 7), *((ten, seed) for seed in (1, 2, 5)), *others, *losses]
     # tasks are counted from 0 there
     assert "training task 3383: θ is not finite after inner step 8" in why["lstm-enhanced", 7]
     assert "3383: the query loss is not finite" in why["lstm-raw-second-order", 7]
     assert "stopped at task 3,384 of 70,000" in page
+    assert [int(why[ten, seed].split("outer step ")[1].split(",")[0]) for seed in (1, 2, 5)] == [
+        4426, 5763, 7084
+    ]  # fmt: skip
+    assert "in tasks 4,426, 5,763 and 7,084" in page
+    kept = np.sort(errors_of(records, "figure-3.3", ten))[:7]
+    assert [round(float(error), 3) for error in (kept[0], kept[-1])] == [0.017, 0.027]
     assert "task 30484: θ is not finite" in why["maml-unclipped,steps=20", 4]
     assert "one was stopped in task 30,485, since θ was not finite any more" in page
     for seed, step in enumerate((8857, 13071, 1)):
