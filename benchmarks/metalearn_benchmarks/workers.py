@@ -6,6 +6,7 @@ import atexit
 import multiprocessing
 import os
 import queue
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ import attrs
 
 from metalearn_benchmarks import groups
 from metalearn_benchmarks.job import TOLD_SECONDS, Finished, Job, finished_of, run_job
+from metalearn_benchmarks.parents import end_with_parent
 from metalearn_benchmarks.progress import Display
 from metalearn_benchmarks.stopping import Stop, held_back
 from metalearn_core import Event, UsageError
@@ -103,11 +105,14 @@ def _result_of(future: Future[list[Finished]], job: Job, directory: Path) -> lis
 
 
 _worker: tuple[multiprocessing.Queue[tuple[str, Event]], Stop, int]
+_busy = threading.Lock()
+"""Held while a worker has a job: it saves before it ends."""
 
 
 def _enter_worker(events: multiprocessing.Queue[tuple[str, Event]], stop: Stop, parent: int) -> None:
     global _worker  # what a pool's initialiser is for
     _worker = events, stop, parent
+    end_with_parent(_busy)
     events.cancel_join_thread()  # what nobody reads any more must not keep the process
     atexit.register(os._exit, 0)  # of what is loaded the interpreter's own end takes seconds
     stop.enter_worker()
@@ -125,5 +130,6 @@ def _run_in_worker(job: Job, directory: Path) -> list[Finished]:
             told_at = time.monotonic()
             events.put((label, event))
 
-    events.put((groups.label(job.cells), Event("begun", 0)))
-    return run_job(job, directory, tell, stop)
+    with _busy:
+        events.put((groups.label(job.cells), Event("begun", 0)))
+        return run_job(job, directory, tell, stop)

@@ -136,6 +136,30 @@ def test_a_worker_that_dies_takes_no_other_run_with_it(tmp_path, uninterrupted):
     assert scores(tmp_path) == uninterrupted
 
 
+def test_workers_end_with_the_command(tmp_path):
+    """Killed without a chance to tell them: those at work save what they have, and none waits for ever."""
+    command = [*COMMAND, *("--seeds", "2", "--workers", "2", "--out", tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.rglob("checkpoint.pt"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    begun = children(process.pid)
+    assert len(begun) >= 2
+    process.kill()
+    process.wait()
+    while any(map(lives, begun)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def lives(pid):
+    """Whether there is such a process, and not what is left of one that nobody has asked for."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
 def children(parent):
     threads = Path(f"/proc/{parent}/task").iterdir()
     return [int(pid) for thread in threads for pid in (thread / "children").read_text().split()]

@@ -20,6 +20,7 @@ from PIL import Image
 from metalearn_benchmarks.images import sources
 from metalearn_benchmarks.images.store import Pixels
 from metalearn_benchmarks.machine import cores
+from metalearn_benchmarks.parents import end_with_parent
 from metalearn_core.errors import UsageError
 
 MODES = {1: "L", 3: "RGB"}
@@ -72,7 +73,7 @@ def decoder(images: int, size: int, channels: int, processes: int | None = None)
     if processes <= 1:
         yield lambda given: _stacked(map(one, given))
         return
-    pool = ProcessPoolExecutor(processes, get_context("spawn"))
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), end_with_parent)
     # Ctrl-C is for this process alone: the others are born deaf to it, all at the first thing to do
     heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
