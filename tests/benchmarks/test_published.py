@@ -19,7 +19,9 @@ from metalearn_benchmarks.statistics import MIDDLE
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
-LEAST = {"figure-3.2": 5, "figure-3.3": 10, "maml-clipping": 10, "turtle-inputs": 3}
+LEAST = {"figure-3.3": 10, "maml-clipping": 10} | dict.fromkeys(
+    ("lstm-ablation", "lstm-stability", "turtle-inputs"), 3
+)
 """Seeds of each row that follows the text."""
 
 
@@ -93,6 +95,19 @@ def test_the_runs_that_were_stopped_are_told(records):
     assert "all three runs were stopped, in task 1, 8,857 and 13,071 of 70,000" in page
 
 
+def test_the_page_says_of_a_clamp_on_what_the_lstm_reads_what_its_records_say(records, pieces):
+    clamped = errors_of(records, "lstm-stability", "lstm-enhanced-clamped,steps=10")
+    assert [round(float(error), 3) for error in (clamped.min(), clamped.max())] == [0.019, 0.030]
+    runs = runs_of(records, "lstm-stability", "lstm-enhanced-clamped,steps=10")
+    assert [run.seed for run in runs] == [0, 1, 2]
+    assert not any(run.result["diverged"] for run in runs)
+    without, with_clamp = (
+        line.split(" | ") for line in pieces[1]["stability"].splitlines() if "| 10 |" in line
+    )
+    assert without[1:4] == ["no", "3", "10"]
+    assert with_clamp[1:4] == ["to ±10", "0", "3"]
+
+
 def test_rows_have_the_seeds_that_are_told(records):
     seeds = {}
     for record in records:
@@ -149,6 +164,9 @@ def test_the_page_says_of_the_lstm_what_its_records_say(records):
     enhanced, turtle = (
         np.median(errors_of(records, "figure-3.3", method)) for method in ("lstm-enhanced", "turtle,steps=10")
     )
+    back = [("figure-3.3", "lstm-enhanced"), ("lstm-ablation", "lstm-raw,steps=8")]
+    back += [("lstm-ablation", "lstm-raw-second-order"), ("lstm-ablation", "lstm-second-order,steps=8")]
+    assert [typical(errors_of(records, *row)) for row in back] == [0.022, 0.099, 0.036, 0.028]
     assert 0.6 < enhanced / middle < 0.75
     assert 0.28 < enhanced / turtle < 0.38
 
