@@ -306,6 +306,9 @@ def test_the_page_says_of_many_updates_what_their_records_say(records):
     assert spread["maml"] > 0.25
     assert max(spread["maml-smoothed"], spread["maml-growing"]) < 0.1
     assert np.median(of("maml-truncated")) < np.median(plain)
+    turtle = of("turtle")
+    assert (typical(turtle), stuck(runs_of(records, "long-unrolls", "turtle,steps=20"))) == (0.067, [])
+    assert typical(errors_of(records, "figure-3.3", "turtle,steps=10")) == 0.067
 
 
 def test_the_page_says_of_examples_what_their_records_say(records):
