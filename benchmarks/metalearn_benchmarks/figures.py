@@ -176,12 +176,12 @@ def logarithmic(axes: Axes, name: Literal["x", "y"], lowest: float | None = None
     """
     axis = axes.xaxis if name == "x" else axes.yaxis
     low, high = axis.get_data_interval()
-    cut = lowest is not None and low <= 0
-    low = lowest if lowest is not None and cut else low
+    cut = lowest if low <= 0 else None
+    low = low if cut is None else cut
     if not 0 < low < high < np.inf or high < CLOSE * low:
         return
     (axes.set_xscale if name == "x" else axes.set_yscale)("log")
-    if cut:
+    if cut is not None:
         (axes.set_xlim if name == "x" else axes.set_ylim)(low * BELOW)
     parts = next(parts for most, parts in TICKS if high < most * low)
     axis.set_major_locator(LogLocator(subs=parts, numticks=9))

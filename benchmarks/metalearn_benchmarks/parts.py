@@ -210,9 +210,10 @@ def resolved(cell: Cell) -> dict[str, Any]:
         plain["method"]["options"] = {**_defaults(entries["rule"]), **plain["method"]["options"]}
     for part in (plain["family"], *plain["also_tested_on"]):
         part["options"] = {**_defaults(task_families()[part["name"]]), **part["options"]}
-    shared = _shared_options(cell, family_of(cell.family))
+    families = {one.name: family_of(one) for one in (cell.family, *cell.also_tested_on)}
+    shared = _shared_options(cell, families[cell.family.name])
     plain["learner"]["options"] = {**_defaults(entries["learner"]), **shared}
-    data = _checksums({one.name: family_of(one) for one in (cell.family, *cell.also_tested_on)})
+    data = _checksums(families)
     return {**plain, "data": data} if data else plain
 
 

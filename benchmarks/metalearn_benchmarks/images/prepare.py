@@ -60,12 +60,10 @@ def _store_at(folder: Path) -> ImageStore | None:
 
 def _is_whole(there: ImageStore, tell: Tell) -> bool:
     """Whether the pixels are those that were written; those that are not are put away."""
-    path = there.folder / there.manifest.file
-    size = path.stat().st_size
     try:
-        there.verify(lambda done: tell(f"checksum of {path}", done, size))
+        _verify_pixels(there, tell)
     except UsageError:
-        path.unlink(missing_ok=True)
+        (there.folder / there.manifest.file).unlink(missing_ok=True)
         return False
     return True
 
@@ -129,6 +127,10 @@ def verify(found: ImageStore, known: Mapping[str, Dataset], tell: Tell) -> None:
     name = found.manifest.name
     if name in known and found.manifest.split in known[name].splits:
         require_split(known[name], found.manifest)
+    _verify_pixels(found, tell)
+
+
+def _verify_pixels(found: ImageStore, tell: Tell) -> None:
     path = found.folder / found.manifest.file
     size = path.stat().st_size
     found.verify(lambda done: tell(f"checksum of {path}", done, size))
