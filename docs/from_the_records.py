@@ -78,7 +78,7 @@ def _typical(runs: Sequence[Record], names: Sequence[str]) -> tuple[float, tuple
     value, best, worst = (
         number(x) if np.isfinite(x) else "not finite" for x in (found.value, medians.min(), medians.max())
     )
-    errors = (value, interval(found), best, worst)
+    errors = (value, interval(found.interval().within(runs[0].score)), best, worst)
     return found.value, (*names, str(len(runs)), *errors, str(never))
 
 

@@ -133,7 +133,7 @@ def cost(records: Sequence[Record], looks: Looks) -> Figure | None:
             if not points:
                 continue
             drawn = True
-            scatter(axes, points, title, looks[runs[0].method])
+            scatter(axes, points, records[0].score, title, looks[runs[0].method])
         logarithmic(axes, "x")
         score_axis(axes, records)
         axes.set_xlabel(label)
@@ -142,13 +142,13 @@ def cost(records: Sequence[Record], looks: Looks) -> Figure | None:
 
 
 def scatter(
-    axes: Axes, points: Sequence[tuple[float, float]], title: str | None, style: dict[str, Any]
+    axes: Axes, points: Sequence[tuple[float, float]], score: str, title: str | None, style: dict[str, Any]
 ) -> None:
-    """Every run as a faint dot, their mean as a marker with its 95 % interval."""
+    """Every run as a faint dot, their mean of this score as a marker with its 95 % interval."""
     x, y = np.asarray(points, dtype=float).T
     if len(points) > 1:
         axes.plot(x, y, ".", color=style["color"], alpha=0.5, markersize=6)
-    middle = mean(y)
+    middle = mean(y).within(score)
     bars = None if middle.low != middle.low else [[middle.value - middle.low], [middle.high - middle.value]]
     axes.errorbar([x.mean()], [middle.value], yerr=bars, label=title, linestyle="none", markersize=7, **style)
 

@@ -33,12 +33,13 @@ def outcome(
     first = tested.first_tasks(min(SHOWN, settings.evaluation_batch))
     steps, clip = settings.evaluation_steps, settings.inner_clip
     response = None if tested.classifier else rule_response(rule, learner, theta, first, steps, clip)
+    score = learner.score_name.replace("_", " ")
     distributions = {entry.distribution for entry in used(cell).values()}
     return {
-        "score": learner.score_name.replace("_", " "),
+        "score": score,
         "higher_is_better": learner.higher_is_better,
         "scores": {name: [[_rounded(x) for x in row] for row in of.tolist()] for name, of in scores.items()},
-        "summary": summary(next(iter(scores.values()))[:, -1].double().numpy()),
+        "summary": summary(next(iter(scores.values()))[:, -1].double().numpy(), score),
         "validations": [] if tested.classifier else trained.validations,
         "best_position": trained.best.position,
         "diverged": trained.diverged,

@@ -37,7 +37,7 @@ OF_SIZE = (
     "tasks", "meta_batch", "validation_tasks", "validation_interval", "task_seed", "outer_lr", "outer_loss",
 )  # fmt: skip
 """Settings in which runs of one figure must agree: all that is not what the figure varies, or clipping."""
-RUNS_OFF = "An interval that reaches below 0 runs off the axis."
+RUNS_OFF = "An interval that reaches 0 runs off the axis."
 
 
 @attrs.frozen
@@ -203,7 +203,7 @@ def _draw_times(records: Sequence[Record]) -> Figure:
             of_it = [r for r in records if r.method == name and _shots(r) == count]
             points = [(r.result["seconds"] / unit, float(np.median(r.final))) for r in of_it]
             if points:
-                scatter(axes, points, of_it[0].title, style)
+                scatter(axes, points, of_it[0].score, of_it[0].title, style)
         axes.set_title(f"{count}-shot", fontsize="medium")
         axes.set_ylabel(f"median {records[0].score}")
     logarithmic(panels[-1], "x")

@@ -23,6 +23,14 @@ WAYS = ("t", "bootstrap", "paper")
 """How intervals are made: see `summarise`."""
 MIDDLE = 0.25
 """The share of scores that an interquartile mean leaves out at each end."""
+ANYTHING = (-math.inf, math.inf)
+POSSIBLE = {
+    "accuracy": (0.0, 1.0),
+    "cross entropy": (0.0, math.inf),
+    "mean squared error": (0.0, math.inf),
+    "mse loss": (0.0, math.inf),
+}
+"""The least and the most that a score can be, by the name that records have of it."""
 
 
 @attrs.frozen
@@ -32,6 +40,15 @@ class Estimate:
     value: float
     low: float
     high: float
+
+    def within(self, score: str) -> Estimate:
+        """Of a mean of scores of this name: the interval without what no such mean can be.
+
+        Student's t knows nothing of bounds. What is cut off cannot be the truth, so the interval holds it as
+        often as before.
+        """
+        low, high = np.clip((self.low, self.high), *POSSIBLE.get(score, ANYTHING))
+        return attrs.evolve(self, low=float(low), high=float(high))
 
 
 @attrs.frozen
@@ -51,6 +68,11 @@ class Summary:
     over: str
     left_out: tuple[int, int, int] = (0, 0, 0)
     not_finite: int = 0
+
+    def within(self, score: str) -> Summary:
+        """Of scores of this name: see `Estimate.within`."""
+        cut = {name: getattr(self, name).within(score) for name in ("mean", "median", "interquartile_mean")}
+        return attrs.evolve(self, **cut)
 
 
 def mean(values: Values) -> Estimate:
@@ -83,10 +105,10 @@ def interquartile_mean(values: Values) -> Estimate:
     return Estimate(centre, float(low), float(high))
 
 
-def summary(final: Values) -> dict[str, Any]:
-    """What a record says of its scores, one per test task."""
+def summary(final: Values, score: str) -> dict[str, Any]:
+    """What a record says of its scores of this name, one per test task."""
     x = np.asarray(final, dtype=float)
-    centre = mean(x)
+    centre = mean(x).within(score)
     return {
         "mean": centre.value,
         "median": median(x).value,
@@ -95,13 +117,14 @@ def summary(final: Values) -> dict[str, Any]:
     }
 
 
-def summarise(scores: Array, way: str = "t", *, higher_is_better: bool = False) -> Summary:
+def summarise(scores: Array, way: str = "t", *, score: str = "", higher_is_better: bool = False) -> Summary:
     """Mean, median and interquartile mean of a method, from its scores `[seeds, tasks]`.
 
     Of several runs each number is the mean over runs of what each run has over its test tasks. `way`:
 
     - `"t"`: Student's t interval over runs, so the test tasks are taken as they are. Of one run, and of
-      runs that are all the same since nothing in them is random: over its test tasks.
+      runs that are all the same since nothing in them is random: over its test tasks. Without what no
+      mean of scores of the name `score` can be: see `Estimate.within`.
     - `"bootstrap"`: BCa intervals; seeds and test tasks are both drawn again: see `bootstrap`.
     - `"paper"`: as the authors' program does it. Runs outside [q1 − 1.5 IQR, q3 + 1.5 IQR] are left out,
       and the half-width is 1.96 sd / √n (sd with n − 1). The paper's "median" is the median so made. One
@@ -126,7 +149,8 @@ def summarise(scores: Array, way: str = "t", *, higher_is_better: bool = False) 
     else:
         made = [_OVER_RUNS[way](x) for x in _of_each_run(ranked)]
         estimates, left_out = (made[0][0], made[1][0], made[2][0]), (made[0][1], made[1][1], made[2][1])
-    return Summary(*estimates, over=over, left_out=left_out, not_finite=not_finite)
+    found = Summary(*estimates, over=over, left_out=left_out, not_finite=not_finite)
+    return found.within(score) if way == "t" else found
 
 
 def _of_each_run(scores: Array) -> list[Array]:

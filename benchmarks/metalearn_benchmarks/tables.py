@@ -161,15 +161,18 @@ def result_tables(records: Iterable[Record], way: str = "t") -> list[ResultTable
     found = []
     for (experiment, setting), group in groupby(records, lambda r: (r.experiment, r.setting)):
         runs = list(group)
-        up = runs[0].higher_is_better
+        score, up = runs[0].score, runs[0].higher_is_better
         by_method = [list(of_method) for _, of_method in groupby(runs, lambda r: r.method)]
         scores = {of_method[0].method: Scores.of(of_method) for of_method in by_method}
         rows = [
-            _row(of_method, summarise(scores[of_method[0].method].values, way, higher_is_better=up))
+            _row(
+                of_method,
+                summarise(scores[of_method[0].method].values, way, score=score, higher_is_better=up),
+            )
             for of_method in by_method
         ]
         rows.sort(key=lambda row: (math.isnan(row.mean.value), -row.mean.value if up else row.mean.value))
-        found.append(ResultTable(experiment, setting, runs[0].score, up, _marked(rows, scores), way))
+        found.append(ResultTable(experiment, setting, score, up, _marked(rows, scores), way))
     return found
 
 

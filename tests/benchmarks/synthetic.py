@@ -55,9 +55,10 @@ def result(
     families = (cell["family"]["name"], *across)
     curve = level * np.geomspace(0.5 if accuracy else 3.0, 1.0, points)
     shown = list(range(min(steps, 8)))
+    score = "accuracy" if accuracy else "mean squared error"
     return {
-        "score": "accuracy" if accuracy else "mean squared error", "higher_is_better": accuracy,
-        "scores": dict.fromkeys(families, scores), "summary": summary([row[-1] for row in scores]),
+        "score": score, "higher_is_better": accuracy,
+        "scores": dict.fromkeys(families, scores), "summary": summary([row[-1] for row in scores], score),
         "validations": [[2_500 * i, float(x)] for i, x in enumerate(curve)], "best_position": 70_000,
         "diverged": None, "curves": _curves(generator, steps), "meta_parameters": 1_741, "parameters": 1_761,
         "rule_response": _response(shown), "batch_norm": "none: the base-learner has no batch norm",

@@ -9,12 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from torch import nn
 
 from metalearn_benchmarks import bootstrap as crossed
 from metalearn_benchmarks import comparisons
 from metalearn_benchmarks.comparisons import Scores, difference, holm, log_ratio, two_way, unpaired_difference
-from metalearn_benchmarks.statistics import summarise
-from metalearn_core import UsageError
+from metalearn_benchmarks.image_learners.classifier import accuracy, cross_entropy
+from metalearn_benchmarks.networks import mean_squared_error
+from metalearn_benchmarks.statistics import POSSIBLE, summarise, summary
+from metalearn_core import BaseLearner, UsageError
 
 
 def drawn(seeds: int, tasks: int, number: int = 0, spread: tuple[float, float, float] = (1, 1, 1)):
@@ -43,6 +46,28 @@ def test_the_mean_of_several_runs_has_students_interval_over_runs():
             (np.mean(runs), expected.low, expected.high)
         )
     assert found.over == "seeds"
+
+
+@pytest.mark.parametrize(("score", "low", "high"), [("mean squared error", 0, math.inf), ("accuracy", 0, 1)])
+def test_an_interval_has_nothing_that_the_score_cannot_be(score, low, high):
+    scores = np.full((5, 40), 0.1) + np.array([0, 0, 0, 0, 0.8])[:, None] + drawn(5, 40) / 1000
+    raw = summarise(scores, score="a stranger's score")
+    found = summarise(scores, score=score)
+    assert raw.mean.low < 0 < raw.mean.high < 1
+    assert raw.median.low < 0
+    assert (found.mean.low, found.mean.high) == (low, raw.mean.high)
+    assert (found.median.low, found.median.value) == (low, raw.median.value)
+    turned = summarise(1 - scores, score=score)
+    assert turned.mean.high == pytest.approx(min(high, 1 - raw.mean.low))
+    assert summary(scores[:, 0], score)["ci95"][0] == low
+    # the authors' program cuts nothing
+    assert summarise(scores, "paper", score=score) == summarise(scores, "paper")
+
+
+def test_bounds_are_of_the_names_that_records_have():
+    scores = accuracy, cross_entropy, mean_squared_error, nn.functional.mse_loss
+    learners = [BaseLearner(nn.Linear(1, 1), mean_squared_error, score) for score in scores]
+    assert [learner.score_name.replace("_", " ") for learner in learners] == list(POSSIBLE)
 
 
 def test_the_interquartile_mean_of_one_run_is_the_mean_of_its_middle_half():
