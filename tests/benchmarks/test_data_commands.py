@@ -8,11 +8,11 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import image_copies as copies
 import pytest
+from waiting import wait_until
 
 from metalearn_benchmarks.images import data_commands, datasets, decoding
 from metalearn_benchmarks.images.store import ImageStore, data_home, store_folder
@@ -226,11 +226,8 @@ def start(photos, wait):
 
 
 def wait_for(process, path):
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
+    wait_until(lambda: path.exists() or process.poll() is not None)
+    assert path.exists(), process.communicate()
 
 
 def test_a_store_that_was_damaged_is_prepared_again(metalearn, photos):

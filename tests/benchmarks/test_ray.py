@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from image_copies import noise_store
 from test_resume import scores
+from waiting import LONG, wait_until
 
 from metalearn_benchmarks.ray_runner import RayCluster
 from metalearn_core import UsageError
@@ -53,7 +54,7 @@ def cluster_of(nodes):
     try:
         yield {**json.loads(process.stdout.readline()), "folder": folder}
     finally:
-        process.communicate(timeout=60)
+        process.communicate(timeout=LONG)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -105,7 +106,7 @@ def begun(arguments, **options):
 def refused(*arguments):
     """What a command that must be refused says: one line."""
     process = begun(arguments)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=LONG)
     assert process.returncode == 2, err
     assert err.count("\n") == 1, err
     return err
@@ -115,13 +116,6 @@ def validated(directory, run=TURTLE):
     """How often a run has been validated so far."""
     path = directory / run / "metrics.jsonl"
     return len(path.read_text().splitlines()) if path.exists() else 0
-
-
-def wait_until(happened):
-    deadline = time.monotonic() + 60
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def workers_of(raylets):
@@ -153,7 +147,7 @@ def test_workers_killed_and_interrupted_the_same_command_ends_in_the_bits_of_a_l
     wait_until(lambda: validated(tmp_path) >= 5)  # another worker has gone on
     process.send_signal(signal.SIGINT)
     at = time.monotonic()
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=LONG)
     assert process.returncode == 130
     assert time.monotonic() - at < 10
     assert "the same command goes on" in err
@@ -163,7 +157,7 @@ def test_workers_killed_and_interrupted_the_same_command_ends_in_the_bits_of_a_l
     assert finished < 4
     here = {**os.environ, "RAY_TMPDIR": cluster["folder"]}  # where Ray notes the cluster for `auto`
     process = begun(command(experiment, "auto", tmp_path), env=here)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=LONG)
     assert (process.returncode, err) == (0, "")
     assert out.count("already done") == finished
     assert scores(tmp_path) == local
@@ -216,7 +210,7 @@ def test_a_disk_that_is_full_ends_the_command_with_one_line(cluster, experiment,
         assert "cannot be written (No space left on device)" in told
         filler.unlink()
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
-        _, err = begun(command(experiment, cluster["address"], disk)).communicate(timeout=120)
+        _, err = begun(command(experiment, cluster["address"], disk)).communicate(timeout=LONG)
         assert err == ""
         assert scores(disk) == local
     finally:
@@ -232,7 +226,7 @@ def test_workers_find_the_data_where_the_command_does(cluster, tmp_path):
         cwd=tmp_path,
         env={**os.environ, "METALEARN_DATA": "images"},
     )
-    _, err = run.communicate(timeout=120)
+    _, err = run.communicate(timeout=LONG)
     assert (run.returncode, err.count("metalearn:")) == (0, 0), err
     assert len(list((tmp_path / "out").rglob("result.json"))) == 1
 
@@ -293,7 +287,7 @@ def test_a_worker_killed_half_way_nobody_notices(cluster, experiment, local, tmp
     wait_until(lambda: validated(tmp_path) >= 3)
     kill_workers(cluster["raylets"])
     assert not (tmp_path / TURTLE / "result.json").exists()
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=LONG)
     assert (process.returncode, err) == (0, "")
     assert scores(tmp_path) == local
 
@@ -306,7 +300,7 @@ def test_a_node_killed_half_way_the_others_go_on(experiment, local, tmp_path):
         busy = [raylet for raylet in cluster["raylets"][1:] if workers_of([raylet])]
         assert busy
         os.kill(busy[0], signal.SIGKILL)
-        _, err = process.communicate(timeout=300)
+        _, err = process.communicate(timeout=LONG)
     assert (process.returncode, err) == (0, "")
     assert scores(tmp_path) == local
 
@@ -322,7 +316,7 @@ def test_workers_killed_many_times(cluster, experiment, local, tmp_path):
                 os.kill(worker, signal.SIGKILL)
                 kills += 1
         assert kills
-        _, err = process.communicate(timeout=300)
+        _, err = process.communicate(timeout=LONG)
         assert (process.returncode, err) == (0, "")
         assert scores(directory) == local
 
@@ -333,9 +327,9 @@ def test_ctrl_c_on_a_terminal_reaches_a_private_cluster_too(experiment, local, t
     process = begun(arguments, start_new_session=True)
     wait_until(lambda: validated(tmp_path) >= 2)
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=LONG)
     assert process.returncode == 130
     assert "Traceback" not in err
     process = begun(arguments)
-    assert process.communicate(timeout=120)[1] == ""
+    assert process.communicate(timeout=LONG)[1] == ""
     assert scores(tmp_path) == local

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from waiting import LONG, wait_until
 
 PROGRAM = "from metalearn_benchmarks import cli; cli.show_report = lambda *_: None; cli.main()"
 """The command, without the page at its end, which takes seconds to draw."""
@@ -51,7 +52,7 @@ def kill_until_done(directory, workers, kills, generator):
         process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
-        begun, deadline = len(list(directory.rglob("checkpoint.pt"))), time.monotonic() + 60
+        begun, deadline = len(list(directory.rglob("checkpoint.pt"))), time.monotonic() + LONG
         while len(list(directory.rglob("checkpoint.pt"))) == begun and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -122,14 +123,10 @@ def test_a_worker_that_dies_takes_no_other_run_with_it(tmp_path, uninterrupted):
     """The job that it had fails, and goes on with the same command; those after it find a new worker."""
     command = [*COMMAND, "--workers", "2", "--out", tmp_path]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    deadline, found = time.monotonic() + 60, []
-    while not found:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-        found = [path.parent for path in tmp_path.rglob("checkpoint.pt")]
+    found = wait_until(lambda: [path.parent for path in tmp_path.rglob("checkpoint.pt")])
     (victim,) = [child for child in children(process.pid) if holds(child, found[0] / ".lock")]
     os.kill(victim, signal.SIGKILL)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=LONG)
     assert (process.returncode, err.count("its worker process died")) == (1, 1)
     assert len(scores(tmp_path)) == 2
     subprocess.run(command, check=True, capture_output=True)
@@ -140,17 +137,12 @@ def test_workers_end_with_the_command(tmp_path):
     """Killed without a chance to tell them: those at work save what they have, and none waits for ever."""
     command = [*COMMAND, *("--seeds", "2", "--workers", "2", "--out", tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while len(list(tmp_path.rglob("checkpoint.pt"))) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: len(list(tmp_path.rglob("checkpoint.pt"))) >= 2)
     begun = children(process.pid)
     assert len(begun) >= 2
     process.kill()
     process.wait()
-    while any(map(lives, begun)):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: not any(map(lives, begun)))
 
 
 def lives(pid):
@@ -181,7 +173,7 @@ def test_interrupted_it_saves_says_so_and_goes_on(tmp_path, uninterrupted, worke
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=LONG)
     assert process.returncode == 130
     assert "the same command goes on" in err
     assert "Traceback" not in err
@@ -193,5 +185,5 @@ def test_interrupted_it_saves_says_so_and_goes_on(tmp_path, uninterrupted, worke
 def test_two_commands_on_one_folder_do_not_mix(tmp_path, uninterrupted):
     command = [*COMMAND, "--workers", "1", "--out", tmp_path]
     both = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]
-    assert [process.wait(timeout=300) for process in both] == [0, 0]
+    assert [process.wait(timeout=LONG) for process in both] == [0, 0]
     assert scores(tmp_path) == uninterrupted

@@ -10,13 +10,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import attrs
 import pytest
 import torch
 from test_resume import PROGRAM, scores
+from waiting import LONG, wait_until
 
 from metalearn_benchmarks import cli
 
@@ -105,7 +105,7 @@ class Started:
     files: list[Path]
 
     def ended(self):
-        self.process.join(200)
+        self.process.join(LONG)
         return (self.process.exitcode, *(path.read_text() for path in self.files))
 
 
@@ -150,13 +150,6 @@ def uninterrupted(experiment, tmp_path_factory):
 def validated(directory, place=TURTLE):
     path = directory / place / "metrics.jsonl"
     return len(path.read_text().splitlines()) if path.exists() else 0
-
-
-def wait_until(happened):
-    deadline = time.monotonic() + 100
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_two_processes_are_one_run(uninterrupted, experiment, metalearn, tmp_path):
@@ -309,13 +302,13 @@ def test_under_torchrun_whichever_is_killed_or_told_to_stop(uninterrupted, exper
     torchrun = by_torchrun(experiment, tmp_path)
     wait_until(lambda: validated(tmp_path) >= 3)
     stop(torchrun)
-    out, err = torchrun.communicate(timeout=100)
+    out, err = torchrun.communicate(timeout=LONG)
     assert torchrun.returncode != 0
     assert said in out + err
     assert "metalearn_benchmarks/" not in out + err  # tracebacks are torchrun's own
     assert not (tmp_path / TURTLE / "result.json").exists()
     torchrun = by_torchrun(experiment, tmp_path)
-    _, err = torchrun.communicate(timeout=200)
+    _, err = torchrun.communicate(timeout=LONG)
     assert torchrun.returncode == 0, err
     assert scores(tmp_path) == scores(uninterrupted[0])
 
