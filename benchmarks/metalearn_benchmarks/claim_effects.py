@@ -13,6 +13,7 @@ from metalearn_benchmarks.claim_evidence import Evidence
 from metalearn_benchmarks.claim_rules import TestRule
 from metalearn_benchmarks.comparisons import (
     Contrast,
+    Scores,
     difference,
     log_ratio,
     two_way,
@@ -169,7 +170,7 @@ def of_spread(test: TestRule, rows: Sequence[Sequence[tuple[int, Evidence]]]) ->
     label, of = f"growth of the spread of {whose} when T doubles", f"{whose} at each T"
     lacks = tuple(line for side in sides for line in side.lacks or _not_finite(side))
     lacks += tuple(line for side in sides if side.runs for line in _seeds_missing(test, len(side.runs), side))
-    scores = [{t: side.scores.values.mean(1) for t, side in row if side.scores is not None} for row in rows]
+    scores = [{t: _of_seeds(side.scores) for t, side in row if side.scores is not None} for row in rows]
     if any(side.scores is None or len(side.runs) < 3 for side in sides) or any(map(_not_finite, sides)):
         return Effect(label, None, True, lacks, of)
     tasks = {side.scores.values.shape[1] for side in sides if side.scores is not None}
@@ -179,6 +180,11 @@ def of_spread(test: TestRule, rows: Sequence[Sequence[tuple[int, Evidence]]]) ->
             label, None, True, ("seeds do not differ at all at some T: their spread has no ratio",), of
         )
     return Effect(label, growth, True, tuple(dict.fromkeys(lacks)), of)
+
+
+def _of_seeds(scores: Scores) -> dict[int, float]:
+    """The mean score of each seed."""
+    return dict(zip(scores.seeds, scores.values.mean(1).tolist(), strict=True))
 
 
 def _not_finite(side: Evidence) -> tuple[str, ...]:

@@ -2,12 +2,15 @@
 
 Seeds that never learn lie far from all others, and one of them decides a standard deviation: no error of it
 that is estimated from the same seeds holds what it says. Whether such seeds come at random over T can be
-asked without one. If spread does not depend on T, a row's deviations from the medians of their T may as well
+asked without one. If spread does not depend on T, a seed's deviations from the medians of its T may as well
 have come at any other T; the growth that is found is held against those of deviations that have been dealt
 anew. Growths that are not refuted so are the interval.
 
-Simulated with none to a tenth of the seeds stuck, and up to six times as many seeds at one T as at another,
-it finds growth where there is none in 3 of 100 draws at most, and a fall in as many.
+A seed draws the same tasks in every row, and where it is stuck in one it often is in others: what it has at
+one T is dealt as a whole, in all rows that have it.
+
+Simulated with none to a tenth of the seeds stuck, in their row or in all, and up to six times as many seeds
+at one T as at another, it finds growth where there is none in 3 of 100 draws at most, and a fall in as many.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 import numpy as np
+from numpy.typing import NDArray
 
 from metalearn_benchmarks.statistics import Array, Estimate
 
@@ -32,16 +36,16 @@ class Growth:
 
     The spread at T is the mean over rows of how far two of a row's seeds are apart on average, Gini's mean
     difference, which few seeds do not make smaller. The growth is the slope of its logarithm on log₂ T.
-    Seeds of different rows, as of other depths, are never exchanged.
+    Deviations never leave their row, as of a depth.
 
     Args:
-        rows: of each row, the scores of its seeds by T, `[seeds]`; two or more T, the same in all, each with
-            three seeds or more.
+        rows: of each row, by T, the score of each seed; two or more T, the same in all, each with three seeds
+            or more.
         seeds: of the row and T with the fewest.
         tasks: that scores are means over.
     """
 
-    rows: Sequence[Mapping[int, Array]]
+    rows: Sequence[Mapping[int, Mapping[int, float]]]
     seeds: int
     tasks: int
     _found: dict[float, Estimate] = attrs.field(factory=dict, init=False, repr=False)
@@ -56,10 +60,7 @@ class Growth:
         """That logarithm, with those that a permutation test does not refute on either side."""
         if confidence not in self._found:
             deviations = self._deviations()
-            generator = np.random.default_rng([4, self.seeds, self.tasks])
-            deals = [
-                generator.permuted(np.tile(np.arange(len(t)), (DEALS, 1)), axis=1) for t, _ in deviations
-            ]
+            deals = self._deals(np.random.default_rng([4, self.seeds, self.tasks]))
             tail = (1 - confidence) / 2
             low, high = (_last_refuted(deviations, deals, tail, side) for side in (-1, 1))
             self._found[confidence] = Estimate(self.value, low, high)
@@ -69,10 +70,35 @@ class Growth:
         """Of each row: log₂ T of every seed, and how far it is above the median of its T."""
         found = []
         for row in self.rows:
-            parts = [(math.log2(steps), scores - np.median(scores)) for steps, scores in sorted(row.items())]
+            scores = {steps: np.array(list(of_seeds.values())) for steps, of_seeds in sorted(row.items())}
+            parts = [(math.log2(steps), x - np.median(x)) for steps, x in scores.items()]
             doublings = np.concatenate([np.full(len(part), t) for t, part in parts])
             found.append((doublings, np.concatenate([part for _, part in parts])))
         return found
+
+    def _deals(self, generator: np.random.Generator) -> list[NDArray[np.int_]]:
+        """Of each row `[DEALS, deviations]`: which one comes to stand in each place.
+
+        What is dealt is a seed at a T, with all its rows; only those that have the same rows change places.
+        """
+        places = [{(steps, seed): at for at, (steps, seed) in enumerate(_keys(row))} for row in self.rows]
+        rows_of: dict[tuple[int, int], tuple[int, ...]] = {}
+        for row, of_row in enumerate(places):
+            for key in of_row:
+                rows_of[key] = (*rows_of.get(key, ()), row)
+        deals = [np.tile(np.arange(len(of_row)), (DEALS, 1)) for of_row in places]
+        for rows in dict.fromkeys(rows_of.values()):
+            alike = [key for key, its_rows in rows_of.items() if its_rows == rows]
+            dealt = generator.permuted(np.tile(np.arange(len(alike)), (DEALS, 1)), axis=1)
+            for row in rows:
+                at = np.array([places[row][key] for key in alike])
+                deals[row][:, at] = at[dealt]
+        return deals
+
+
+def _keys(row: Mapping[int, Mapping[int, float]]) -> list[tuple[int, int]]:
+    """T and seed of each deviation, in their order."""
+    return [(steps, seed) for steps, of_seeds in sorted(row.items()) for seed in of_seeds]
 
 
 def _mean_difference(scores: Array) -> Array:
@@ -82,7 +108,7 @@ def _mean_difference(scores: Array) -> Array:
     return np.asarray((np.sort(scores, -1) * weights).sum(-1) * 2 / (count * (count - 1)))
 
 
-def _slopes(deviations: Sequence[tuple[Array, Array]], deals: Sequence[Array] | None) -> Array:
+def _slopes(deviations: Sequence[tuple[Array, Array]], deals: Sequence[NDArray[np.int_]] | None) -> Array:
     """The growth's logarithm, of the deviations as they are or as each deal has them."""
     steps = np.unique(deviations[0][0])
     weights = (steps - steps.mean()) / ((steps - steps.mean()) ** 2).sum()
@@ -95,7 +121,7 @@ def _slopes(deviations: Sequence[tuple[Array, Array]], deals: Sequence[Array] | 
 
 
 def _last_refuted(
-    deviations: Sequence[tuple[Array, Array]], deals: Sequence[Array], tail: float, side: int
+    deviations: Sequence[tuple[Array, Array]], deals: Sequence[NDArray[np.int_]], tail: float, side: int
 ) -> float:
     """The logarithm nearest to what was found, on a side, that the test refutes; by bisection."""
 
