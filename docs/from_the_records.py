@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from paired_ratios import paired_ratios
 
 from metalearn_benchmarks import claims_text
 from metalearn_benchmarks.claim_rules import claim_rules
@@ -181,6 +182,32 @@ def long_unrolls(records: Sequence[Record]) -> str:
     groups = _by(lambda r: (name(r).partition(",")[0], r.steps, name(r)), fitting)
     rows = [_typical(groups[key], (key[2], str(key[1])))[1] for key in sorted(groups)]
     return _table(("method", "T", *TYPICAL), rows)
+
+
+def spread(records: Sequence[Record]) -> str:
+    """Second-order TURTLE by depth and T: runs that never learned, and how far the others are apart."""
+    steps = (1, 5, 10)
+
+    def fits(record: Record) -> bool:
+        alike = record.experiment in ("figure-3.2", "figure-3.3") and record.steps in steps
+        return alike and record.cell["method"]["settings"]["order"] == "second"
+
+    fitting = filter(fits, _on_five_shots(records, "feed-forward"))
+    groups = _by(lambda r: (len(r.cell["method"]["options"]["hidden"]), r.steps), fitting)
+    head = ("hidden layers", *(cell for t in steps for cell in (f"stuck, T = {t}", f"apart, T = {t}")))
+    rows = [
+        (str(depth), *(cell for t in steps for cell in _apart(groups[depth, t])))
+        for depth in sorted({depth for depth, _ in groups})
+    ]
+    return _table(head, rows)
+
+
+def _apart(runs: Sequence[Record]) -> tuple[str, str]:
+    medians = np.array([np.median(run.final) for run in runs])
+    learned = medians[[np.mean(run.final) <= NEVER[0] for run in runs]]
+    deviation = learned.std(ddof=1)
+    stuck = f"{len(runs) - len(learned)} of {len(runs)}"
+    return stuck, f"{deviation:.3f}, {100 * deviation / learned.mean():.0f} %"
 
 
 def clipping(records: Sequence[Record]) -> str:
@@ -354,6 +381,8 @@ def pieces(folder: Path) -> dict[str, str]:
         "clipping": clipping(records),
         "stability": stability(records),
         "shots": shots(records),
+        "spread": spread(records),
+        **paired_ratios(records),
         "results": tables(records),
         "figures": figures(records, folder),
         "validation-errors": validation_errors(records),
