@@ -69,6 +69,12 @@ PAIRS: Mapping[str, Sequence[tuple[str, Row, Row]]] = {
     ],
     "unrolls": [
         ("MAML, T = 20, over T = 10", MAML_20, at(MAML, 10)),
+        ("MAML, T = 50, over T = 20", at(("long-unrolls", "maml"), 50), MAML_20),
+        ("TURTLE, T = 50, over T = 20", *(at(("long-unrolls", "turtle"), steps) for steps in (50, 20))),
+        (
+            "TURTLE, last 5 updates differentiated, over plain TURTLE; T = 50",
+            *(at(("long-unrolls", f"turtle{way}"), 50) for way in ("-truncated", "")),
+        ),
         *(
             (f"{what}, over plain MAML; T = 20", at(("long-unrolls", f"maml-{row}"), 20), MAML_20)
             for what, row in (
