@@ -176,8 +176,7 @@ def test_the_page_says_of_the_orders_of_maml_what_their_records_say(records):
     both = {t: errors_of(records, "figure-3.3", f"maml{t}") for t in first}
     assert np.median(first[",steps=1"]) / np.median(both[",steps=1"]) == pytest.approx(1, abs=0.06)
     assert stats.mannwhitneyu(first[",steps=10"], first[""], alternative="greater").pvalue < 0.05
-    turtle = errors_of(records, "figure-3.3", "turtle")
-    assert typical(both[",steps=10"]) / typical(turtle) == pytest.approx(1, abs=0.25)
+    assert both[",steps=10"].max() < np.median(both[""])
     assert np.median(errors_of(records, "figure-3.3", "lstm")) < np.median(first[""])
     unclipped = runs_of(records, "maml-clipping", "maml-support-unclipped,steps=1")
     assert round(float(np.median([best(run) for run in unclipped])), 2) == 0.66
@@ -194,8 +193,8 @@ def test_the_page_says_of_validation_errors_what_its_table_says(pieces):
             assert max(found) < float(theirs)
 
 
-def test_the_page_says_of_the_lstm_what_its_records_say(records):
-    """A quarter of the first-order LSTM's error and of MAML's, under half of TURTLE's, but for one seed."""
+def test_the_page_says_of_the_lstm_what_its_records_say(records, pieces):
+    """A quarter of the first-order LSTM's error and of MAML's, a third of TURTLE's, but for one seed."""
 
     def errors(rule, order):
         return [
@@ -213,7 +212,8 @@ def test_the_page_says_of_the_lstm_what_its_records_say(records):
     assert middle < np.median(as_it_was) / 3.5
     assert middle < np.median(errors("gradient-descent", "second")) / 3.5
     assert max(ours) < min(errors("feed-forward", "second")) < min(errors("gradient-descent", "second"))
-    assert max(ours) < np.median(errors("feed-forward", "second")) / 2
+    (line,) = [row for row in pieces[1]["paired-lstm"].splitlines() if "raw gradients, over TURTLE" in row]
+    assert line.endswith("| 0.33 | [0.25, 0.44] | 9 of 10 |")
     with_ten = [errors_of(records, "figure-3.3", f"{rule},steps=10") for rule in ("lstm", "maml")]
     assert [typical(errors) for errors in with_ten] == [0.130, 0.117]
     with_one = [
@@ -376,15 +376,42 @@ def test_the_page_says_of_many_updates_what_their_records_say(records):
     assert typical(errors_of(records, "figure-3.3", "turtle,steps=10")) == 0.067
 
 
-def test_the_page_says_of_examples_what_their_records_say(records):
+def test_the_page_says_of_fifty_updates_what_their_records_say(records, page):
+    """How often what is validated explodes while TURTLE trains; what is tested is the best state."""
+    runs = {t: turtles_of(records, t)[5] for t in (1, 5, 10)}
+    runs |= {t: runs_of(records, "long-unrolls", f"turtle,steps={t}") for t in (20, 50)}
+    most = {
+        t: [max(score for place, score in run.result["validations"] if place) for run in of]
+        for t, of in runs.items()
+    }
+    exploded = {t: f"{sum(score > 100 for score in of)} of {len(of)}" for t, of in most.items()}
+    seeds = sum(len(runs[t]) for t in (1, 5, 10))
+    assert [exploded[t] for t in (20, 50)] == ["1 of 5", "5 of 5"]
+    assert max(max(most[t]) for t in (1, 5, 10)) < 100
+    assert f"up to {max(most[50]) / 1e9:.1f} · 10⁹" in page
+    assert f"with 1, 5 and 10 in none of {seeds}" in page
+    turtle, maml = (errors_of(records, "long-unrolls", f"{rule},steps=50") for rule in ("turtle", "maml"))
+    assert (typical(turtle), round(float(turtle.max()), 3)) == (0.107, 1.09)
+    assert (typical(maml), round(float(maml.max()), 3)) == (0.079, 0.206)
+    last_five = runs_of(records, "long-unrolls", "turtle-truncated,steps=50")
+    assert max(score for run in last_five for place, score in run.result["validations"] if place) < 30
+    assert typical([np.median(run.final) for run in last_five]) == 0.172
+    times = [np.mean([run.result["seconds"] for run in of]) for of in (last_five, runs[50])]
+    assert times[0] < times[1] / 2
+
+
+def test_the_page_says_of_examples_what_their_records_say(records, pieces):
     """TURTLE ahead of MAML by a seventh to three tenths; both errors fall a hundredfold."""
-    ratios, medians = [], {}
+    medians = {}
     for shots in (1, 2, 5, 10, 20):
         experiment = "figure-3.3" if shots in (5, 10) else "sine-shots"
         row = [errors_of(records, experiment, m, f"sine-{shots}-shot") for m in ("turtle", "maml")]
         medians[shots] = [np.median(errors) for errors in row]
-        ratios.append(medians[shots][0] / medians[shots][1])
+    lines = [line.split(" | ") for line in pieces[1]["paired-shots"].splitlines()[2:]]
+    ratios = [float(line[1]) for line in lines]
     assert (round(min(ratios), 1), max(ratios) < 7 / 8) == (0.7, True)
+    ends = [float(line[2].strip("[]").split(", ")[1]) for line in lines]
+    assert [end > 1 for end in ends] == [False, False, False, True, True]
     (turtle, maml), (turtle_of_20, maml_of_20) = (
         [typical(errors_of(records, "sine-shots", m, f"sine-{n}-shot")) for m in ("turtle", "maml")]
         for n in (1, 20)
