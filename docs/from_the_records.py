@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from paired_ratios import paired_ratios
 
 from metalearn_benchmarks import claims_text
@@ -75,12 +76,17 @@ def _typical(runs: Sequence[Record], names: Sequence[str]) -> tuple[float, tuple
     finals = np.where(np.isfinite(finals), finals, np.inf)
     found = typical(lambda tasks: np.median(finals[:, tasks], axis=1), *finals.shape)
     medians = np.median(finals, axis=1)
-    never = int(((finals.mean(1) > NEVER[0]) & (medians > NEVER[1])).sum())
+    never = int(_never_learned(finals).sum())
     value, best, worst = (
         number(x) if np.isfinite(x) else "not finite" for x in (found.value, medians.min(), medians.max())
     )
     errors = (value, interval(found.interval().within(runs[0].score)), best, worst)
     return found.value, (*names, str(len(runs)), *errors, str(never))
+
+
+def _never_learned(finals: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Of each run, from its scores `[runs, tasks]`."""
+    return (finals.mean(1) > NEVER[0]) & (np.median(finals, axis=1) > NEVER[1])
 
 
 def _by(key: Callable[[Record], Any], records: Iterable[Record]) -> dict[Any, list[Record]]:
@@ -203,8 +209,8 @@ def spread(records: Sequence[Record]) -> str:
 
 
 def _apart(runs: Sequence[Record]) -> tuple[str, str]:
-    medians = np.array([np.median(run.final) for run in runs])
-    learned = medians[[np.mean(run.final) <= NEVER[0] for run in runs]]
+    finals = np.array([run.final for run in runs], dtype=float)
+    learned = np.median(finals[~_never_learned(finals)], axis=1)
     deviation = learned.std(ddof=1)
     stuck = f"{len(runs) - len(learned)} of {len(runs)}"
     return stuck, f"{deviation:.3f}, {100 * deviation / learned.mean():.0f} %"

@@ -81,7 +81,8 @@ class Growth:
 
         What is dealt is a seed at a T, with all its rows; only those that have the same rows change places.
         """
-        places = [{(steps, seed): at for at, (steps, seed) in enumerate(_keys(row))} for row in self.rows]
+        keys = [[(t, seed) for t, of_seeds in sorted(row.items()) for seed in of_seeds] for row in self.rows]
+        places = [{key: at for at, key in enumerate(of_row)} for of_row in keys]
         rows_of: dict[tuple[int, int], tuple[int, ...]] = {}
         for row, of_row in enumerate(places):
             for key in of_row:
@@ -94,11 +95,6 @@ class Growth:
                 at = np.array([places[row][key] for key in alike])
                 deals[row][:, at] = at[dealt]
         return deals
-
-
-def _keys(row: Mapping[int, Mapping[int, float]]) -> list[tuple[int, int]]:
-    """T and seed of each deviation, in their order."""
-    return [(steps, seed) for steps, of_seeds in sorted(row.items()) for seed in of_seeds]
 
 
 def _mean_difference(scores: Array) -> Array:

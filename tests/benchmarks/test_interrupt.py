@@ -142,7 +142,7 @@ def test_a_compiler_is_left_in_its_middle(tmp_path, workers):
         os.killpg(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=LONG)
         assert process.returncode == 130, err
-        assert time.monotonic() - pressed < 10  # two on a quiet machine
+        assert time.monotonic() - pressed < 4
         assert "Traceback" not in err
         assert not list(tmp_path.rglob("result.json"))
     subprocess.run(command, check=True, capture_output=True, env=os.environ | caches, timeout=LONG)

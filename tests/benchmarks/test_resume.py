@@ -168,10 +168,7 @@ def holds(pid, path):
 def test_interrupted_it_saves_says_so_and_goes_on(tmp_path, uninterrupted, workers):
     command = [*COMMAND, "--workers", str(workers), "--out", tmp_path]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.rglob("checkpoint.pt")):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: list(tmp_path.rglob("checkpoint.pt")))
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=LONG)
     assert process.returncode == 130
