@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Sequence
 
-from metalearn_benchmarks.catalogue import find_experiment
-from metalearn_benchmarks.claim_rules import claim_rules
-from metalearn_benchmarks.published import deviations, published
+from metalearn_benchmarks.claims.published import deviations, published
+from metalearn_benchmarks.claims.rules import claim_rules
+from metalearn_benchmarks.experiments.catalogue import find_experiment
 from metalearn_core.testing.kit import all_laws, tier
 
 TABLES = {

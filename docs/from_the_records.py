@@ -15,16 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 from paired_ratios import paired_ratios
 
-from metalearn_benchmarks import claims_text
-from metalearn_benchmarks.claim_rules import claim_rules
-from metalearn_benchmarks.claims import decide_all
-from metalearn_benchmarks.comparisons import typical
-from metalearn_benchmarks.figures import rendered
-from metalearn_benchmarks.paper_figures import paper_figures
-from metalearn_benchmarks.published import trained_as_published
-from metalearn_benchmarks.reading_records import read_records
-from metalearn_benchmarks.records import Record
-from metalearn_benchmarks.tables import MARKDOWN, as_text, interval, number, result_tables
+from metalearn_benchmarks.claims import text as claims_text
+from metalearn_benchmarks.claims.published import trained_as_published
+from metalearn_benchmarks.claims.rules import claim_rules
+from metalearn_benchmarks.claims.verdicts import decide_all
+from metalearn_benchmarks.plotting.figures import rendered
+from metalearn_benchmarks.records.reading import read_records
+from metalearn_benchmarks.records.record import Record
+from metalearn_benchmarks.report.paper_figures import paper_figures
+from metalearn_benchmarks.report.tables import MARKDOWN, as_text, interval, number, result_tables
+from metalearn_benchmarks.statistics.comparisons import typical
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 NEVER = 3.9, 3.0

@@ -1,25 +1,21 @@
 # What metalearn_core exports, for type checkers; at run time each name loads when first used.
 
-from metalearn_core._higher import TWINS as TWINS
-from metalearn_core._higher import TwinOptimizer as TwinOptimizer
 from metalearn_core.errors import UsageError as UsageError
 from metalearn_core.errors import unknown as unknown
 from metalearn_core.evaluation import evaluate as evaluate
 from metalearn_core.evaluation import meta_test as meta_test
-from metalearn_core.files import write_atomically as write_atomically
 from metalearn_core.inner_loop import adapt as adapt
 from metalearn_core.inner_loop import meta_gradient as meta_gradient
 from metalearn_core.inner_loop import trajectory as trajectory
 from metalearn_core.kernels.coordinatewise import Coordinatewise as Coordinatewise
 from metalearn_core.kernels.coordinatewise import coordinatewise_cell as coordinatewise_cell
-from metalearn_core.kernels.processes import FailedElsewhereError as FailedElsewhereError
-from metalearn_core.kernels.processes import LostProcessError as LostProcessError
-from metalearn_core.kernels.processes import Processes as Processes
 from metalearn_core.kernels.programs import CompiledMetaGradient as CompiledMetaGradient
 from metalearn_core.learner import BaseLearner as BaseLearner
 from metalearn_core.learner import ParameterLayout as ParameterLayout
 from metalearn_core.learner import forked_rng as forked_rng
-from metalearn_core.optimizer import LearnedOptimizer as LearnedOptimizer
+from metalearn_core.optimizers.differentiable import TWINS as TWINS
+from metalearn_core.optimizers.differentiable import TwinOptimizer as TwinOptimizer
+from metalearn_core.optimizers.learned import LearnedOptimizer as LearnedOptimizer
 from metalearn_core.outer_loop import meta_train as meta_train
 from metalearn_core.outer_loop import meta_train_seeds as meta_train_seeds
 from metalearn_core.registry import PluginReport as PluginReport
@@ -40,15 +36,19 @@ from metalearn_core.rule import log_and_sign as log_and_sign
 from metalearn_core.settings import Clipping as Clipping
 from metalearn_core.settings import Order as Order
 from metalearn_core.settings import Settings as Settings
-from metalearn_core.stream import TaskStream as TaskStream
-from metalearn_core.stream import seeded_generator as seeded_generator
 from metalearn_core.task import Batch as Batch
 from metalearn_core.task import Task as Task
 from metalearn_core.task import TaskFamily as TaskFamily
-from metalearn_core.trained import Event as Event
-from metalearn_core.trained import Observer as Observer
-from metalearn_core.trained import Snapshot as Snapshot
-from metalearn_core.trained import Trained as Trained
+from metalearn_core.training.files import write_atomically as write_atomically
+from metalearn_core.training.processes import FailedElsewhereError as FailedElsewhereError
+from metalearn_core.training.processes import LostProcessError as LostProcessError
+from metalearn_core.training.processes import Processes as Processes
+from metalearn_core.training.task_stream import TaskStream as TaskStream
+from metalearn_core.training.task_stream import seeded_generator as seeded_generator
+from metalearn_core.training.trained import Event as Event
+from metalearn_core.training.trained import Observer as Observer
+from metalearn_core.training.trained import Snapshot as Snapshot
+from metalearn_core.training.trained import Trained as Trained
 
 __version__: str
 __all__: list[str]

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from metalearn_core.errors import UsageError
 from metalearn_core.inner_loop import per_task, trajectory
-from metalearn_core.kernels.processes import ALONE, Processes
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule
 from metalearn_core.settings import Settings
-from metalearn_core.stream import TaskStream
 from metalearn_core.task import Task, TaskFamily
-from metalearn_core.trained import Trained
+from metalearn_core.training.processes import ALONE, Processes
+from metalearn_core.training.task_stream import TaskStream
+from metalearn_core.training.trained import Trained
 
 Scored = Callable[[UpdateRule, Tensor, Task], Tensor]
 

@@ -12,18 +12,18 @@ from pathlib import Path
 import attrs
 import torch
 
-from metalearn_core.checkpoint import save_checkpoint
 from metalearn_core.errors import UsageError, WriteError
 from metalearn_core.evaluation import evaluate
 from metalearn_core.inner_loop import trajectory
 from metalearn_core.kernels.engine import Engine
-from metalearn_core.kernels.processes import ALONE, Processes
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule
 from metalearn_core.settings import Settings
-from metalearn_core.stream import TaskStream
 from metalearn_core.task import Task, TaskFamily
-from metalearn_core.trained import Event, Observer, Trained
+from metalearn_core.training.checkpoint import save_checkpoint
+from metalearn_core.training.processes import ALONE, Processes
+from metalearn_core.training.task_stream import TaskStream
+from metalearn_core.training.trained import Event, Observer, Trained
 
 
 def meta_train(

@@ -14,7 +14,7 @@ import pytest
 
 import metalearn_core
 import metalearn_core.testing
-from metalearn_benchmarks import cli
+from metalearn_benchmarks.cli import app
 from metalearn_core import Registry, registry
 
 ROOT = Path(__file__).parents[1]
@@ -74,7 +74,7 @@ class Page:
             assert words[0] == "metalearn"
             small = SMALL if words[1] == "run" and not words[2].endswith(".toml") else ()
             self.monkeypatch.setattr(sys, "argv", [*words, *small])
-            cli.main()
+            app.main()
 
     def install(self, distribution: str) -> None:
         """As pip would, from the page's own pyproject.toml."""
@@ -121,7 +121,7 @@ def test_commands_that_run_elsewhere_have_the_options_that_they_are_given(name):
     found = re.findall(r"^\$ metalearn (.+)$", (DOCS / name).read_text(encoding="utf-8"), re.MULTILINE)
     assert found or name == "images.md"
     for line in found:
-        command, words = cli.metalearn, shlex.split(line)
+        command, words = app.metalearn, shlex.split(line)
         while isinstance(command, click.Group):
             command = command.commands[words.pop(0)]
         command.make_context(command.name, words)

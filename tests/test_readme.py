@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from metalearn_benchmarks import cli
+from metalearn_benchmarks.cli import app
 from metalearn_core import Registry, registry
 from metalearn_core.testing import check_update_rule
 
@@ -49,7 +49,7 @@ def test_all_code_runs_in_its_order(tmp_path, monkeypatch, capsys):
         if command.startswith("metalearn "):
             extra = ["--workers", "1", "--tasks", "20"] if " run " in command else []
             monkeypatch.setattr(sys, "argv", [*shlex.split(command), *extra])
-            cli.main()
+            app.main()
     told = capsys.readouterr().out
     assert "momentum (beta=0.5)" in told
     assert "rule momentum, of metalearn-momentum 0.1.0" in told

@@ -15,13 +15,13 @@ from metalearn_core.kernels.by_steps import BySteps, taken_by_steps
 from metalearn_core.kernels.coordinatewise import fused_networks
 from metalearn_core.kernels.outer_step import Member, OuterStep, Packed, gradient_settings
 from metalearn_core.kernels.pieces import over_pieces
-from metalearn_core.kernels.processes import ALONE, Processes
 from metalearn_core.kernels.programs import CompilationError, Programs
 from metalearn_core.kernels.scores import CompiledScores
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule
 from metalearn_core.settings import Settings
 from metalearn_core.task import Task
+from metalearn_core.training.processes import ALONE, Processes
 
 
 class Engine:

@@ -14,12 +14,12 @@ from torch import Tensor
 from metalearn_core.inner_loop import meta_gradient, meta_gradients
 from metalearn_core.kernels.by_steps import BySteps, taken_by_steps
 from metalearn_core.kernels.pieces import over_pieces
-from metalearn_core.kernels.processes import ALONE, FailedElsewhereError, Processes
 from metalearn_core.kernels.programs import CompilationError, Programs, require_one_step_for_all
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule, parameters_as
 from metalearn_core.settings import Settings
 from metalearn_core.task import Task
+from metalearn_core.training.processes import ALONE, FailedElsewhereError, Processes
 
 
 class Member(Protocol):

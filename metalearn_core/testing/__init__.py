@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from metalearn_core.testing.kit import KIT_VERSION, Result, Tier, check_update_rule
     from metalearn_core.testing.laws import LAWS, Law, MakeRule
+    from metalearn_core.testing.laws.slow import SLOW_LAWS
     from metalearn_core.testing.parametrize import parametrize_with_laws
     from metalearn_core.testing.problems import (
         Architecture,
@@ -20,10 +21,9 @@ if TYPE_CHECKING:
         OddArchitecture,
         Problem,
     )
-    from metalearn_core.testing.rule_map import CrossedEdge, Edge, Node, RuleMap
-    from metalearn_core.testing.separation import Probe, Separation, assert_separates
-    from metalearn_core.testing.slow_laws import SLOW_LAWS
-    from metalearn_core.testing.subsumption import Example, Subsumption, assert_subsumes
+    from metalearn_core.testing.theory.rule_map import CrossedEdge, Edge, Node, RuleMap
+    from metalearn_core.testing.theory.separation import Probe, Separation, assert_separates
+    from metalearn_core.testing.theory.subsumption import Example, Subsumption, assert_subsumes
     from metalearn_core.testing.tiny_tasks import TinySines, tiny_learner
 
 __all__ = [

@@ -75,7 +75,7 @@ def all_laws(slow: bool = False) -> dict[str, Law]:
     """The laws by their names, the slow ones last, if at all."""
     if not slow:
         return LAWS
-    from metalearn_core.testing.slow_laws import SLOW_LAWS
+    from metalearn_core.testing.laws.slow import SLOW_LAWS
 
     return LAWS | SLOW_LAWS
 

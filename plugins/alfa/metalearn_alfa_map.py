@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from metalearn_core import ParameterLayout, Signal, State, UpdateRule, hookimpl
 from metalearn_core.testing import CrossedEdge, RuleMap
-from metalearn_core.testing.invariants import treats_a_tensor_alike
+from metalearn_core.testing.theory.invariants import treats_a_tensor_alike
 
 
 class WeightDecay(UpdateRule):

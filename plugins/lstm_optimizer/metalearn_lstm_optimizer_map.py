@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from metalearn_core import hookimpl
 from metalearn_core.testing import CrossedEdge, Node, RuleMap
-from metalearn_core.testing.invariants import steps_are_bounded
+from metalearn_core.testing.theory.invariants import steps_are_bounded
 
 
 def place(rule_map: RuleMap) -> None:

@@ -27,7 +27,7 @@ def any_rates(rule: UpdateRule, generator: torch.Generator) -> None:
 
 def can_be_restarted(rule: UpdateRule, probe: Probe) -> float:
     """Where the gradient is constant, two steps are one, and one more of a new inner loop."""
-    from metalearn_core.testing.separation import path
+    from metalearn_core.testing.theory.separation import path
 
     grad = probe.normal(probe.n, salt=1)
     _, once, twice = path(rule, probe.normal(probe.n), grad, 2)
@@ -36,7 +36,7 @@ def can_be_restarted(rule: UpdateRule, probe: Probe) -> float:
 
 def keeps_coordinates_apart(rule: UpdateRule, probe: Probe) -> float:
     """The gradient of one coordinate does not change the step of another."""
-    from metalearn_core.testing.separation import path
+    from metalearn_core.testing.theory.separation import path
 
     theta, grad = probe.normal(probe.n), probe.normal(probe.n, salt=1)
     other = torch.cat([grad[:1] + 1, grad[1:]])

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from metalearn_benchmarks import cli
+from metalearn_benchmarks.cli import app
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def metalearn(monkeypatch, capsys):
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["metalearn", *map(str, arguments)])
         try:
-            cli.main()
+            app.main()
             code = 0
         except SystemExit as end:
             code = int(end.code or 0)
@@ -38,7 +38,7 @@ def prepared(data_home):
     """miniImageNet and CUB as they are when prepared, but for the pictures: noise, 21 of each class."""
     import numpy as np
 
-    from metalearn_benchmarks.images.store import SPLITS, Manifest, StoreWriter, store_folder
+    from metalearn_benchmarks.tasks.images.store.store import SPLITS, Manifest, StoreWriter, store_folder
 
     draw = np.random.default_rng(0)
     for name, counts in {"mini-imagenet": (64, 16, 20), "cub": (100, 50, 50)}.items():
@@ -55,8 +55,8 @@ def prepared(data_home):
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """A folder with five finished smoke runs of three methods, two of them with two seeds."""
-    from metalearn_benchmarks.catalogue import Overrides, cells, find_experiment
-    from metalearn_benchmarks.cell import run_cells
+    from metalearn_benchmarks.experiments.catalogue import Overrides, cells, find_experiment
+    from metalearn_benchmarks.runs.training import run_cells
 
     directory = tmp_path_factory.mktemp("records")
     name, experiment = find_experiment("sine")

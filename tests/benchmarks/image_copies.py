@@ -14,9 +14,9 @@ import attrs
 import numpy as np
 from PIL import Image
 
-from metalearn_benchmarks.images.datasets import Dataset
-from metalearn_benchmarks.images.splits import SplitList
-from metalearn_benchmarks.images.store import SPLITS, Manifest, StoreWriter
+from metalearn_benchmarks.tasks.images.datasets import Dataset
+from metalearn_benchmarks.tasks.images.splits import SplitList
+from metalearn_benchmarks.tasks.images.store.store import SPLITS, Manifest, StoreWriter
 
 TRAIN, VALIDATION, TEST = ("n00000001", "n00000002"), ("n00000003",), ("n00000004", "n00000005")
 SYNSETS = (*TRAIN, *VALIDATION, *TEST)
@@ -261,7 +261,7 @@ def as_jpeg(picture):
 
 def ready(dataset, path, folder, split=None, size=None, **options):
     """Prepare it, and say nothing."""
-    from metalearn_benchmarks.images.prepare import prepare
+    from metalearn_benchmarks.tasks.images.store.preparation import prepare
 
     size = size or dataset.size
     return prepare(dataset, dataset.split(split), path, folder, size, lambda *_: None, **options)

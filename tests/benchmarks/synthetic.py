@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from metalearn_benchmarks import records
-from metalearn_benchmarks.catalogue import methods
-from metalearn_benchmarks.reading_records import read_records
-from metalearn_benchmarks.statistics import summary
+from metalearn_benchmarks.experiments.catalogue import methods
+from metalearn_benchmarks.records import record
+from metalearn_benchmarks.records.reading import read_records
+from metalearn_benchmarks.statistics.summaries import summary
 
 SIZE = {
     "tasks": 70_000, "meta_batch": 1, "validation_tasks": 1_000, "validation_interval": 2_500,
@@ -96,12 +96,12 @@ def _response(steps: list[int]) -> dict[str, Any]:
 def write(directory: Path, cell: dict[str, Any], **given: Any) -> Path:
     """A finished run's folder below `directory`."""
     folder = directory / cell["experiment"] / cell["setting"] / cell["name"] / str(cell["seed"])
-    records.write_cell(folder, cell)
-    records.write_result(folder, result(cell, **given))
+    record.write_cell(folder, cell)
+    record.write_result(folder, result(cell, **given))
     return folder
 
 
-def read(directory: Path, cells: list[dict[str, Any]], **given: Any) -> list[records.Record]:
+def read(directory: Path, cells: list[dict[str, Any]], **given: Any) -> list[record.Record]:
     """Records of such runs, by way of the disk."""
     for one in cells:
         write(directory, one, **given)

@@ -11,9 +11,9 @@ import tarfile
 import numpy as np
 import pytest
 
-from metalearn_benchmarks import records
-from metalearn_benchmarks.archive import LARGEST, SUFFIX, read_archives, runs_in, write_archive
-from metalearn_benchmarks.reading_records import read_records
+from metalearn_benchmarks.records import record as records
+from metalearn_benchmarks.records.archive import LARGEST, SUFFIX, read_archives, runs_in, write_archive
+from metalearn_benchmarks.records.reading import read_records
 from metalearn_core import UsageError
 
 PLACE = "sine/sine-5-shot"

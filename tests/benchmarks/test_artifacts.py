@@ -16,12 +16,13 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from metalearn_benchmarks import artifacts, load_rule, loading
-from metalearn_benchmarks.at_test import AtTest
-from metalearn_benchmarks.catalogue import Method, Overrides, cells, find_experiment
-from metalearn_benchmarks.cell import begun, run_cells
-from metalearn_benchmarks.export import export_run
-from metalearn_benchmarks.parts import Parts
+from metalearn_benchmarks import load_rule
+from metalearn_benchmarks.artifacts import files, loading
+from metalearn_benchmarks.experiments.catalogue import Method, Overrides, cells, find_experiment
+from metalearn_benchmarks.runs.components import Parts
+from metalearn_benchmarks.runs.evaluation import AtTest
+from metalearn_benchmarks.runs.export import export_run
+from metalearn_benchmarks.runs.training import begun, run_cells
 from metalearn_core import (
     BaseLearner,
     LearnedOptimizer,
@@ -256,11 +257,9 @@ def forge(folder, **changes):
     card = json.loads((folder / "card.json").read_text())
     del card["sha256"]
     tensors = safetensors.torch.load_file(folder / "rule.safetensors")
-    artifacts.write_artifact(
-        folder, {k: v for k, v in card.items() if k not in ("format", "tensors")}, tensors
-    )
+    files.write_artifact(folder, {k: v for k, v in card.items() if k not in ("format", "tensors")}, tensors)
     assert load_rule  # the forged one is whole
-    artifacts.read_artifact(folder)
+    files.read_artifact(folder)
 
 
 def test_a_whole_artifact_and_nothing_else_is_read(exported, tmp_path):
@@ -340,11 +339,11 @@ def test_another_version_of_the_plugin_is_told(exported):
 
 def test_a_tensor_that_is_missing_is_named(exported):
     folder = exported("turtle")
-    card, tensors = artifacts.read_artifact(folder)
+    card, tensors = files.read_artifact(folder)
     about = {key: value for key, value in card.items() if key not in ("format", "tensors")}
-    artifacts.write_artifact(folder, about, {k: v for k, v in tensors.items() if k != "phi.network.2.bias"})
+    files.write_artifact(folder, about, {k: v for k, v in tensors.items() if k != "phi.network.2.bias"})
     refused("network.2.bias is missing in the artifact", folder)
-    artifacts.write_artifact(folder, about, {k: v for k, v in tensors.items() if k != "theta.0.bias"})
+    files.write_artifact(folder, about, {k: v for k, v in tensors.items() if k != "theta.0.bias"})
     refused("expected parameters", folder)
 
 

@@ -210,7 +210,7 @@ def test_overrides_make_a_row_of_their_own_named_after_them(metalearn, tmp_path)
     rows = {path.name for path in (tmp_path / "sine/sine-5-shot").iterdir()}
     changed = "steps=2,order=first"
     assert rows == {f"maml,{changed}", f"feed-forward,hidden=[3],{changed}", f"lstm,{changed}"}
-    from metalearn_benchmarks.reading_records import read_records
+    from metalearn_benchmarks.records.reading import read_records
 
     for record in read_records(tmp_path):
         assert record.steps == 2
@@ -237,7 +237,7 @@ def test_one_row_is_run_and_the_whole_goes_on_from_it(metalearn, tmp_path):
 
 def test_seeds_change_the_weights_and_nothing_else(metalearn, tmp_path):
     assert metalearn(*QUICK, "-m", "maml", "-m", "turtle", "--seeds", 2, "--out", tmp_path)[0] == 0
-    from metalearn_benchmarks.reading_records import read_records
+    from metalearn_benchmarks.records.reading import read_records
 
     maml0, maml1, turtle0, turtle1 = read_records(tmp_path)
     truth = [r.result["curves"]["query"] for r in (maml0, maml1, turtle0, turtle1)]
@@ -311,7 +311,7 @@ def test_a_cell_that_fails_does_not_keep_the_others_from_running(metalearn, tmp_
 
 
 def test_a_nan_in_a_task_is_refused_before_anything_runs(metalearn, tmp_path, monkeypatch):
-    from metalearn_benchmarks.sine import SineFamily
+    from metalearn_benchmarks.tasks.sine import SineFamily
 
     class Torn(SineFamily):
         def sample(self, split, count, generator):

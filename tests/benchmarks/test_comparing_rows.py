@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metalearn_benchmarks.records import Record
-from metalearn_benchmarks.tables import LATEX, MARKDOWN, as_text, for_terminal, result_tables
+from metalearn_benchmarks.records.record import Record
+from metalearn_benchmarks.report.tables import LATEX, MARKDOWN, as_text, for_terminal, result_tables
 from metalearn_core import UsageError
 
 

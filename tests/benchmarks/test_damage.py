@@ -11,13 +11,16 @@ from multiprocessing import get_context
 import pytest
 import torch
 
-from metalearn_benchmarks import aside, cli, records, report
-from metalearn_benchmarks.catalogue import Overrides, cells, find_experiment
-from metalearn_benchmarks.cell import run_cells
-from metalearn_benchmarks.groups import Group
-from metalearn_benchmarks.job import run_job
-from metalearn_benchmarks.reading_records import read_records
-from metalearn_benchmarks.stopping import Stop
+from metalearn_benchmarks.cli import app
+from metalearn_benchmarks.experiments.catalogue import Overrides, cells, find_experiment
+from metalearn_benchmarks.records import quarantine
+from metalearn_benchmarks.records import record as records
+from metalearn_benchmarks.records.reading import read_records
+from metalearn_benchmarks.report import page
+from metalearn_benchmarks.runs.interruption import Stop
+from metalearn_benchmarks.runs.job import run_job
+from metalearn_benchmarks.runs.seed_groups import Group
+from metalearn_benchmarks.runs.training import run_cells
 from metalearn_core import UsageError
 
 RUN = ("run", "sine", "--scale", "smoke", "--tasks", 60, "--engine", "eager", "--workers", 1)
@@ -51,7 +54,7 @@ def whole(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _no_page(monkeypatch):
     """It takes seconds to draw, and `metalearn report` is tried below."""
-    monkeypatch.setattr(cli, "show_report", lambda directory, console: None)
+    monkeypatch.setattr(app, "show_report", lambda directory, console: None)
 
 
 @pytest.fixture
@@ -223,7 +226,7 @@ def test_a_record_of_a_newer_version_is_named_and_left_alone(metalearn, whole, c
 
 def test_a_report_names_what_it_leaves_out_and_goes_on(metalearn, copy, monkeypatch):
     monkeypatch.undo()
-    monkeypatch.setattr(report, "write_report", lambda found, target, *rest: target)
+    monkeypatch.setattr(page, "write_report", lambda found, target, *rest: target)
     for seed, content in ((2, "{"), (3, '{"format": 3}')):
         shutil.copytree(copy / PLACE / "maml/1", copy / PLACE / f"maml/{seed}")
         (copy / PLACE / f"maml/{seed}/result.json").write_text(content)
@@ -261,6 +264,6 @@ def test_what_another_command_began_meanwhile_with_other_numbers_ends_this_one(c
 def test_what_is_set_aside_takes_no_name_that_is_taken(tmp_path, capsys):
     for content in "abc":
         (tmp_path / "file").write_text(content)
-        aside.set_aside(tmp_path / "file", "bad")
+        quarantine.set_aside(tmp_path / "file", "bad")
     assert [(tmp_path / f"file.damaged-{n}").read_text() for n in (1, 2, 3)] == list("abc")
     assert capsys.readouterr().err.count("\n") == 3

@@ -14,8 +14,10 @@ import image_copies as copies
 import pytest
 from waiting import wait_until
 
-from metalearn_benchmarks.images import data_commands, datasets, decoding
-from metalearn_benchmarks.images.store import ImageStore, data_home, store_folder
+from metalearn_benchmarks.cli import data_commands
+from metalearn_benchmarks.tasks.images import datasets
+from metalearn_benchmarks.tasks.images.store import decoding
+from metalearn_benchmarks.tasks.images.store.store import ImageStore, data_home, store_folder
 
 PHOTOS = copies.photos()
 REAL = datasets.datasets

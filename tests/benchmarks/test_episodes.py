@@ -12,12 +12,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metalearn_benchmarks.images import pixels
-from metalearn_benchmarks.images.augmentation import FIELDS, applied, drawn
-from metalearn_benchmarks.images.episodes import ImageFamily
-from metalearn_benchmarks.images.families import image_families
-from metalearn_benchmarks.images.store import SPLITS, ImageStore, Manifest, StoreWriter, store_folder
-from metalearn_benchmarks.pretrain import FlatFamily
+from metalearn_benchmarks.tasks.images import pixels
+from metalearn_benchmarks.tasks.images.augmentation import FIELDS, applied, drawn
+from metalearn_benchmarks.tasks.images.episodes import ImageFamily
+from metalearn_benchmarks.tasks.images.families import image_families
+from metalearn_benchmarks.tasks.images.store.store import (
+    SPLITS,
+    ImageStore,
+    Manifest,
+    StoreWriter,
+    store_folder,
+)
+from metalearn_benchmarks.tasks.minibatches import FlatFamily
 from metalearn_core import TaskFamily, TaskStream, UsageError, seeded_generator, task_families
 
 CPU = torch.device("cpu")

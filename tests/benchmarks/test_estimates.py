@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metalearn_benchmarks.catalogue import Overrides, cells, experiments, find_experiment
-from metalearn_benchmarks.estimates import Times, Timing, estimate, in_words, program_of
-from metalearn_benchmarks.measuring import Watch, timed
+from metalearn_benchmarks.experiments.catalogue import Overrides, cells, experiments, find_experiment
+from metalearn_benchmarks.runs.durations.estimates import Times, Timing, estimate, in_words, program_of
+from metalearn_benchmarks.runs.durations.measuring import Watch, timed
 from metalearn_core import Event
 
 MINE = """
@@ -93,7 +93,7 @@ def test_an_estimate_is_of_the_order_of_the_real_run(metalearn):
     Path("mine.toml").write_text(MINE)
     (cell,) = runs("mine.toml", methods=["maml"], seeds=1, steps=5)
     told = timed(cell, 1, 1)
-    from metalearn_benchmarks.cell import run_cells
+    from metalearn_benchmarks.runs.training import run_cells
 
     since = time.monotonic()
     run_cells([cell], Path("out"), [])
@@ -116,9 +116,9 @@ def test_every_kind_of_method_can_be_timed(method, steps, validations):
 
 
 def test_seeds_that_would_train_together_are_timed_together(monkeypatch):
-    from metalearn_benchmarks import groups
+    from metalearn_benchmarks.runs import seed_groups
 
-    monkeypatch.setattr(groups, "size_of", lambda cell, parts, together, programs: 3)
+    monkeypatch.setattr(seed_groups, "size_of", lambda cell, parts, together, programs: 3)
     (cell,) = runs("sine", methods=["maml"])
     assert timed(cell, 30, 1).seeds == 3
     assert timed(cell, 2, 1).seeds == 2
@@ -213,7 +213,7 @@ def test_a_cache_that_cannot_be_written_is_said(metalearn, cache):
 
 
 def test_other_versions_have_times_of_their_own(monkeypatch):
-    from metalearn_benchmarks import estimates
+    from metalearn_benchmarks.runs.durations import estimates
 
     before = Times.here().path
     assert before == Times.here().path

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metalearn_benchmarks.axes import LONGEST_NAME, folder_name, require_folder_name
-from metalearn_benchmarks.catalogue import SCALES, Overrides, cells, experiments, find_experiment
-from metalearn_benchmarks.inheritance import extended
+from metalearn_benchmarks.experiments.axes import LONGEST_NAME, folder_name, require_folder_name
+from metalearn_benchmarks.experiments.catalogue import SCALES, Overrides, cells, experiments, find_experiment
+from metalearn_benchmarks.experiments.inheritance import extended
 from metalearn_core import UsageError
 
 FORMAT = (Path(__file__).parents[2] / "docs/experiments.md").read_text(encoding="utf-8")
@@ -49,7 +49,7 @@ def labels(found, **overrides):
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", sorted(experiments()))
 def test_every_shipped_experiment_has_every_scale_and_could_be_run(name, scale, prepared):
-    from metalearn_benchmarks.parts import Parts
+    from metalearn_benchmarks.runs.components import Parts
 
     found = runs(find_experiment(name), scale)
     if found[0].family.name.startswith("glyphs"):
@@ -468,8 +468,8 @@ def test_the_documented_example_runs(metalearn, tmp_path, monkeypatch):
 
 
 def test_every_key_is_documented():
-    from metalearn_benchmarks import axes
-    from metalearn_benchmarks.experiment import Experiment, Method, Scale
+    from metalearn_benchmarks.experiments import axes
+    from metalearn_benchmarks.experiments.experiment import Experiment, Method, Scale
 
     for kind in (Experiment, Method, Scale):
         for field in kind.__attrs_attrs__:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from metalearn_benchmarks import cli
-from metalearn_benchmarks.catalogue import Overrides, cells, find_experiment
-from metalearn_benchmarks.cell import run_cells
+from metalearn_benchmarks.cli import app
+from metalearn_benchmarks.experiments.catalogue import Overrides, cells, find_experiment
+from metalearn_benchmarks.runs.training import run_cells
 
 RUN = ("run", "sine", "--scale", "smoke", "--tasks", 60, "--engine", "eager")
 ONE = (*RUN, "-m", "maml", "--workers", 1)
@@ -28,7 +28,7 @@ def numbers(directory):
 
 @pytest.fixture(autouse=True)
 def _no_page(monkeypatch):
-    monkeypatch.setattr(cli, "show_report", lambda directory, console: None)
+    monkeypatch.setattr(app, "show_report", lambda directory, console: None)
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metalearn_benchmarks.images import characters, fonts
-from metalearn_benchmarks.images.glyphs import LEAST, Glyphs
+from metalearn_benchmarks.tasks.images.glyphs import characters, fonts
+from metalearn_benchmarks.tasks.images.glyphs.families import LEAST, Glyphs
 from metalearn_core import UsageError, seeded_generator, task_families
 
 DOMAINS = tuple(fonts.DOMAINS)
@@ -35,7 +35,7 @@ def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("data")
     for domain in DOMAINS:
         program = (
-            "from metalearn_benchmarks.images.glyphs import Glyphs;"
+            "from metalearn_benchmarks.tasks.images.glyphs.families import Glyphs;"
             f"print(Glyphs({domain!r})(28).manifest.sha256)"
         )
         both = [
@@ -246,7 +246,7 @@ def test_the_extra_installs_each_font_and_no_other():
 def test_a_font_draws_what_it_has_and_no_placeholder(domain):
     from fontTools.ttLib import TTFont  # it comes with matplotlib
 
-    from metalearn_benchmarks.images.rendering import Face
+    from metalearn_benchmarks.tasks.images.glyphs.rendering import Face
 
     lacked = 0
     for font in fonts.installed(domain)[::4]:

@@ -12,11 +12,11 @@ from types import SimpleNamespace
 import attrs
 import pytest
 
-from metalearn_benchmarks import groups
-from metalearn_benchmarks.catalogue import Overrides, cells, find_experiment
-from metalearn_benchmarks.cell import run_cells
-from metalearn_benchmarks.job import Voice
-from metalearn_benchmarks.parts import Parts
+from metalearn_benchmarks.experiments.catalogue import Overrides, cells, find_experiment
+from metalearn_benchmarks.runs import seed_groups
+from metalearn_benchmarks.runs.components import Parts
+from metalearn_benchmarks.runs.job import Voice
+from metalearn_benchmarks.runs.training import run_cells
 from metalearn_core import Event, Registry, Settings, UpdateRule, hookimpl, registry
 
 RUN = ("run", "sine", "--scale", "smoke", "--tasks", 60, "-m", "maml", "--engine", "eager")
@@ -231,24 +231,24 @@ def test_the_settings_say_which_engine_they_want(given, wanted):
 def test_left_to_itself_it_takes_together_what_is_compiled_and_fits(monkeypatch):
     (cell,) = smoke(1, engine="compiled")
     parts = Parts.of(cell)
-    each = groups.bytes_per_seed(parts)
+    each = seed_groups.bytes_per_seed(parts)
     assert 4 * 4 * parts.learner.layout.size < each < 2**26
-    for fitting, programs, wanted in ((0.1, 1, 1), (7.5, 1, 7), (7.5, 3, 2), (1e9, 1, groups.MOST)):
-        free = int(fitting * each / groups.SHARE)
-        monkeypatch.setattr(groups, "free_memory", lambda device, free=free: free)
-        assert groups.size_of(cell, parts, None, programs) == wanted
-    assert groups.size_of(cell, parts, 200, 1) == 200
+    for fitting, programs, wanted in ((0.1, 1, 1), (7.5, 1, 7), (7.5, 3, 2), (1e9, 1, seed_groups.MOST)):
+        free = int(fitting * each / seed_groups.SHARE)
+        monkeypatch.setattr(seed_groups, "free_memory", lambda device, free=free: free)
+        assert seed_groups.size_of(cell, parts, None, programs) == wanted
+    assert seed_groups.size_of(cell, parts, 200, 1) == 200
     eager = attrs.evolve(parts, settings=attrs.evolve(parts.settings, engine="eager"))
-    assert groups.size_of(cell, eager, None, 1) == 1
-    assert groups.size_of(cell, eager, 5, 1) == 5
+    assert seed_groups.size_of(cell, eager, None, 1) == 1
+    assert seed_groups.size_of(cell, eager, 5, 1) == 5
     (pretrained,) = smoke(1, "finetuning", engine="compiled")
-    assert groups.size_of(pretrained, Parts.of(pretrained), 5, 1) == 1
+    assert seed_groups.size_of(pretrained, Parts.of(pretrained), 5, 1) == 1
 
 
 def test_the_free_memory_is_known():
     import torch
 
-    assert 2**26 < groups.free_memory(torch.device("cpu")) < 2**50
+    assert 2**26 < seed_groups.free_memory(torch.device("cpu")) < 2**50
 
 
 def begun(directory, seed, named, *files):
@@ -262,7 +262,7 @@ def begun(directory, seed, named, *files):
 def formed(directory, seeds, size):
     return [
         ([cell.seed for cell in group.cells], list(group.seeds))
-        for group in groups.form(smoke(seeds), directory, {("sine-5-shot", "maml"): size})
+        for group in seed_groups.form(smoke(seeds), directory, {("sine-5-shot", "maml"): size})
     ]
 
 
@@ -270,9 +270,9 @@ def test_new_seeds_are_taken_together_by_method(tmp_path):
     assert formed(tmp_path, 5, 2) == [([0, 1], [0, 1]), ([2, 3], [2, 3]), ([4], [4])]
     name, experiment = find_experiment("sine")
     both = cells(name, experiment, "smoke", Overrides(methods=["maml", "turtle"], seeds=2))
-    found = groups.form(both, tmp_path, {("sine-5-shot", "maml"): 9, ("sine-5-shot", "turtle"): 1})
+    found = seed_groups.form(both, tmp_path, {("sine-5-shot", "maml"): 9, ("sine-5-shot", "turtle"): 1})
     labels = ["maml, seeds 0-1", "turtle, seed 0", "turtle, seed 1"]
-    assert [groups.label(group.cells) for group in found] == labels
+    assert [seed_groups.label(group.cells) for group in found] == labels
 
 
 def test_a_seed_that_lost_its_checkpoint_begins_anew_in_its_place(tmp_path):
@@ -286,7 +286,7 @@ def test_those_that_are_finished_or_not_asked_for_keep_their_places(tmp_path):
     begun(tmp_path, 0, [0, 1, 2], "checkpoint.pt", "result.json")
     for seed in (1, 2):
         begun(tmp_path, seed, [0, 1, 2], "checkpoint.pt")
-    found = groups.form(smoke(2)[1:], tmp_path, {("sine-5-shot", "maml"): 3})
+    found = seed_groups.form(smoke(2)[1:], tmp_path, {("sine-5-shot", "maml"): 3})
     assert [([cell.seed for cell in group], group.seeds) for group in found] == [([1], (0, 1, 2))]
 
 
@@ -302,5 +302,5 @@ def test_a_damaged_list_of_seeds_is_nothing_to_go_on_from(tmp_path):
 
 
 def test_the_seeds_of_a_program_may_be_told(tmp_path):
-    (group,) = groups.form(smoke(2)[1:], tmp_path, {("sine-5-shot", "maml"): (0, 1, 7)})
+    (group,) = seed_groups.form(smoke(2)[1:], tmp_path, {("sine-5-shot", "maml"): (0, 1, 7)})
     assert ([cell.seed for cell in group], group.seeds) == ([1], (0, 1, 7))

@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from metalearn_benchmarks import growth
-from metalearn_benchmarks.growth import Growth
+from metalearn_benchmarks.statistics import growth
+from metalearn_benchmarks.statistics.growth import Growth
 
 
 def by_seed(row):

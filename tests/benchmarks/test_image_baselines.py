@@ -9,9 +9,9 @@ import torch
 from plain_networks import plain_conv_4
 from torch import nn
 
-from metalearn_benchmarks.at_test import AtTest, best_state
-from metalearn_benchmarks.catalogue import Cell, Component, methods
-from metalearn_benchmarks.parts import Parts
+from metalearn_benchmarks.experiments.catalogue import Cell, Component, methods
+from metalearn_benchmarks.runs.components import Parts
+from metalearn_benchmarks.runs.evaluation import AtTest, best_state
 from metalearn_core import Batch, Registry, Task, Trained, adapt, hookimpl, registry, seeded_generator
 
 WAYS, SHOTS, QUERIES, SIZE, CLASSES = 3, 4, 5, 16, 6

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis.extra import numpy as arrays
 from image_copies import ready
 
-from metalearn_benchmarks.images import unpickling
+from metalearn_benchmarks.tasks.images.readers import unpickling
 from metalearn_core.errors import UsageError
 
 PHOTOS = copies.photos()

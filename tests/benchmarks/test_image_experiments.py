@@ -10,11 +10,11 @@ import shutil
 import pytest
 from image_copies import noise_store
 
-from metalearn_benchmarks.catalogue import Overrides, cells, find_experiment
-from metalearn_benchmarks.images.floor import CLASSIFIERS, pixel_scores
-from metalearn_benchmarks.published import published
-from metalearn_benchmarks.reading_records import read_records
-from metalearn_benchmarks.report import across_families
+from metalearn_benchmarks.claims.published import published
+from metalearn_benchmarks.experiments.catalogue import Overrides, cells, find_experiment
+from metalearn_benchmarks.records.reading import read_records
+from metalearn_benchmarks.report.page import across_families
+from metalearn_benchmarks.tasks.images.baselines import CLASSIFIERS, pixel_scores
 from metalearn_core import task_families
 
 needs_fonts = pytest.mark.skipif(
@@ -49,7 +49,7 @@ def shots(cell):
 
 @pytest.mark.parametrize("name", ["table-3.1", "table-3.4", "figure-3.4"])
 def test_meta_learners_have_the_authors_hyperparameters(name):
-    from metalearn_benchmarks.parts import settings_of
+    from metalearn_benchmarks.runs.components import settings_of
 
     wanted = {tuple(line.split()) for line in AUTHORS.strip().splitlines()}
     found = set()
@@ -79,7 +79,7 @@ def test_counts_are_those_of_the_paper(name):
 
 
 def test_turtle_has_its_inputs_for_images_and_the_network_is_the_programs(prepared):
-    from metalearn_benchmarks.parts import Parts
+    from metalearn_benchmarks.runs.components import Parts
 
     by_name = {cell.name: cell for cell in at_paper_scale("table-3.1")}
     for name in ("turtle", "fo-turtle"):

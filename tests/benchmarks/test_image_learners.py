@@ -10,10 +10,10 @@ from plain_networks import Normalised, plain_conv_4, plain_resnet_12
 from torch import nn
 from torch.func import functional_call, vmap
 
-from metalearn_benchmarks.image_learners.convolution import convolution
-from metalearn_benchmarks.image_learners.moments import moments
-from metalearn_benchmarks.image_learners.pooling import max_pool
-from metalearn_benchmarks.provenance import batch_norm
+from metalearn_benchmarks.learners.images.convolution import convolution
+from metalearn_benchmarks.learners.images.moments import moments
+from metalearn_benchmarks.learners.images.pooling import max_pool
+from metalearn_benchmarks.runs.provenance import batch_norm
 from metalearn_core import (
     Batch,
     CompiledMetaGradient,
@@ -83,7 +83,7 @@ def test_large_batches_are_taken_in_pieces(monkeypatch):
     every = vmap(lambda x, weight: convolution(x, weight, 1))
     whole = every(x, weight)
     gradient = torch.func.vjp(every, x, weight)[1](whole)
-    monkeypatch.setattr("metalearn_benchmarks.image_learners.convolution.PIECE", 2 * 36 * 5)
+    monkeypatch.setattr("metalearn_benchmarks.learners.images.convolution.PIECE", 2 * 36 * 5)
     close(every(x, weight), whole)
     close(torch.func.vjp(every, x, weight)[1](whole), gradient)
 

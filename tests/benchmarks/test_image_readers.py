@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from image_copies import as_jpeg, ready, require_pictures
 
-from metalearn_benchmarks.images.datasets import datasets
-from metalearn_benchmarks.images.splits import split_lists
+from metalearn_benchmarks.tasks.images.datasets import datasets
+from metalearn_benchmarks.tasks.images.splits import split_lists
 from metalearn_core.errors import UsageError
 
 PHOTOS = copies.photos()

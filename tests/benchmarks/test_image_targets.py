@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from metalearn_benchmarks.images.floor import CLASSIFIERS, pixel_scores
+from metalearn_benchmarks.tasks.images.baselines import CLASSIFIERS, pixel_scores
 from metalearn_core import Batch, Task, UsageError, seeded_generator, task_families
 
 needs_sklearn = pytest.mark.skipif(

@@ -13,10 +13,10 @@ import time
 import pytest
 from waiting import LONG, wait_until
 
-from metalearn_benchmarks import cli
-from metalearn_benchmarks.catalogue import Overrides, cells, find_experiment
-from metalearn_benchmarks.cell import run_cells
-from metalearn_benchmarks.progress import Display
+from metalearn_benchmarks.cli import app
+from metalearn_benchmarks.cli.progress import Display
+from metalearn_benchmarks.experiments.catalogue import Overrides, cells, find_experiment
+from metalearn_benchmarks.runs.training import run_cells
 from metalearn_core.kernels import programs
 
 PLACE = "sine/sine-5-shot/maml/0"
@@ -32,7 +32,7 @@ def numbers(directory):
 
 @pytest.fixture(autouse=True)
 def _no_page(monkeypatch):
-    monkeypatch.setattr(cli, "show_report", lambda directory, console: None)
+    monkeypatch.setattr(app, "show_report", lambda directory, console: None)
 
 
 @pytest.fixture(scope="module")

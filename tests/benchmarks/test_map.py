@@ -13,13 +13,15 @@ import pytest
 from hypothesis import strategies as st
 from torch import nn
 
-from metalearn_benchmarks import installed_map, map_layout, map_text
-from metalearn_benchmarks.figures import rendered
-from metalearn_benchmarks.map_drawing import draw_map, draw_matrix
-from metalearn_benchmarks.reading_records import read_records
+from metalearn_benchmarks.plotting.figures import rendered
+from metalearn_benchmarks.records.reading import read_records
+from metalearn_benchmarks.rule_map import installed
+from metalearn_benchmarks.rule_map import layout as map_layout
+from metalearn_benchmarks.rule_map import text as map_text
+from metalearn_benchmarks.rule_map.drawing import draw_map, draw_matrix
 from metalearn_benchmarks.theory import shipped_map
 from metalearn_core import Registry, UpdateRule, UsageError, hookimpl, registry
-from metalearn_core.testing.rule_map import CrossedEdge, Edge, Node, RuleMap
+from metalearn_core.testing.theory.rule_map import CrossedEdge, Edge, Node, RuleMap
 
 SHIPPED = shipped_map()
 
@@ -234,8 +236,8 @@ class TestThePicture:
     def test_the_same_map_gives_the_same_picture_in_every_process(self):
         program = (
             "import hashlib\nfrom metalearn_benchmarks.theory import shipped_map\n"
-            "from metalearn_benchmarks.map_drawing import draw_map, draw_matrix\n"
-            "from metalearn_benchmarks.figures import rendered\n"
+            "from metalearn_benchmarks.rule_map.drawing import draw_map, draw_matrix\n"
+            "from metalearn_benchmarks.plotting.figures import rendered\n"
             "for draw in (draw_map, draw_matrix):\n"
             "    print(hashlib.sha256(rendered(draw(shipped_map()), 'svg', 'x')).hexdigest())"
         )
@@ -362,9 +364,7 @@ def install(monkeypatch):
 @pytest.fixture
 def nothing_placed(monkeypatch):
     """The shipped map, without what installed plugins place on it."""
-    monkeypatch.setattr(
-        installed_map, "placements", lambda: Registry(discover=False).catalogues["metalearn_map"]
-    )
+    monkeypatch.setattr(installed, "placements", lambda: Registry(discover=False).catalogues["metalearn_map"])
 
 
 @pytest.mark.usefixtures("nothing_placed")
@@ -446,7 +446,7 @@ class TestTheCommand:
         assert told in err
 
     def test_claims_that_hold_and_claims_that_fail(self, metalearn, monkeypatch):
-        monkeypatch.setattr(installed_map, "shipped_map", tiny)
+        monkeypatch.setattr(installed, "shipped_map", tiny)
         code, out, err = metalearn("map", "--check", 2)
         assert code == 1
         assert out.splitlines() == [
@@ -461,7 +461,7 @@ class TestTheCommand:
         assert [row["crossed"] for row in rows] == [False, False, False, True]
 
     def test_only_what_is_shown_is_checked(self, metalearn, monkeypatch):
-        monkeypatch.setattr(installed_map, "shipped_map", lambda: made("abc", "a<b", "b<c"))
+        monkeypatch.setattr(installed, "shipped_map", lambda: made("abc", "a<b", "b<c"))
         code, out, _ = metalearn("map", "a", "--check")
         assert (code, out) == (0, "holds  b contains a (by definition)\n")
 
@@ -475,7 +475,7 @@ class TestTheCommand:
         claim, rule_map = Counts(), made("abc")
         for general in "bc":
             rule_map.connect(Edge("a", general, "exact", "", (claim,)))
-        outcomes = list(installed_map.check(installed_map.shown(rule_map, ()), 5))
+        outcomes = list(installed.check(installed.shown(rule_map, ()), 5))
         assert ([o.problem for o in outcomes], claim.calls) == (["", ""], 1)
 
     def test_shipped_claims_are_found_by_their_address(self, metalearn, tmp_path, monkeypatch):
@@ -485,7 +485,7 @@ class TestTheCommand:
             rule_map.add(SHIPPED.nodes[name])
         (edge,) = [e for e in SHIPPED.edges if (e.special, e.general) == ("gradient-descent", "meta-sgd")]
         rule_map.connect(edge)
-        monkeypatch.setattr(installed_map, "shipped_map", lambda: rule_map)
+        monkeypatch.setattr(installed, "shipped_map", lambda: rule_map)
         code, out, _ = metalearn("map", "--check", 2)
         assert (code, out) == (
             0,
@@ -500,7 +500,7 @@ class TestTheCommand:
         hypothesis.settings.register_profile("mine", deadline=1234)
         hypothesis.settings.load_profile("mine")
         try:
-            list(installed_map.check(installed_map.shown(rule_map, ()), 2))
+            list(installed.check(installed.shown(rule_map, ()), 2))
             assert hypothesis.settings().deadline is not None
         finally:
             hypothesis.settings.load_profile("was")
@@ -601,7 +601,7 @@ class TestThirdParties:
 
 
 def test_the_report_draws_the_shipped_map(finished, tmp_path):
-    from metalearn_benchmarks.report import write_report
+    from metalearn_benchmarks.report.page import write_report
 
     page = write_report(read_records(finished), tmp_path).read_text()
     section = page[page.index(">What each rule can express</h2>") :]

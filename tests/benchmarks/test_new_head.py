@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from metalearn_benchmarks.at_test import AtTest, best_state
-from metalearn_benchmarks.catalogue import Cell, Component, methods
-from metalearn_benchmarks.cell import HELD_OUT, run_cells
-from metalearn_benchmarks.features import FeatureFamily, head_on_features
-from metalearn_benchmarks.parts import Parts
-from metalearn_benchmarks.pretrain import FlatFamily, Head
+from metalearn_benchmarks.experiments.catalogue import Cell, Component, methods
+from metalearn_benchmarks.runs.components import Parts
+from metalearn_benchmarks.runs.evaluation import AtTest, best_state
+from metalearn_benchmarks.runs.head_features import FeatureFamily, head_on_features
+from metalearn_benchmarks.runs.training import HELD_OUT, run_cells
+from metalearn_benchmarks.tasks.minibatches import FlatFamily, Head
 from metalearn_core import (
     BaseLearner,
     Batch,

@@ -17,12 +17,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from metalearn_benchmarks import cell as cells_module
-from metalearn_benchmarks import observers as shipped
-from metalearn_benchmarks.audience import unmoved
-from metalearn_benchmarks.catalogue import Overrides, cells, find_experiment
-from metalearn_benchmarks.progress import Display
-from metalearn_benchmarks.runner import run_experiment
+from metalearn_benchmarks.cli.progress import Display
+from metalearn_benchmarks.experiments.catalogue import Overrides, cells, find_experiment
+from metalearn_benchmarks.runs import training as cells_module
+from metalearn_benchmarks.runs.observers import shipped as shipped
+from metalearn_benchmarks.runs.observers.dispatch import unmoved
+from metalearn_benchmarks.runs.runner import run_experiment
 from metalearn_core import Event, Registry, UpdateRule, UsageError, hookimpl, registry
 
 RUN = ("run", "sine", "--scale", "smoke", "--tasks", 20, "--workers", 1)

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metalearn_benchmarks import catalogue
-from metalearn_benchmarks.claim_rules import claim_rules
-from metalearn_benchmarks.claims import Outcome, decide_all
-from metalearn_benchmarks.claims_text import Overview, as_data, summary
-from metalearn_benchmarks.parts import resolved
-from metalearn_benchmarks.records import Record
+from metalearn_benchmarks.claims.rules import claim_rules
+from metalearn_benchmarks.claims.text import Overview, as_data, summary
+from metalearn_benchmarks.claims.verdicts import Outcome, decide_all
+from metalearn_benchmarks.experiments import catalogue
+from metalearn_benchmarks.records.record import Record
+from metalearn_benchmarks.runs.components import resolved
 
 HOLDS, FAILS, OPEN = Outcome
 

@@ -11,9 +11,14 @@ import pytest
 import synthetic
 from scipy import stats
 
-from metalearn_benchmarks import catalogue, figures, paper_figures, published, records, report, rule_drawing
-from metalearn_benchmarks.figures import draw, for_page, looks, rendered
-from metalearn_benchmarks.report import across_families, write_report
+from metalearn_benchmarks.claims import published
+from metalearn_benchmarks.experiments import catalogue
+from metalearn_benchmarks.plotting import figures
+from metalearn_benchmarks.plotting.figures import draw, for_page, looks, rendered
+from metalearn_benchmarks.records import record as records
+from metalearn_benchmarks.report import page as report
+from metalearn_benchmarks.report import paper_figures, rule_figures
+from metalearn_benchmarks.report.page import across_families, write_report
 
 DEPTHS, SEEDS = (0, 1, 3), (0, 1)
 
@@ -190,7 +195,7 @@ def test_other_rows_have_none(setting, method):
 @pytest.fixture
 def no_figures(monkeypatch):
     """A page without what takes long to draw and is not asked for."""
-    for module in (figures, rule_drawing):
+    for module in (figures, rule_figures):
         monkeypatch.setattr(module, "FIGURES", {})
     monkeypatch.setattr(report, "_rule_map", lambda target: {"graph": "", "matrix": "", "witnesses": []})
     monkeypatch.setattr(report, "paper_figures", lambda records: ([], []))
@@ -229,12 +234,12 @@ def test_the_papers_tables_are_whole():
 
 def test_a_rule_is_drawn_from_the_record_alone(tmp_path):
     runs = synthetic.read(tmp_path, [synthetic.cell("turtle", seed) for seed in SEEDS])
-    figure = draw(rule_drawing.responses, runs, looks(runs))
+    figure = draw(rule_figures.responses, runs, looks(runs))
     lines = {line.get_label(): line for line in figure.axes[0].get_lines()}
     g = lines["t = 0"].get_xdata()
     assert lines["t = 0"].get_ydata() == pytest.approx(-0.01 * g)
     assert lines["t = T − 1"].get_ydata() == pytest.approx(-0.05 * g)
-    paths = draw(rule_drawing.paths, runs, looks(runs))
+    paths = draw(rule_figures.paths, runs, looks(runs))
     assert paths.axes[1].get_lines()[0].get_ydata() == pytest.approx([0.01] * 5)
 
 
@@ -253,7 +258,7 @@ def test_old_records_and_nulls_are_drawn_as_far_as_they_go(tmp_path):
 
 def test_a_figure_in_the_page_has_a_name_and_the_pages_own_colours(tmp_path):
     runs = synthetic.read(tmp_path, [synthetic.cell("maml", 0)])
-    svg = for_page(rendered(draw(rule_drawing.paths, runs, looks(runs)), "svg", "x"), 'A "b" & <c>')
+    svg = for_page(rendered(draw(rule_figures.paths, runs, looks(runs)), "svg", "x"), 'A "b" & <c>')
     assert svg.startswith('<svg role="img" aria-label="A &quot;b&quot; &amp; &lt;c>"')
     assert "var(--c0)" in svg
     assert "#0072b2" not in svg

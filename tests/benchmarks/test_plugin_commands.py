@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from metalearn_benchmarks import cli
-from metalearn_benchmarks.docstrings import arguments, description
+from metalearn_benchmarks.cli import app
+from metalearn_benchmarks.plugins.docstrings import arguments, description
 from metalearn_core import registry
 from metalearn_core.testing import KIT_VERSION
 
@@ -90,7 +90,7 @@ def metalearn(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["metalearn", *map(str, words)])
         code = 0
         try:
-            cli.main()
+            app.main()
         except SystemExit as stop:
             code = stop.code or 0
         return (code, *capsys.readouterr())

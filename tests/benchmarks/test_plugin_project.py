@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from metalearn_benchmarks import cli
-from metalearn_benchmarks.plugin_project import OURS
+from metalearn_benchmarks.cli import app
+from metalearn_benchmarks.plugins.project import OURS
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def new(tmp_path, monkeypatch, capsys):
         monkeypatch.delenv("METALEARN_LOAD_PLUGINS", raising=False)  # it is to be found once it is installed
         monkeypatch.setattr(sys, "argv", ["metalearn", "plugins", "new", *words])
         try:
-            cli.main()
+            app.main()
         except SystemExit as stop:
             return (stop.code, *capsys.readouterr())
         return (0, *capsys.readouterr())

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn.functional import mse_loss
 
-from metalearn_benchmarks.networks import multilayer_perceptron
-from metalearn_benchmarks.pretrain import FlatFamily, Head
-from metalearn_benchmarks.sine import SineFamily
+from metalearn_benchmarks.learners.perceptron import multilayer_perceptron
+from metalearn_benchmarks.tasks.minibatches import FlatFamily, Head
+from metalearn_benchmarks.tasks.sine import SineFamily
 from metalearn_core import (
     BaseLearner,
     Settings,

@@ -8,11 +8,11 @@ import tomllib
 import pytest
 import torch
 
-from metalearn_benchmarks import at_test
-from metalearn_benchmarks.catalogue import Overrides, cells, find_experiment
-from metalearn_benchmarks.cell import run_cells
-from metalearn_benchmarks.parts import Parts, resolved
-from metalearn_benchmarks.records import read_record
+from metalearn_benchmarks.experiments.catalogue import Overrides, cells, find_experiment
+from metalearn_benchmarks.records.record import read_record
+from metalearn_benchmarks.runs import evaluation
+from metalearn_benchmarks.runs.components import Parts, resolved
+from metalearn_benchmarks.runs.training import run_cells
 from metalearn_core import Trained, UsageError
 
 CLAMP = {"by": "value", "limit": 10.0}
@@ -106,7 +106,7 @@ def test_the_state_that_is_tested_is_the_programs(method, rule, start):
         trained.theta += 1
         for parameter in trained.rule.parameters():
             parameter += 1
-    found, begin = at_test.tested_state(cell, trained)
+    found, begin = evaluation.tested_state(cell, trained)
     ahead = {"best": 0.0, "last": 1.0}
     torch.testing.assert_close(begin, theta + ahead[start])
     assert not begin.requires_grad

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import synthetic
 
-from metalearn_benchmarks.protocol import facts, protocol
+from metalearn_benchmarks.report.protocol import facts, protocol
 
 
 def runs(folder, seeds=3):

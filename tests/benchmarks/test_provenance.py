@@ -8,7 +8,8 @@ import subprocess
 import pytest
 import torch
 
-from metalearn_benchmarks import machine, provenance
+from metalearn_benchmarks.host import machine
+from metalearn_benchmarks.runs import provenance
 
 
 def git(folder, *arguments):

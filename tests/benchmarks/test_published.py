@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metalearn_benchmarks.claim_rules import claim_rules
-from metalearn_benchmarks.claims import Outcome, decide_all
-from metalearn_benchmarks.reading_records import read_records
-from metalearn_benchmarks.same_experiment import require_same_experiment
-from metalearn_benchmarks.statistics import MIDDLE
+from metalearn_benchmarks.claims.rules import claim_rules
+from metalearn_benchmarks.claims.verdicts import Outcome, decide_all
+from metalearn_benchmarks.records.compatibility import require_same_experiment
+from metalearn_benchmarks.records.reading import read_records
+from metalearn_benchmarks.statistics.summaries import MIDDLE
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"

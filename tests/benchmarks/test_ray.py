@@ -21,14 +21,14 @@ from image_copies import noise_store
 from test_resume import scores
 from waiting import LONG, wait_until
 
-from metalearn_benchmarks.ray_runner import RayCluster
+from metalearn_benchmarks.runs.backends.ray.cluster import RayCluster
 from metalearn_core import UsageError
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="the package ray is not installed"
 )
 
-METALEARN = [sys.executable, "-c", "from metalearn_benchmarks.cli import main; main()"]
+METALEARN = [sys.executable, "-c", "from metalearn_benchmarks.cli.app import main; main()"]
 EXPERIMENT = """
 title = "Two methods, so small that they take seconds"
 setting = "sine-5-shot"
@@ -82,8 +82,8 @@ def experiment(tmp_path_factory):
 @pytest.fixture(scope="module")
 def local(experiment, tmp_path_factory):
     """What the same experiment gives without Ray."""
-    from metalearn_benchmarks.catalogue import Overrides, cells, find_experiment
-    from metalearn_benchmarks.cell import run_cells
+    from metalearn_benchmarks.experiments.catalogue import Overrides, cells, find_experiment
+    from metalearn_benchmarks.runs.training import run_cells
 
     directory = tmp_path_factory.mktemp("local")
     for cell in cells(*find_experiment(str(experiment)), "smoke", Overrides()):

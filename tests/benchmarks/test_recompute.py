@@ -10,7 +10,8 @@ import pytest
 import tomli_w
 from click.core import ParameterSource
 
-from metalearn_benchmarks import cli, recompute
+from metalearn_benchmarks.cli import app
+from metalearn_benchmarks.runs import recompute
 
 SMOKE = ("run", "sine", "--scale", "smoke", "--workers", 1)
 QUICK = (*SMOKE, "--tasks", 30)
@@ -18,7 +19,7 @@ QUICK = (*SMOKE, "--tasks", 30)
 
 @pytest.fixture(autouse=True)
 def _no_page(monkeypatch):
-    monkeypatch.setattr(cli, "show_report", lambda directory, console: None)
+    monkeypatch.setattr(app, "show_report", lambda directory, console: None)
 
 
 def same_scores(one, other):
@@ -89,8 +90,8 @@ def test_an_option_that_would_make_another_run_is_refused(metalearn, tmp_path, t
 
 
 def test_what_may_be_said_are_options_of_the_command():
-    assert {parameter.name for parameter in cli.metalearn.commands["run"].params} >= recompute.FREE
-    context = click.Context(cli.metalearn.commands["run"])
+    assert {parameter.name for parameter in app.metalearn.commands["run"].params} >= recompute.FREE
+    context = click.Context(app.metalearn.commands["run"])
     for name in recompute.FREE:
         context.set_parameter_source(name, ParameterSource.COMMANDLINE)
     recompute.require_no_other(context, "a/experiment.toml")

@@ -11,29 +11,31 @@ import shutil
 import numpy as np
 import pytest
 
-from metalearn_benchmarks import records, statistics, tables
-from metalearn_benchmarks.reading_records import read_records
-from metalearn_benchmarks.report import write_report
+from metalearn_benchmarks.records import record
+from metalearn_benchmarks.records.reading import read_records
+from metalearn_benchmarks.report import tables
+from metalearn_benchmarks.report.page import write_report
+from metalearn_benchmarks.statistics import summaries
 from metalearn_core import UsageError
 
 
 def test_intervals_by_hand():
     # Student's t at 3 degrees of freedom, 97.5 %: 3.182446
-    estimate = statistics.mean([1.0, 2.0, 3.0, 6.0])
+    estimate = summaries.mean([1.0, 2.0, 3.0, 6.0])
     half = 3.182446 * np.std([1, 2, 3, 6], ddof=1) / 2
     assert estimate.value == 3.0
     assert estimate.low == pytest.approx(3 - half, rel=1e-6)
     assert estimate.high == pytest.approx(3 + half, rel=1e-6)
     # the binomial test at n = 10 leaves out one value on each side: P(X <= 1) = 11/1024 <= 0.025
-    interval = statistics.median(np.arange(10.0))
+    interval = summaries.median(np.arange(10.0))
     assert (interval.value, interval.low, interval.high) == (4.5, 1.0, 8.0)
-    assert np.isnan(statistics.mean([1.0]).low)
+    assert np.isnan(summaries.mean([1.0]).low)
 
 
 def test_intervals_cover_what_they_should():
     generator = np.random.default_rng(0)
     samples = generator.exponential(size=(400, 60))
-    for estimator, truth in ((statistics.mean, 1.0), (statistics.median, np.log(2))):
+    for estimator, truth in ((summaries.mean, 1.0), (summaries.median, np.log(2))):
         covered = np.mean([e.low <= truth <= e.high for e in map(estimator, samples)])
         assert 0.90 <= covered <= 0.99
 
@@ -125,12 +127,12 @@ def test_a_folder_without_a_finished_run_is_refused_with_what_is_in_it(metalearn
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
-    records.write_atomically(tmp_path / "file", "old")
+    record.write_atomically(tmp_path / "file", "old")
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UsageError, match="No space left on device"):
-        records.write_atomically(tmp_path / "file", "new")
+        record.write_atomically(tmp_path / "file", "new")
     assert (tmp_path / "file").read_text() == "old"

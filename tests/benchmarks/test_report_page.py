@@ -9,8 +9,8 @@ import shutil
 import pytest
 import synthetic
 
-from metalearn_benchmarks.figures import COLOURS, DARK_COLOURS, TEXT
-from metalearn_benchmarks.report import write_report
+from metalearn_benchmarks.plotting.figures import COLOURS, DARK_COLOURS, TEXT
+from metalearn_benchmarks.report.page import write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WIDTHS = {"phone": (360, 740), "desktop": (1280, 900)}

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from metalearn_benchmarks.provenance import batch_norm
-from metalearn_benchmarks.response import gradients, rule_response, shown_steps
+from metalearn_benchmarks.runs.provenance import batch_norm
+from metalearn_benchmarks.runs.rule_response import gradients, rule_response, shown_steps
 from metalearn_core import BaseLearner, Clipping, ParameterLayout, UpdateRule, make_rule, task_families
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from metalearn_benchmarks.sine import SineFamily
+from metalearn_benchmarks.tasks.sine import SineFamily
 from metalearn_core import TaskFamily, UsageError, seeded_generator
 
 

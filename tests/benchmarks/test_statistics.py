@@ -11,12 +11,19 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
 
-from metalearn_benchmarks import bootstrap as crossed
-from metalearn_benchmarks import comparisons
-from metalearn_benchmarks.comparisons import Scores, difference, holm, log_ratio, two_way, unpaired_difference
-from metalearn_benchmarks.image_learners.classifier import accuracy, cross_entropy
-from metalearn_benchmarks.networks import mean_squared_error
-from metalearn_benchmarks.statistics import POSSIBLE, summarise, summary
+from metalearn_benchmarks.learners.images.classifier import accuracy, cross_entropy
+from metalearn_benchmarks.learners.perceptron import mean_squared_error
+from metalearn_benchmarks.statistics import bootstrap as crossed
+from metalearn_benchmarks.statistics import comparisons
+from metalearn_benchmarks.statistics.comparisons import (
+    Scores,
+    difference,
+    holm,
+    log_ratio,
+    two_way,
+    unpaired_difference,
+)
+from metalearn_benchmarks.statistics.summaries import POSSIBLE, summarise, summary
 from metalearn_core import BaseLearner, UsageError
 
 

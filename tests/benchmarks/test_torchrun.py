@@ -18,7 +18,7 @@ import torch
 from test_resume import PROGRAM, scores
 from waiting import LONG, wait_until
 
-from metalearn_benchmarks import cli
+from metalearn_benchmarks.cli import app
 
 EXPERIMENT = """
 title = "Two methods, so small that they take seconds"
@@ -61,7 +61,7 @@ LOST = "turtle, seed 0: another process of this run has ended; the same command 
 
 @pytest.fixture(autouse=True)
 def _no_page(monkeypatch):
-    monkeypatch.setattr(cli, "show_report", lambda directory, console: None)
+    monkeypatch.setattr(app, "show_report", lambda directory, console: None)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,9 @@ def command(told, arguments, program, files):
 
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload([__name__, "metalearn_benchmarks.runner", "metalearn_benchmarks.torchrun"])
+CONTEXT.set_forkserver_preload(
+    [__name__, "metalearn_benchmarks.runs.runner", "metalearn_benchmarks.runs.backends.torchrun"]
+)
 
 
 @attrs.frozen(eq=False)

@@ -27,7 +27,7 @@ from metalearn_core import (
     task_families,
 )
 from metalearn_core.kernels import programs
-from metalearn_core.kernels.processes import ALONE
+from metalearn_core.training.processes import ALONE
 
 SETTINGS = Settings(
     tasks=400, meta_batch=4, steps=2, validation_interval=100, validation_tasks=30, evaluation_batch=8

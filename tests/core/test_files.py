@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 
-from metalearn_core.files import write_atomically
+from metalearn_core.training.files import write_atomically
 
 SIZE, TIMES = 200_000, 60
 

@@ -11,7 +11,6 @@ from metalearn_core import (
     Settings,
     Trained,
     UsageError,
-    checkpoint,
     make_rule,
     meta_gradient,
     meta_train,
@@ -24,6 +23,7 @@ from metalearn_core.kernels.by_steps import UNROLLED
 from metalearn_core.kernels.outer_step import OuterStep, Packed
 from metalearn_core.kernels.pieces import over_pieces
 from metalearn_core.testing import Architecture
+from metalearn_core.training import checkpoint
 
 FAMILY = task_families()["sine"](support=5, query=5)
 LEARNER = Architecture((1, 3, 1)).learner()

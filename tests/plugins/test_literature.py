@@ -11,8 +11,8 @@ import torch
 from paths import LAYOUT, rule_of
 from torch import nn
 
-from metalearn_benchmarks import cli
-from metalearn_benchmarks.installed_map import check, installed_map, shown
+from metalearn_benchmarks.cli import app
+from metalearn_benchmarks.rule_map.installed import check, installed_map, shown
 from metalearn_core import (
     BaseLearner,
     Clipping,
@@ -150,7 +150,7 @@ def test_they_run_by_name(tmp_path, monkeypatch, capsys):
     rows = [part for name in bare for part in ("--rule", name)]
     argv = ["metalearn", "run", str(tmp_path / "short.toml"), "--scale", "smoke", "--workers", "1", *rows]
     monkeypatch.setattr("sys.argv", [*argv, "--out", str(tmp_path / "out")])
-    cli.main()
+    app.main()
     told = capsys.readouterr().out
     assert [name for name in ("MAML", "ALFA", "LSTM optimiser", *bare) if name not in told] == []
     assert len(list(tmp_path.rglob("result.json"))) == 6

@@ -23,9 +23,9 @@ from metalearn_core.testing import (
     assert_separates,
     assert_subsumes,
 )
-from metalearn_core.testing.rule_map import resolve
-from metalearn_core.testing.separation import path
 from metalearn_core.testing.strategies import problems
+from metalearn_core.testing.theory.rule_map import resolve
+from metalearn_core.testing.theory.separation import path
 
 
 class HeavyBall(UpdateRule):

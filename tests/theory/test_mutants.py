@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from metalearn_benchmarks.theory import parameterisations, shipped_map
 from metalearn_core import Signal, UpdateRule, make_rule
 from metalearn_core.testing import Separation
-from metalearn_core.testing.rule_map import resolve
+from metalearn_core.testing.theory.rule_map import resolve
 
 MAP = shipped_map()
 CLAIMS = {name.split(":")[1]: resolve(name) for e in (*MAP.edges, *MAP.crossed) for name in e.claims}

@@ -16,7 +16,7 @@ from typing import Any
 
 import attrs
 
-from metalearn_benchmarks.machine import forget_peak_memory, peak_memory, status
+from metalearn_benchmarks.host.machine import forget_peak_memory, peak_memory, status
 from metalearn_benchmarks.speed.settings import Setting
 from metalearn_benchmarks.speed.timing import Timing
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
-from metalearn_benchmarks.machine import cores
+from metalearn_benchmarks.host.machine import cores
 from metalearn_core.errors import UsageError
 
 RULES = ("maml", "turtle", "lstm")

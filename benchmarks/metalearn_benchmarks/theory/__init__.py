@@ -6,7 +6,7 @@ import tomllib
 from importlib import resources
 from typing import Any
 
-from metalearn_core.testing.rule_map import CrossedEdge, Edge, Node, RuleMap
+from metalearn_core.testing.theory.rule_map import CrossedEdge, Edge, Node, RuleMap
 
 
 def shipped_map() -> RuleMap:

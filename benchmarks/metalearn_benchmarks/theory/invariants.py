@@ -13,9 +13,9 @@ from torch import Tensor
 
 from metalearn_core import Signal, UpdateRule, adapt
 from metalearn_core.testing import Problem
-from metalearn_core.testing.invariants import relative
 from metalearn_core.testing.problems import Architecture
-from metalearn_core.testing.separation import Probe, path
+from metalearn_core.testing.theory.invariants import relative
+from metalearn_core.testing.theory.separation import Probe, path
 
 
 def reaches_no_further(rule: UpdateRule, probe: Probe) -> float:

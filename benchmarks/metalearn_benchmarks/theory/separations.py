@@ -13,7 +13,7 @@ from metalearn_benchmarks.theory.references import Schedule, descent
 from metalearn_benchmarks.theory.subsumptions import BETA, HIDDEN
 from metalearn_benchmarks.theory.subsumptions import GATED as SCALED
 from metalearn_core.testing import Probe, Separation
-from metalearn_core.testing.invariants import treats_a_tensor_alike
+from metalearn_core.testing.theory.invariants import treats_a_tensor_alike
 
 _one_of = st.sampled_from
 # Equation 3.3 itself, its candidate the negative gradient

@@ -1,0 +1,102 @@
+"""`metalearn map`: what each rule can express, shown, drawn and tried. Heavy imports wait."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from metalearn_benchmarks.host import terminal
+from metalearn_benchmarks.host.terminal import JSON
+
+EXIT_FAILED_CLAIMS = 1
+
+
+class Examples(click.IntRange):
+    """A number of examples, where the next word may be meant for something else."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Say what to do about a word that is no number."""
+        if isinstance(value, str) and not value.lstrip("+-").isdigit():
+            self.fail(f"{value!r} is no number; write RULE before --check, or --check N", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+@click.command("map")
+@click.argument("rules", metavar="[RULE]...", nargs=-1)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Also write the whole map there: SVG, PNG, text."
+)
+@click.option(
+    "--check", "examples", type=Examples(min=1), is_flag=False, flag_value=25, metavar="[N]",
+    help="Try every claim shown on N drawn examples (25 unless said).",
+)  # fmt: skip
+@JSON
+def rule_map(rules: tuple[str, ...], out: Path | None, examples: int | None, as_json: bool) -> None:
+    """What each rule can express: what it contains and what it does not, of all rules or of each RULE."""
+    from metalearn_benchmarks.rule_map import text
+    from metalearn_benchmarks.rule_map.installed import installed_map, require_testing
+    from metalearn_core.errors import unknown
+
+    if examples is not None:
+        require_testing()
+    found, problems = installed_map()
+    for line in problems:
+        click.echo(f"metalearn: {line}", err=True)
+    for rule in rules:
+        if rule not in found.nodes:
+            raise unknown("rule on the map", rule, found.nodes)
+    if out is not None:
+        _draw_map(found, out, as_json)
+    if examples is not None:
+        _check_map(found, rules, examples, as_json)
+    elif as_json:
+        import json
+
+        click.echo(json.dumps(text.as_data(found, rules), indent=1, ensure_ascii=False))
+    elif out is None or rules:
+        click.echo(text.as_text(found, rules), nl=False)
+
+
+def _draw_map(found: Any, out: Path, quiet: bool) -> None:
+    from metalearn_benchmarks.plotting.figures import rendered
+    from metalearn_benchmarks.records.record import write_atomically
+    from metalearn_benchmarks.rule_map.drawing import draw_map, draw_matrix
+    from metalearn_benchmarks.rule_map.text import as_text
+
+    files: dict[str, bytes | str] = {"map.txt": as_text(found)}
+    for stem, figure in (("map", draw_map(found)), ("map-matrix", draw_matrix(found))):
+        for ending in ("svg", "png"):
+            files[f"{stem}.{ending}"] = rendered(figure, ending, stem)
+    for name, content in files.items():
+        write_atomically(out / name, content)
+    click.echo(f"map: {', '.join(str(out / name) for name in sorted(files))}", err=quiet)
+
+
+def _check_map(found: Any, rules: tuple[str, ...], examples: int, as_json: bool) -> None:
+    """A line for each edge under a live bar, then the counterexamples; exit code 1 if there are any."""
+    import json
+
+    from rich.progress import Progress
+
+    from metalearn_benchmarks.rule_map.installed import check, shown
+
+    edges, failed, rows = shown(found, rules), [], []
+    console = terminal.console()
+    with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as bars:
+        bar = bars.add_task("claims", total=len(edges))
+        for outcome in check(edges, examples):
+            bars.advance(bar)
+            rows.append(outcome.as_row())
+            if outcome.problem:
+                failed.append(outcome)
+            if not as_json:
+                console.print(outcome.line, markup=False, highlight=False, soft_wrap=True)
+    if as_json:
+        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+    for outcome in failed:
+        click.echo(f"\n{outcome.line}\n{outcome.problem}", err=True)
+    if failed:
+        sys.exit(EXIT_FAILED_CLAIMS)

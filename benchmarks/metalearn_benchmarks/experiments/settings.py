@@ -1,0 +1,73 @@
+"""The settings of an experiment: family and base-learner at every point of the axes that methods share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from metalearn_benchmarks.experiments.axes import folder_name, points, require_folder_name
+from metalearn_benchmarks.experiments.experiment import Component, Experiment
+from metalearn_core.errors import UsageError
+
+
+def places(experiment: Experiment) -> dict[str, tuple[Component, Component]]:
+    """Family and base-learner of each setting, by the setting's name."""
+    found: dict[str, tuple[Component, Component]] = {}
+    for point in points(experiment.axes.of_settings):
+        if experiment.setting and point:
+            raise UsageError(
+                f"setting {experiment.setting!r} is one name for all that axis {next(iter(point))!r} makes;"
+                ' leave it out, or say "" where it is inherited'
+            )
+        family, learner = _components(experiment, point)
+        setting = experiment.setting or _setting_name(family, experiment, point)
+        require_folder_name("setting", setting)
+        if setting in found:
+            raise UsageError(f"two settings would be called {setting!r}; leave one out of the axes")
+        found[setting] = family, learner
+    return found
+
+
+def _components(experiment: Experiment, point: Mapping[str, Any]) -> tuple[Component, Component]:
+    """Family and base-learner at a point of the axes."""
+    named = point.get("family", {})
+    named = {"name": named} if isinstance(named, str) else named
+    made = {
+        "family": Component(
+            named.get("name", experiment.family.name),
+            {**experiment.family.options, **named.get("options", {})},
+        ),
+        "learner": Component(experiment.learner.name, dict(experiment.learner.options)),
+    }
+    for axis, value in point.items():
+        table, _, option = axis.partition(".")
+        if axis in ("shots", "ways"):
+            table, option = "family", _option_of(axis, made["family"])
+        if option:
+            made[table].options[option] = value
+    return made["family"], made["learner"]
+
+
+def _option_of(axis: str, family: Component) -> str:
+    """The family's option that an axis of tasks sets: of its own name, or `support` where that is k."""
+    option = "support" if axis == "shots" and "shots" not in family.options else axis
+    if option not in family.options:
+        raise UsageError(
+            f"axis {axis!r}: [family] options say none of family {family.name!r}; say it there, or name the"
+            ' option that it is: "family.NAME"'
+        )
+    return option
+
+
+def _setting_name(family: Component, experiment: Experiment, point: Mapping[str, Any]) -> str:
+    """`family-N-way-K-shot`, as far as the family has them, and whatever else the axes changed in it."""
+    shots = family.options.get("shots", family.options.get("support"))
+    ways = family.options.get("ways")
+    parts = [family.name, *([f"{ways}-way"] if ways else []), *([f"{shots}-shot"] if shots else [])]
+    own = {"family": experiment.family.options, "learner": experiment.learner.options}
+    changed = {
+        axis: value
+        for axis, value in point.items()
+        if "." in axis and own[axis.partition(".")[0]].get(axis.partition(".")[2]) != value
+    }
+    return folder_name("-".join(parts), changed)

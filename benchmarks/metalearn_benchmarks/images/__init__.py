@@ -1,1 +1,0 @@
-"""Image datasets: prepared on disk once, sampled as few-shot tasks."""

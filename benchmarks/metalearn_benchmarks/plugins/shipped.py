@@ -1,0 +1,32 @@
+"""What the harness brings as a plugin, with no privilege over anybody else's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from metalearn_benchmarks.learners.images.conv4 import conv_4
+from metalearn_benchmarks.learners.images.resnet12 import resnet_12
+from metalearn_benchmarks.learners.perceptron import multilayer_perceptron
+from metalearn_benchmarks.runs.observers.shipped import JsonLines, TensorBoard
+from metalearn_benchmarks.tasks.images.families import image_families
+from metalearn_benchmarks.tasks.sine import SineFamily
+from metalearn_core import hookimpl
+
+
+@hookimpl
+def metalearn_task_families() -> Mapping[str, Callable[..., Any]]:
+    """The families, by name."""
+    return {"sine": SineFamily, **image_families()}
+
+
+@hookimpl
+def metalearn_base_learners() -> Mapping[str, Callable[..., Any]]:
+    """The base-learners, by name."""
+    return {"mlp": multilayer_perceptron, "conv-4": conv_4, "resnet-12": resnet_12}
+
+
+@hookimpl
+def metalearn_observers() -> Mapping[str, Callable[..., Any]]:
+    """The observers, by name."""
+    return {"json-lines": JsonLines, "tensorboard": TensorBoard}

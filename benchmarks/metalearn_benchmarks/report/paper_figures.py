@@ -1,0 +1,353 @@
+"""Figures 3.2, 3.3 and 3.4 of the paper, redrawn from whatever records fit them. Imports no torch.
+
+Records are matched by what their runs were asked for, never by an experiment's name, and only runs of the
+same size on the same tasks stand in one figure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from metalearn_benchmarks.claims.published import place, trained_as_published
+from metalearn_benchmarks.plotting.figures import STYLE, TEXT, WIDTH, logarithmic, look, scatter, with_legend
+from metalearn_benchmarks.records.record import Record
+from metalearn_benchmarks.statistics.comparisons import typical
+from metalearn_benchmarks.statistics.summaries import Estimate
+
+ORDERS = ("first", "second")
+COMPARED = ("MAML", "Meta-learner LSTM", "Enhanced meta-learner LSTM", "TURTLE")
+OF_SIZE = (
+    "tasks", "meta_batch", "validation_tasks", "validation_interval", "task_seed", "outer_lr", "outer_loss",
+)  # fmt: skip
+"""Settings in which runs of one figure must agree: all that is not what the figure varies, or clipping."""
+RUNS_OFF = "An interval that reaches 0 runs off the axis."
+
+
+@attrs.frozen
+class Redrawn:
+    """One of the paper's figures from our records."""
+
+    stem: str
+    title: str
+    caption: str
+    figure: Figure
+
+
+@attrs.frozen
+class Missing:
+    """Why a figure of the paper is not there."""
+
+    title: str
+    reason: str
+
+
+def paper_figures(records: Sequence[Record]) -> tuple[list[Redrawn], list[Missing]]:
+    """Every figure that the records allow, one for each size of run, and why the others are missing."""
+    found: list[Redrawn] = []
+    missing: list[Missing] = []
+    for title, needs, drawer in (
+        ("Figure 3.2", "second-order or first-order TURTLE (gradient alone, layers of 20, α = 1) with two"
+         " numbers of hidden layers, on 5-shot sine waves", depth_figure),
+        ("Figure 3.3", "two of MAML, the LSTM and TURTLE on 5-shot sine waves", sine_figure),
+        ("Figure 3.4", "two methods on N-way classification, with their running times", time_figure),
+    ):  # fmt: skip
+        with matplotlib.rc_context(STYLE):
+            drawn = list(_numbered(drawer(records)))
+        found += drawn
+        if not drawn:
+            missing.append(Missing(title, f"not drawn: it needs {needs}; no such records are here."))
+    return found, missing
+
+
+def _numbered(drawn: Iterable[Redrawn]) -> Iterable[Redrawn]:
+    for index, one in enumerate(drawn):
+        yield one if index == 0 else attrs.evolve(one, stem=f"{one.stem}-{index + 1}")
+
+
+def depth_figure(records: Sequence[Record]) -> Iterable[Redrawn]:
+    """Figure 3.2: best validation error of TURTLE by hidden layers, order and T; MAML beside it."""
+    for size, group in _alike(r for r in records if _is_sine(r) and _depth(r) is not None):
+        runs, others = _distinct(group, _depth)
+        crossed = _crossed((steps, depth) for depth, _, steps, _ in runs if depth >= 0)
+        if not crossed:
+            continue
+        depths = sorted(set().union(*crossed.values()))
+        values: dict[tuple[int, str, int], list[float]] = defaultdict(list)
+        for (depth, order, steps, _), record in runs.items():
+            if steps in crossed:
+                values[depth, order, steps].append(_best_validation(record))
+        caption = (
+            "Best validation error of TURTLE by the number of its hidden layers, the order of the"
+            " meta-gradient and T; MAML beside it. A dot is a run's best validation, a mark the mean of the"
+            f" middle half of the seeds, with its 95 % interval. {RUNS_OFF}"
+            f" {_told(size, values.values(), others)}"
+        )
+        yield Redrawn("figure-3.2", "Figure 3.2 from our records", caption, _draw_depths(values, depths))
+
+
+def _crossed(runs: Iterable[tuple[int, int]]) -> dict[int, set[int]]:
+    """The hidden layers by T, of every T that has two numbers of them: a panel shows what depth does."""
+    depths: dict[int, set[int]] = defaultdict(set)
+    for steps, depth in runs:
+        depths[steps].add(depth)
+    return {steps: of_it for steps, of_it in depths.items() if len(of_it) > 1}
+
+
+def _draw_depths(values: Mapping[tuple[int, str, int], Sequence[float]], depths: Sequence[int]) -> Figure:
+    """A panel for each T; MAML, depth −1, at the left."""
+    every = sorted({steps for _, _, steps in values})
+    figure = Figure(figsize=(WIDTH, 0.6 + 2.1 * len(every)), layout="constrained")
+    panels = list(figure.subplots(len(every), 1, sharex=True, squeeze=False)[:, 0])
+    maml = any(depth < 0 for depth, *_ in values)
+    places = {depth: x for x, depth in enumerate(([-1] if maml else []) + list(depths))}
+    for axes, steps in zip(panels, every, strict=True):
+        for index, order in enumerate(ORDERS):
+            points = [(places[d], v) for (d, o, s), v in values.items() if (o, s) == (order, steps)]
+            _bars(axes, sorted(points), (index - 0.5) * 0.24, f"{order} order", look(index))
+        axes.set_title(f"T = {steps}", fontsize="medium")
+        axes.set_ylabel("validation error")
+        logarithmic(axes, "y", _lowest(v for (_, _, s), v in values.items() if s == steps))
+        if maml:
+            axes.axvline(0.5, color=TEXT, linewidth=0.5)
+    panels[-1].set_xticks(list(places.values()), ["MAML" if d < 0 else str(d) for d in places])
+    panels[-1].set_xlabel("hidden layers of TURTLE")
+    return with_legend(figure, panels)
+
+
+def sine_figure(records: Sequence[Record]) -> Iterable[Redrawn]:
+    """Figure 3.3: median test error of MAML, the LSTM and TURTLE on 5-shot sine waves, by T."""
+    for size, group in _alike(r for r in records if _is_sine(r) and _compared(r) is not None):
+        runs, others = _distinct(group, _compared)
+        values: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for (name, order, steps, _), record in runs.items():
+            values[name, order][steps].append(float(np.median(record.final)))
+        if len({name.split()[-1] for name, _ in values}) < 2:
+            continue
+        caption = (
+            "Median test error on 5-shot sine waves by T. A dot is a run's median over test tasks, a mark"
+            " the mean of the middle half of the seeds, with its 95 % interval. As in the paper, MAML and"
+            " TURTLE are second order and the LSTM is first order; hollow marks are the other order."
+            f" {RUNS_OFF}"
+            f" {_told(size, _leaves(values), others)}"
+        )
+        yield Redrawn("figure-3.3", "Figure 3.3 from our records", caption, _draw_sine(values))
+
+
+def _draw_sine(values: Mapping[tuple[str, str], Mapping[int, Sequence[float]]]) -> Figure:
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    every = sorted({steps for by_steps in values.values() for steps in by_steps})
+    names = sorted(values, key=lambda key: (COMPARED.index(key[0]), ORDERS.index(key[1])))
+    for index, (name, order) in enumerate(names):
+        style = look(COMPARED.index(name))
+        if order != ("first" if name == "Meta-learner LSTM" else "second"):
+            style |= {"markerfacecolor": "none"}
+        points = [(every.index(steps), medians) for steps, medians in sorted(values[name, order].items())]
+        offset = (index - (len(names) - 1) / 2) * 0.8 / len(names)
+        _bars(axes, points, offset, f"{name}, {order} order", style)
+    axes.set_xticks(range(len(every)), [str(steps) for steps in every])
+    axes.set_xlim(-0.6, len(every) - 0.4)
+    axes.set_xlabel("inner steps T")
+    axes.set_ylabel("median test error")
+    logarithmic(axes, "y", _lowest(_leaves(values)))
+    return with_legend(figure, [axes])
+
+
+def time_figure(records: Sequence[Record]) -> Iterable[Redrawn]:
+    """Figure 3.4: accuracy against running time, a panel for each number of shots, on one domain."""
+    domains: dict[tuple[str, int], list[Record]] = defaultdict(list)
+    for record in records:
+        where = place(record.setting)
+        if where is not None and where.train == where.test and record.higher_is_better:
+            domains[where.train, where.ways].append(record)
+    order = sorted(domains, key=lambda key: (key[0] != "miniImageNet", key))
+    for name, ways in order:
+        for size, group in _alike(domains[name, ways], but=("meta_batch",)):
+            if len({record.method for record in group}) < 2:
+                continue
+            caption = (
+                f"Accuracy on {ways}-way {name} against the running time of training, validation and test:"
+                " every run a dot, the mean over seeds with its 95 % interval. Seeds that trained together"
+                f" have the time of all. {_told(size)}"
+            )
+            title = f"Figure 3.4 from our records: {name}"
+            yield Redrawn("figure-3.4", title, caption, _draw_times(group))
+
+
+def _draw_times(records: Sequence[Record]) -> Figure:
+    shots = sorted({_shots(record) for record in records})
+    figure = Figure(figsize=(WIDTH, 2.7 * len(shots)), layout="constrained")
+    panels = list(figure.subplots(len(shots), 1, sharex=True, squeeze=False)[:, 0])
+    styles = {name: look(i) for i, name in enumerate(sorted({r.method for r in records}))}
+    longest = max(record.result["seconds"] for record in records)
+    unit, word = next((u, w) for u, w in ((3600, "h"), (60, "min"), (1, "s")) if longest >= u or u == 1)
+    for axes, count in zip(panels, shots, strict=True):
+        for name, style in styles.items():
+            of_it = [r for r in records if r.method == name and _shots(r) == count]
+            points = [(r.result["seconds"] / unit, float(np.median(r.final))) for r in of_it]
+            if points:
+                scatter(axes, points, of_it[0].score, of_it[0].title, style)
+        axes.set_title(f"{count}-shot", fontsize="medium")
+        axes.set_ylabel(f"median {records[0].score}")
+    logarithmic(panels[-1], "x")
+    panels[-1].set_xlabel(f"running time, {word}")
+    return with_legend(figure, panels)
+
+
+def _shots(record: Record) -> int:
+    where = place(record.setting)
+    return where.shots if where else 0
+
+
+def _bars(
+    axes: Axes,
+    points: Sequence[tuple[float, Sequence[float]]],
+    offset: float,
+    label: str,
+    style: dict[str, Any],
+) -> None:
+    """What is typical of seeds, with its interval, and every seed as a dot."""
+    if not points:
+        return
+    x = [place + offset for place, _ in points]
+    estimates = [_typical(values) for _, values in points]
+    spans = [(e.value - e.low, e.high - e.value) for e in estimates]
+    bars = np.nan_to_num(np.asarray(spans)).T  # one seed has no interval
+    for at, (_, values) in zip(x, points, strict=True):
+        axes.plot([at] * len(values), values, ".", color=style["color"], alpha=0.4, markersize=4)
+    axes.errorbar(
+        x, [e.value for e in estimates], yerr=bars, label=label, linestyle="none", markersize=6, capsize=3,
+        elinewidth=1.2, **style,
+    )  # fmt: skip
+
+
+def _lowest(groups: Iterable[Sequence[float]]) -> float:
+    return min((value for group in groups for value in group if not math.isnan(value)), default=math.nan)
+
+
+def _typical(values: Sequence[float]) -> Estimate:
+    """The mean of the middle half of the seeds: that of all follows the one run that never learned."""
+    of_seeds = np.asarray(values)
+    return typical(lambda tasks: of_seeds, len(of_seeds), 1).interval()
+
+
+def _alike(records: Iterable[Record], but: Sequence[str] = ()) -> list[tuple[dict[str, Any], list[Record]]]:
+    """Records by what they must agree in to stand in one figure, the largest runs first."""
+    groups: dict[str, tuple[dict[str, Any], list[Record]]] = {}
+    for record in records:
+        settings = record.cell["method"]["settings"]
+        size = {key: settings.get(key) for key in OF_SIZE if key not in but}
+        size |= {"test_tasks": record.cell.get("test_tasks"), "protocol": record.result.get("protocol")}
+        # shots differ within Figure 3.4, whose panels they are
+        key = repr((size, record.cell["learner"], None if but else record.cell["family"]))
+        groups.setdefault(key, (size, []))[1].append(record)
+    return sorted(groups.values(), key=lambda group: -(group[0].get("tasks") or 0))
+
+
+def _distinct(
+    records: Iterable[Record], kind: Callable[[Record], Any]
+) -> tuple[dict[tuple[Any, str, int, int], Record], int]:
+    """One record for each kind, order, T and seed, and how many others there are.
+
+    A run that is in two experiments counts once. Of runs that differ in something that a figure does not
+    show, as in their clipping, the first is taken.
+    """
+    found: dict[tuple[Any, str, int, int], Record] = {}
+    others = 0
+    for record in records:
+        settings = record.cell["method"]["settings"]
+        key = (kind(record), settings["order"], settings["steps"], record.seed)
+        first = found.setdefault(key, record)
+        others += _meant(first) != _meant(record)
+    return found, others
+
+
+def _meant(record: Record) -> Any:
+    """What a run's numbers follow from, whatever it is called."""
+    method = record.cell["method"]
+    loops = {k: v for k, v in method["settings"].items() if k not in ("engine", "checkpoint_seconds")}
+    return method["rule"], method["options"], loops
+
+
+def _told(size: Mapping[str, Any], groups: Iterable[Sequence[float]] = (), others: int = 0) -> str:
+    """How large the runs are, how many seeds stand behind a mark, and what is not in the figure."""
+    counts = sorted({len(group) for group in groups})
+    seeds = f" {'–'.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} seed(s)." if counts else ""
+    left = f" {others} run(s) that differ from these in other settings are left out." if others else ""
+    way = " Run the authors' way (protocol=authors)." if size["protocol"] == "authors" else ""
+    return f"{size['tasks']:,} meta-training and {size['test_tasks']:,} test tasks.{seeds}{way}{left}"
+
+
+def _leaves(values: Mapping[Any, Mapping[Any, Sequence[float]]]) -> list[Sequence[float]]:
+    return [leaf for inner in values.values() for leaf in inner.values()]
+
+
+def _best_validation(record: Record) -> float:
+    scores = [math.nan if score is None else score for _, score in record.result.get("validations", [])]
+    finite = [score for score in scores if not math.isnan(score)]
+    best: Callable[[list[float]], float] = max if record.higher_is_better else min
+    return best(finite) if finite else math.nan
+
+
+def _is_sine(record: Record) -> bool:
+    """5-shot sine waves, with as many steps at test as in training."""
+    family, settings = record.cell["family"], record.cell["method"]["settings"]
+    same = settings.get("test_steps", settings["steps"]) == settings["steps"]
+    return bool(family["name"] == "sine" and family["options"].get("support") == 5 and same)
+
+
+def _depth(record: Record) -> int | None:
+    """Hidden layers of the TURTLE of Section 3.5.1, −1 for MAML, None for anything else."""
+    if _is_maml(record):
+        return -1
+    hidden = record.cell["method"]["options"].get("hidden", [])
+    return len(hidden) if _is_turtle(record) and all(width == 20 for width in hidden) else None
+
+
+def _compared(record: Record) -> str | None:
+    """Which of Figure 3.3's methods a run is, None for anything else."""
+    method = record.cell["method"]
+    if _is_maml(record):
+        return "MAML"
+    if _is_turtle(record):
+        return "TURTLE" if method["options"].get("hidden") == [20] * 5 else None
+    if not _is_rule(record, "lstm", {"hidden": 20}):
+        return None
+    inputs, log = set(method["options"].get("inputs", [])), method["options"].get("preprocess") == "log"
+    if (inputs, log) == ({"grad", "loss"}, True):
+        return "Meta-learner LSTM"
+    return "Enhanced meta-learner LSTM" if (inputs, log) == ({"grad"}, False) else None
+
+
+def _is_maml(record: Record) -> bool:
+    wanted = {"optimizer": "sgd", "learn_lr": "none"}
+    return _is_rule(record, "gradient-descent", wanted)
+
+
+def _is_turtle(record: Record) -> bool:
+    wanted = {
+        "inputs": ["grad"], "activation": "relu", "preprocess": "none", "history": "none", "learn_lr": "none",
+    }  # fmt: skip
+    return _is_rule(record, "feed-forward", wanted)
+
+
+def _is_rule(record: Record, rule: str, wanted: Mapping[str, Any]) -> bool:
+    """A meta-trained method of that rule that adapts everything, with exactly these of its options."""
+    method = record.cell["method"]
+    options = method["options"]
+    return bool(
+        method["rule"] == rule
+        and method["start"] == "meta"
+        and method.get("adapts", "all") == "all"
+        and trained_as_published(record.cell)
+        and all(options.get(key, value) == value for key, value in wanted.items())
+    )

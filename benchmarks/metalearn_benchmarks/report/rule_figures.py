@@ -1,0 +1,133 @@
+"""What each trained rule does, from the numbers in records: its answer to a gradient, its path. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from metalearn_benchmarks.plotting.figures import (
+    COLOURS,
+    LEGEND,
+    MOST_PANELS,
+    TEXT,
+    WIDTH,
+    Drawer,
+    Looks,
+    by_method,
+    logarithmic,
+    panels_of,
+    short,
+    step_axis,
+    with_legend,
+)
+from metalearn_benchmarks.records.record import Record
+
+OTHER_SEEDS = 4
+"""Seeds that are drawn thin behind the first."""
+REFERENCE = 0.01
+"""The inner learning rate of the dotted line: the paper's for MAML."""
+
+
+def responses(records: Sequence[Record], looks: Looks) -> Figure | None:
+    """The update of a coordinate against its gradient, first and last step: a panel for each method."""
+    shown = [(title, known) for title, runs in by_method(records) if (known := _known(runs, "response"))]
+    if not shown:
+        return None
+    figure, grid = panels_of(len(shown[:MOST_PANELS]), height=2.0)
+    for axes, (title, found) in zip(grid, shown, strict=False):
+        _response_of(axes, title, found)
+    handles, labels = grid[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, **LEGEND)
+    figure.supxlabel("gradient g of a coordinate", fontsize="medium", color=TEXT)
+    figure.supylabel("its update, θ⁽ᵗ⁺¹⁾ − θ⁽ᵗ⁾", fontsize="medium", color=TEXT)
+    return figure
+
+
+def _known(runs: Sequence[Record], part: str) -> list[dict[str, Any]]:
+    """That part of what the records say of their rules; records of before say nothing."""
+    found = [(run.result.get("rule_response") or {}).get(part) for run in runs]
+    return [one for one in found if one]
+
+
+def _response_of(axes: Axes, title: str, found: Sequence[dict[str, Any]]) -> None:
+    g = np.asarray(found[0]["gradients"])
+    axes.plot(g, -REFERENCE * g, ":", color=TEXT, label=f"−{REFERENCE} g")
+    for one in found[1 : OTHER_SEEDS + 1]:
+        axes.plot(g, _curves(one, 0)[len(one["quantiles"]) // 2], color=COLOURS[0], alpha=0.6, linewidth=0.8)
+    for step, line, colour, label in ((0, "-", COLOURS[0], "t = 0"), (-1, "--", COLOURS[1], "t = T − 1")):
+        curves = _curves(found[0], step)
+        if len(curves) > 1:
+            axes.fill_between(g, curves[0], curves[-1], color=colour, alpha=0.2, linewidth=0)
+        axes.plot(g, curves[len(curves) // 2], line, color=colour, label=label, linewidth=1.4)
+    axes.set_xscale("symlog", linthresh=1e-3, linscale=0.5)
+    axes.set_yscale("symlog", linthresh=1e-4, linscale=0.5)
+    axes.set_xticks([-10, -0.1, 0, 0.1, 10], ["−10", "−0.1", "0", "0.1", "10"])
+    axes.set_yticks([-1, -1e-2, 0, 1e-2, 1], ["−1", "−0.01", "0", "0.01", "1"])
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_locator(NullLocator())
+    axes.set_title(short(title), fontsize=8)
+
+
+def _curves(response: dict[str, Any], step: int) -> list[np.ndarray[Any, Any]]:
+    """Of one step, a curve for each quantile of coordinates; a null of a record is a NaN."""
+    return [np.asarray(values, dtype=float) for values in response["updates"][step]]
+
+
+def paths(records: Sequence[Record], looks: Looks) -> Figure | None:
+    """Over the steps of test tasks: size of the update, its size per gradient, and their alignment."""
+    figure = Figure(figsize=(WIDTH, 6.4), layout="constrained")
+    panels, drawn = list(figure.subplots(3, 1, sharex=True)), False
+    for title, runs in by_method(records):
+        found = _known(runs, "path")
+        if not found:
+            continue
+        drawn = True
+        size, gradient, alignment = (
+            np.mean([np.asarray(one[key], dtype=float) for one in found], axis=0)
+            for key in ("update", "gradient", "alignment")
+        )
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = size / gradient
+        for axes, values in zip(panels, (size, ratio, alignment), strict=True):
+            axes.plot(found[0]["steps"], values, label=title, markersize=4, **looks[runs[0].method])
+    if not drawn:
+        return None
+    _label_paths(panels)
+    return with_legend(figure, panels[:1])
+
+
+def _label_paths(panels: Sequence[Axes]) -> None:
+    for axes, label in zip(panels, ("size of the update", "size per gradient", "alignment"), strict=True):
+        axes.set_ylabel(label)
+    for axes in panels[:2]:
+        logarithmic(axes, "y")
+    panels[2].set_ylim(-1.05, 1.05)
+    panels[2].axhline(0, color=TEXT, linewidth=0.6)
+    step_axis(panels[2])
+
+
+FIGURES: dict[str, tuple[str, str, Drawer]] = {
+    "rule-response": (
+        "The update as a function of the gradient",
+        "What each trained rule adds to a coordinate at θ = 0 whose gradient is g at every step: first step"
+        " and last, first seed; thin lines are up to four other seeds at the first step. Where each"
+        " coordinate has a learning rate of its own, the line is their median and the shade spans 80 % of"
+        f" them. The dotted line is gradient descent with a rate of {REFERENCE}. Both axes are linear around"
+        f" 0 and logarithmic beyond; {MOST_PANELS} methods at most.",
+        responses,
+    ),
+    "rule-path": (
+        "The updates over the steps",
+        "On the first 20 test tasks, means over tasks and seeds. Size: root mean square over coordinates, of"
+        " the update (top) and divided by that of the gradient as the rule sees it (middle): for gradient"
+        " descent the learning rate. Alignment: the cosine of the update and the negative gradient, 1 for"
+        " gradient descent.",
+        paths,
+    ),
+}
+"""Name to title, caption and drawer."""

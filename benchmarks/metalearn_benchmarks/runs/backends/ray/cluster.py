@@ -1,0 +1,310 @@
+"""The jobs of an experiment as tasks of a Ray cluster: placed by their needs, run again where a node dies.
+
+A task does what a local worker does (`metalearn_benchmarks.runs.job.run_job`), in the same folders; one that is
+run again goes on from its checkpoint. Ray 2 is told to be quiet, and to send nothing to anybody.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import pickle
+import re
+import socket
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import attrs
+
+from metalearn_benchmarks.cli.progress import Display
+from metalearn_benchmarks.experiments.catalogue import Cell
+from metalearn_benchmarks.runs import seed_groups
+from metalearn_benchmarks.runs.job import Finished, Job, Stop, finished_of
+from metalearn_core import UsageError
+
+RETRIES = 10
+"""Times that a job is begun again after its worker or its node died."""
+BASE_BYTES = 1 << 30
+"""Memory of a worker before it trains anything: Python, torch, a compiler's."""
+PRIVATE: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 256 << 20}
+NO_REPORTS = {"RAY_USAGE_STATS_ENABLED": "0"}
+AUTHENTICATION = "RAY_AUTH_MODE"
+"""A cluster asks for the user's token where there is one; who names its address must say that it has it."""
+ON_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Set to 0, Ray takes 127.0.0.1 for an address of a node, as it does on those systems by itself."""
+
+
+class RayCluster:
+    """A context in which jobs run on a Ray cluster.
+
+    Args:
+        address: `HOST:PORT` of a running cluster, `auto` for the one that this machine is in, or `local`
+            for one that is started here, on 127.0.0.1, and ends with the command.
+
+    Raises UsageError, in one line, where ray is not installed or does not answer.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        if not re.fullmatch(r"auto|local|[^\s/:]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}", address):
+            raise UsageError(f"--ray {address}: expected HOST:PORT, auto or local")
+
+    def __enter__(self) -> Self:
+        target = _current() if self.address == "auto" else self.address
+        os.environ.update(NO_REPORTS)
+        if target != "local" and _has_token():
+            os.environ.setdefault(AUTHENTICATION, "token")
+        if target == "local" or (":" in target and _is_only_on_loopback(target, self.address)):
+            os.environ[ON_LOOPBACK] = "0"  # read when ray is imported
+        try:
+            import ray
+        except ImportError as error:
+            raise UsageError(
+                f"--ray needs the package ray ({error}): pip install 'metalearn-benchmarks[ray]'"
+            ) from error
+        own = PRIVATE if target == "local" else {}
+        try:
+            ray.init(target, log_to_driver=False, logging_level=logging.CRITICAL, **own)
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            raise self._no_answer(" ".join(str(error).split())[:300]) from error
+        self.ray = ray
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.ray.shutdown()
+
+    def _no_answer(self, why: str) -> UsageError:
+        return UsageError(f"--ray {self.address}: no Ray cluster answers ({why}); start one with `ray start`")
+
+    def needs(self, cell: Cell) -> dict[str, float]:
+        """CPUs and GPUs of a job. UsageError where no node has them, or for a GPU by its number."""
+        if cell.device.startswith("cuda:"):
+            raise UsageError(
+                f"--device {cell.device}: with --ray a job is given its GPU by Ray; say --device cuda"
+            )
+        wanted = {"CPU": float(cell.threads), "GPU": float(cell.device == "cuda")}
+        if not self._fitting(wanted):
+            largest = {kind: max((n.get(kind, 0.0) for n in self._nodes()), default=0.0) for kind in wanted}
+            told, there = (", ".join(f"{v:g} {k}" for k, v in x.items()) for x in (wanted, largest))
+            raise UsageError(f"--ray {self.address}: no node has what a run needs, {told}; at most {there}")
+        return wanted
+
+    def _nodes(self) -> list[dict[str, float]]:
+        """The resources of each node."""
+        return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+
+    def _fitting(self, wanted: Mapping[str, float]) -> list[dict[str, float]]:
+        return [n for n in self._nodes() if all(n.get(k, 0.0) >= v for k, v in wanted.items())]
+
+    def memory_for(self, cell: Cell) -> Callable[[Any], int]:
+        """What tells the bytes for one program: of a GPU of the cluster, as a worker there finds it.
+
+        On CPUs: of the node that has least for each of the programs that it runs at a time. Raises
+        UsageError where a worker cannot use its GPU.
+        """
+        needs = self.needs(cell)
+
+        def of_gpu(_: Any) -> int:
+            probe = self.ray.remote(num_cpus=needs["CPU"], num_gpus=1)(_free_memory_of_gpu)
+            try:
+                return int(self.ray.get(probe.remote()))
+            except self.ray.exceptions.RayError as error:
+                why = str(error).strip().splitlines()[-1]
+                raise UsageError(f"--ray {self.address}: a worker cannot use its GPU: {why}") from error
+
+        def of_nodes(_: Any) -> int:
+            nodes = self._fitting(needs)
+            return int(min(n.get("memory", 0.0) // max(n["CPU"] // needs["CPU"], 1.0) for n in nodes))
+
+        return of_gpu if needs["GPU"] else of_nodes
+
+    def run(
+        self, jobs: Sequence[Job], directory: Path, display: Display, stop: Stop,
+        bytes_per_seed: Mapping[tuple[str, str], int],
+    ) -> Iterator[tuple[Job, list[Finished]]]:  # fmt: skip
+        """Every job with what it came to, as they end; once told to stop, those that have not begun never do.
+
+        Args:
+            bytes_per_seed: of each row, about what a seed needs where it is trained.
+
+        Raises:
+            UsageError: for a node that does not see `directory`, or has other versions.
+        """
+        from metalearn_benchmarks.runs.backends.ray.worker import Workplace, environment, versions
+
+        directory = Path(os.path.abspath(directory))
+        with _sign(directory) as sign:
+            place = Workplace(directory, sign, Path.cwd(), versions(), environment())
+            under_way = _UnderWay(
+                self.ray, display, stop, self.ray.remote(**self._mailbox())(_mailbox()).remote()
+            )
+            for number, job in enumerate(jobs):
+                under_way.submit(job, number, place, self._demands(job, bytes_per_seed[job.cells[0].row]))
+            try:
+                yield from under_way.ends(directory)
+            except self.ray.exceptions.RayActorError as error:
+                why = " ".join(str(error).split())[:300]
+                raise UsageError(
+                    f"--ray {self.address}: the cluster does not run what listens to its workers ({why}); if"
+                    f" it was started with another {AUTHENTICATION} than is set here, set the same"
+                ) from error
+        if under_way.problem:
+            raise UsageError(f"--ray {self.address}: {under_way.problem}")
+
+    def _mailbox(self) -> dict[str, Any]:
+        """On the node that the command is connected to, and only there: without it there is no command."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        pinned = NodeAffinitySchedulingStrategy(self.ray.get_runtime_context().get_node_id(), soft=False)
+        return {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": pinned}
+
+    def _demands(self, job: Job, bytes_per_seed: int) -> dict[str, Any]:
+        needs = self.needs(job.cells[0])
+        memory = BASE_BYTES + (0 if needs["GPU"] else len(job.cells) * bytes_per_seed)
+        # the estimate is rough, on the safe side: what fits nowhere has a node to itself
+        most = int(max(node.get("memory", 0.0) for node in self._fitting(needs)))
+        return {
+            "num_cpus": needs["CPU"], "num_gpus": needs["GPU"], "memory": min(memory, most),
+            "max_retries": RETRIES, "retry_exceptions": False,
+        }  # fmt: skip
+
+
+@attrs.define
+class _UnderWay:
+    """The jobs that are on the cluster, and what is heard of them."""
+
+    ray: Any
+    display: Display
+    stop: Stop
+    mailbox: Any
+    jobs: dict[Any, tuple[int, Job]] = attrs.field(factory=dict)
+    begun: set[int] = attrs.field(factory=set)
+    problem: str | None = None
+
+    def submit(self, job: Job, number: int, place: Any, demands: Mapping[str, Any]) -> None:
+        from metalearn_benchmarks.runs.backends.ray.worker import work
+
+        task = self.ray.remote(**demands)(work)
+        self.jobs[task.remote(job, number, place, self.mailbox)] = number, job
+
+    def ends(self, directory: Path) -> Iterator[tuple[Job, list[Finished]]]:
+        cancelled = False
+        while self.jobs:
+            done, _ = self.ray.wait(list(self.jobs), timeout=0.1)
+            self.listen()
+            if self.ending and not cancelled:
+                cancelled = True
+                for task, (number, _) in self.jobs.items():
+                    if number not in self.begun:
+                        self.ray.cancel(task)
+            for task in done:
+                _, job = self.jobs.pop(task)
+                yield job, self.outcome(task, job, directory)
+
+    @property
+    def ending(self) -> bool:
+        return self.stop.is_set() or self.problem is not None
+
+    def listen(self) -> None:
+        """Pass on what workers tell, and tell them whether to stop."""
+        begun, told = self.ray.get(self.mailbox.take.remote(self.ending))
+        self.begun.update(begun)
+        for label, what in map(pickle.loads, told):
+            if isinstance(what, str):
+                self.display.failed(f"{label}: {what}")
+            else:
+                self.display.event(label, what)
+
+    def outcome(self, task: Any, job: Job, directory: Path) -> list[Finished]:
+        """What a task came to. A mistake in a node's set-up ends all, without a result or an error."""
+        errors, trace = self.ray.exceptions, ""
+        try:
+            answer: list[Finished] | str = self.ray.get(task)
+            if not isinstance(answer, str):
+                return answer
+            self.problem = answer
+            return [Finished(cell.label) for cell in job]
+        except errors.TaskCancelledError:
+            return [Finished(cell.label) for cell in job]
+        except errors.RayTaskError as error:
+            told, trace = f"its worker failed: {str(error).strip().splitlines()[-1]}", str(error)
+        except errors.RayError as error:
+            told = (
+                f"its worker died {RETRIES + 1} times ({type(error).__name__}); the same command goes on"
+                " from the checkpoint"
+            )
+        return [finished_of(cell, directory, told, trace) for cell in job]
+
+
+@contextmanager
+def _sign(directory: Path) -> Iterator[Path]:
+    """A new file, by which workers see that their DIR is this one."""
+    handle, name = tempfile.mkstemp(prefix=".shared-", dir=directory)
+    os.close(handle)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _mailbox() -> type:
+    from metalearn_benchmarks.runs.backends.ray.mailbox import Mailbox
+
+    return Mailbox
+
+
+def _free_memory_of_gpu() -> int:
+    import torch
+
+    return seed_groups.free_memory(torch.device("cuda"))
+
+
+def _current() -> str:
+    """The address that Ray would find for `auto`, as far as it can be known without Ray; else `auto`."""
+    given = os.environ.get("RAY_ADDRESS")
+    noted = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")  # noqa: S108 Ray's own
+    try:
+        found = given or noted.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return "auto"
+    return found if re.fullmatch(r"[^\s/]+:\d+", found) else "auto"
+
+
+def _has_token() -> bool:
+    """Whether Ray would find a token: it writes one when it first starts a cluster by itself."""
+    told = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    return told or Path.home().joinpath(".ray", "auth_token").exists()
+
+
+def _is_only_on_loopback(target: str, told: str) -> bool:
+    """Whether a cluster at HOST:PORT can be reached on the loopback address alone.
+
+    Ray takes 127.0.0.1 for the machine's outward address, where such a cluster does not listen. Raises
+    UsageError where nothing listens: Ray itself tries for a minute, and then speaks in many lines.
+    """
+    host, _, port = target.rpartition(":")
+    host = host.strip("[]")
+    try:
+        with socket.create_connection((host, int(port)), timeout=5) as line:
+            reached = line.getpeername()[0]
+    except (OSError, OverflowError) as error:
+        raise UsageError(
+            f"--ray {told}: nothing answers at {target} ({error}); start a cluster with `ray start --head`"
+        ) from error
+    if not ipaddress.ip_address(reached.partition("%")[0]).is_loopback:
+        return False
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(("192.0.2.1", 9))  # sends nothing; says which address is the outward one
+            outward = probe.getsockname()[0]
+        socket.create_connection((outward, int(port)), timeout=5).close()
+    except OSError:
+        return True
+    return False

@@ -1,0 +1,88 @@
+"""What a record says of where its numbers came from: versions, commit, device, memory."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from metalearn_benchmarks.experiments.catalogue import Cell
+from metalearn_benchmarks.host.machine import forget_peak_memory, peak_memory, processor
+from metalearn_core import BaseLearner
+
+
+def provenance(
+    cell: Cell, device: torch.device, engine: str, distributions: Iterable[str], seeds_together: Sequence[int]
+) -> dict[str, Any]:
+    """Versions, git commit, device and peak memory since `begin_peak`, as a record keeps them.
+
+    `engine`: the one that was chosen; `distributions`: where the rule, the family and the learner came from;
+    `seeds_together`: those that trained as one program.
+    """
+    peak, name = peak_memory(), processor()
+    if device.type == "cuda":
+        peak, name = torch.cuda.max_memory_allocated(device), torch.cuda.get_device_name(device)
+    packages = sorted({"metalearn-core", "metalearn-benchmarks", "torch", "higher", *distributions})
+    return {
+        "peak_memory_bytes": peak,
+        "versions": {"python": platform.python_version(), **{p: _version(p) for p in packages}},
+        "commit": _commit(),
+        "device": f"{device.type}: {name}",
+        "engine": engine,
+        "threads": cell.threads,
+        "processes": cell.processes,
+        "seeds_together": list(seeds_together),
+        "protocol": cell.method.protocol,
+    }
+
+
+def begin_peak(device: torch.device) -> None:
+    """From here on the peak of memory counts: of what a process did before, a run's record says nothing."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    forget_peak_memory()
+
+
+def batch_norm(learner: BaseLearner) -> str:
+    """What the learner's batch-norm layers take their statistics from, in words."""
+    norms = [m for m in learner.module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return "none: the base-learner has no batch norm"
+    if learner.uses_support:
+        return "statistics of the task's support set, for its query set too (not transductive)"
+    if all(norm.training or not norm.track_running_stats for norm in norms):
+        return "statistics of each batch, at test also of the query set (transductive)"
+    return "constants: the layers' own running statistics"
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:  # a plugin registered by hand
+        return "unknown"
+
+
+def _commit() -> str | None:
+    """The git commit that this file is of, where it lies in a checkout; `-dirty` where anything differs."""
+    here = Path(__file__).resolve()
+    try:
+        _git(
+            here.parent, "ls-files", "--error-unmatch", here.name
+        )  # not another project's, around an environment
+        return _git(here.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    run = subprocess.run(  # noqa: S603
+        ["git", "-C", str(folder), *arguments],  # noqa: S607
+        capture_output=True, text=True, timeout=10, check=True,
+    )  # fmt: skip
+    return run.stdout.strip()

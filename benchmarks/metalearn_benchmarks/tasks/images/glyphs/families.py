@@ -1,0 +1,94 @@
+"""Two families of real images that pip alone brings: characters are classes, font families their examples.
+
+`glyphs-print` is drawn from text faces in their styles, `glyphs-display` from handwriting and headline faces.
+White on black, the same font size and baseline in both; a character is in the same split on both sides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import numpy as np
+
+from metalearn_benchmarks.tasks.images.glyphs import characters as table
+from metalearn_benchmarks.tasks.images.glyphs import fonts
+from metalearn_benchmarks.tasks.images.store.on_demand import Made, stored
+from metalearn_benchmarks.tasks.images.store.store import ImageStore, Manifest, Pixels, store_folder
+from metalearn_core.errors import UsageError
+
+LEAST = 24
+"""A class has at least so many images: 5 shots, 16 queries, and some to choose from."""
+SAME_CLASS, SAME_FONT = 0.1, 0.05
+"""Shares of ink: two fonts' drawings of a class that differ by less are one; two classes' drawings in a font
+are one label too many."""
+
+
+@attrs.frozen
+class Glyphs:
+    """Opens a glyph family; the images are drawn at the first use, into a folder named after what they are
+    of.
+
+    Another version of a font, of Pillow or of the rules gives another folder, so that numbers do not change
+    behind one's back.
+    """
+
+    name: str
+    splits = ("train", "validation", "test")
+
+    def __call__(self, size: int) -> ImageStore:
+        """Raises UsageError where fonts or Pillow are missing, and where it cannot be written."""
+        if size < 12:
+            raise UsageError(f"{self.name}: size must be at least 12 pixels, to read a character; got {size}")
+        found = fonts.installed(self.name)
+        source = _source(found)
+        digest = hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()[:10]
+        return stored(
+            store_folder(f"{self.name}-{digest}", size), lambda: _made(self.name, size, found, source)
+        )
+
+
+def _source(found: tuple[fonts.Font, ...]) -> Mapping[str, Any]:
+    """All that the pixels depend on."""
+    try:
+        from PIL import __version__, features
+
+        from metalearn_benchmarks.tasks.images.glyphs import rendering
+    except ImportError as error:
+        raise UsageError(
+            f"glyphs need Pillow ({error}): pip install 'metalearn-benchmarks[images]'"
+        ) from error
+    rules = "".join(inspect.getsource(module) for module in (table, rendering))
+    return {
+        "fonts": {font.package: [font.version, font.path.name, font.weight] for font in found},
+        "pillow": __version__,
+        "freetype": features.version("freetype2"),
+        "rules": hashlib.sha256(f"{rules}{LEAST}{SAME_CLASS}{SAME_FONT}".encode()).hexdigest(),
+    }
+
+
+def _made(name: str, size: int, found: tuple[fonts.Font, ...], source: Mapping[str, Any]) -> Made:
+    drawn = draw(found, size)
+    kept = [each for each in table.characters() if len(drawn[each]) >= LEAST]
+    manifest = Manifest.of(
+        name, "by base letter", size, 1, [(c.name, c.split, len(drawn[c])) for c in kept], source
+    )
+    return manifest, {c.name: np.stack(drawn[c])[..., None] for c in kept}
+
+
+def draw(found: tuple[fonts.Font, ...], size: int) -> Mapping[table.Character, list[Pixels]]:
+    """Every character in every font that has it, without drawings that are already there."""
+    from metalearn_benchmarks.tasks.images.glyphs.rendering import Drawings, Face
+
+    images = {each: Drawings(SAME_CLASS) for each in table.characters()}
+    for font in found:
+        face, mine = Face(font.path, font.weight, size), Drawings(SAME_FONT)
+        for each in table.characters():
+            image = face.draw(each.sign)
+            if image is not None and mine.add(image):
+                images[each].add(image)
+    return {each: drawings.images for each, drawings in images.items()}

@@ -1,0 +1,122 @@
+"""Finding a dataset in what a user has, by content, and checking that it is that dataset."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+
+from metalearn_benchmarks.tasks.images.datasets import Dataset
+from metalearn_benchmarks.tasks.images.readers.csv_lists import read_csv
+from metalearn_benchmarks.tasks.images.readers.cub import read_cub
+from metalearn_benchmarks.tasks.images.readers.folders import read_folders
+from metalearn_benchmarks.tasks.images.readers.pickles import read_pickles
+from metalearn_benchmarks.tasks.images.sources.containers import (
+    Archive,
+    Files,
+    Folder,
+    Together,
+    archives_in,
+    opened,
+)
+from metalearn_benchmarks.tasks.images.sources.sources import Source
+from metalearn_benchmarks.tasks.images.splits import SplitList
+from metalearn_core.errors import UsageError
+
+READERS = (read_cub, read_csv, read_folders, read_pickles)
+SHOWN = 3
+SAYS = {
+    "train": re.compile(r"(^|[^a-z])(train|base)", re.IGNORECASE),
+    "validation": re.compile(r"(^|[^a-z])val", re.IGNORECASE),
+    "test": re.compile(r"(^|[^a-z])(test|novel)", re.IGNORECASE),
+}
+"""What a file or folder is called that is meant to be a split."""
+
+
+@attrs.frozen(eq=False)
+class Found:
+    """A copy of a dataset that is whole, and where it lies."""
+
+    files: Files
+    source: Source
+    notes: tuple[str, ...]
+
+
+def find(dataset: Dataset, split: SplitList, path: Path) -> Found:
+    """UsageError, in one line, for a copy that is not whole, or not that dataset."""
+    for files in _places(dataset, path):
+        _require_known(dataset, files)
+        for reader in READERS:
+            source = reader(files, dataset, split)
+            if source is not None:
+                _require_whole(dataset, split, source, files.path)
+                return Found(files, source, (*source.notes, *_swapped(split, source)))
+    raise UsageError(
+        f"{path}: no {dataset.title} in it; expected {dataset.forms}"
+        f" (from {dataset.home or 'wherever you have it'})"
+    )
+
+
+def _places(dataset: Dataset, path: Path) -> Iterator[Files]:
+    """Where to look, one after another: a folder itself, then the archives that lie in it."""
+    files = opened(path)
+    yield files
+    if isinstance(files, Folder) and path.is_dir():
+        archives = archives_in(files)
+        known = [each for each in archives if each.sums.md5 in dataset.archives]
+        archives = known or archives  # beside the dataset lie its segmentations, and the like
+        if archives:
+            yield archives[0] if len(archives) == 1 else Together(path, archives)
+
+
+def _require_known(dataset: Dataset, files: Files) -> None:
+    """UsageError for an archive that is not the published one, where only that one will do."""
+    parts = files.parts if isinstance(files, Together) else [files]
+    for part in parts:
+        if dataset.closed and isinstance(part, Archive) and part.sums.md5 not in dataset.archives:
+            known = " or ".join(f"{md5} ({title})" for md5, title in dataset.archives.items())
+            raise UsageError(
+                f"{part.path}: wrong checksum, md5 is {part.sums.md5}, expected {known}; get it again, or"
+                " unpack it and give the folder"
+            )
+
+
+def _require_whole(dataset: Dataset, split: SplitList, source: Source, path: Path) -> None:
+    """UsageError unless every class is there with as many images as it must have."""
+    missing = [which for which in split.on_disk if not source.counts.get(which)]
+    if missing:
+        raise UsageError(
+            f"{path}: {len(missing)} of {len(split.on_disk)} classes of {split.title} are missing:"
+            f" {_some(missing)} (found: {source.form})"
+        )
+    if dataset.per_class is not None:
+        wrong = [which for which in split.on_disk if source.counts[which] != dataset.per_class]
+        if wrong:
+            others = f", and {len(wrong) - 1} other classes are wrong too" if len(wrong) > 1 else ""
+            raise UsageError(
+                f"{path}: class {wrong[0]} has {source.counts[wrong[0]]} images, expected"
+                f" {dataset.per_class}{others} (found: {source.form})"
+            )
+    total = sum(source.counts.values())
+    if dataset.images not in (None, total):
+        raise UsageError(
+            f"{path}: {total} images, expected {dataset.images} (found: {source.form}); is it whole?"
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+
+
+def _swapped(split: SplitList, source: Source) -> Iterator[str]:
+    """Where a copy calls something by the name of another split: the classes decide, and that is said."""
+    for part, classes in sorted(source.parts.items()):
+        says = {name for name, pattern in SAYS.items() if pattern.search(part.rsplit("/", 1)[-1])}
+        holds = {split.on_disk[which] for which in classes}
+        if len(says) == 1 and says != holds:
+            yield (
+                f"{part}: holds classes of {' and '.join(sorted(holds))} in spite of its name; the classes"
+                f" decide, after {split.title}"
+            )

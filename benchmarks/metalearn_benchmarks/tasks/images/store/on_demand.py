@@ -1,0 +1,52 @@
+"""Stores that make themselves at first use, once, however many processes ask at the same time."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from metalearn_benchmarks.tasks.images.store.store import ImageStore, Manifest, Pixels, StoreWriter
+from metalearn_core.errors import UsageError
+
+Made = tuple[Manifest, Mapping[str, Pixels]]
+"""What a store is to hold, and the images of each class by its name."""
+
+
+def stored(folder: Path, make: Callable[[], Made]) -> ImageStore:
+    """The store in `folder`, made there if none is, or one that cannot be read.
+
+    Raises UsageError where the folder cannot be written, and whatever `make` raises.
+    """
+    try:
+        return ImageStore.open(folder)
+    except UsageError:
+        pass  # missing or damaged: `make` gives the same bits again
+    try:
+        with _alone(folder):
+            try:  # another process may have been first
+                return ImageStore.open(folder)
+            except UsageError:
+                return _write(folder, *make())
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: cannot be written ({error.strerror or error}); mend that, or name another folder in"
+            " METALEARN_DATA"
+        ) from error
+
+
+def _write(folder: Path, manifest: Manifest, images: Mapping[str, Pixels]) -> ImageStore:
+    with StoreWriter(folder, manifest) as writer:
+        for each in writer.remaining():
+            writer.put(each, images[each.name])
+        return writer.finish()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """In it, this process is the only one; the system lets go of the lock if the process dies."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_name(f".{folder.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

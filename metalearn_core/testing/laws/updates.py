@@ -1,0 +1,317 @@
+"""The laws of `update` as a function: what it returns, reads, writes and remembers, and what it declares."""
+
+from __future__ import annotations
+
+import io
+
+import attrs
+import torch
+from torch import Tensor
+from torch.func import vmap
+from torch.utils import _pytree as pytree
+
+from metalearn_core.errors import UsageError
+from metalearn_core.learner import ParameterLayout
+from metalearn_core.rule import Signal, State, UpdateRule
+from metalearn_core.testing.laws.contents import contents, reachable, same
+from metalearn_core.testing.laws.problems import (
+    LAYOUT,
+    STEPS,
+    MakeRule,
+    arguments,
+    as_made_and_moved,
+    close,
+    make,
+    randn,
+    require,
+    signal,
+    two_updates,
+)
+
+_OF_ITS_OWN = ParameterLayout(("weight", "bias"), ((3, 5), (2,)))
+"""Of a size that no other law has: what is remembered by size is empty still."""
+
+_WARM_UP = 10
+"""Steps in which a rule must have read what it declares."""
+
+
+def law_structure(make_rule: MakeRule) -> None:
+    """θ and state come back in the structure, shapes and dtypes they were given in."""
+    for dtype in (torch.float32, torch.float64):
+        rule = make(make_rule, LAYOUT, dtype=dtype)
+        theta, grad, loss = arguments(LAYOUT.size, dtype=dtype)
+        state = rule.init_state(theta)
+        require(
+            all(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(state)),
+            f"init_state must return tensors in tuples, named tuples or dicts, got {state!r:.80}",
+        )
+        for step in range(2):
+            given, answer = (theta, state), rule.update(theta, signal(rule, grad, loss, step), state)
+            require(
+                isinstance(answer, tuple) and len(answer) == 2,
+                f"update must return (theta, state), got {type(answer).__name__}",
+            )
+            expected, got = _facts(given), _facts(answer)
+            require(
+                expected == got,
+                f"update must return theta and state as it was given them: given {expected},"
+                f" returned {got}; make constants with zeros_like/full_like, and give the state its"
+                " final shape in init_state",
+            )
+            theta, state = answer
+
+
+def _facts(value: tuple[Tensor, State]) -> str:
+    """The structure, and every tensor's shape and dtype, in one line."""
+    described = pytree.tree_map(
+        lambda leaf: f"{leaf.dtype}{list(leaf.shape)}" if isinstance(leaf, Tensor) else type(leaf).__name__,
+        value,
+    )
+    return " ".join(str(described).replace("'torch.", "").replace("]'", "]").split())
+
+
+def law_declares(make_rule: MakeRule) -> None:
+    """`update` reads `signal.loss` and `signal.step` where the class says so, and only there."""
+    rule = make(make_rule, LAYOUT)
+    declared = {name for name in ("loss", "step") if getattr(rule, f"uses_{name}")}
+    theta, grad, loss = arguments(LAYOUT.size)
+    state, read = rule.init_state(theta), set[str]()
+    for step in range(_WARM_UP):
+        if step >= 2 and read == declared:
+            return
+        given = signal(rule, grad, loss, step)
+        watched = _Watched(given.grad, given._loss, given._step, read)
+        try:
+            theta, state = rule.update(theta, watched, state)
+        except UsageError as error:
+            raise AssertionError(str(error)) from error
+        except IndexError:
+            if step < STEPS:
+                raise
+            break  # it has parameters for so many steps alone
+    costs = {"step": "a step is then compiled for each t", "loss": "its derivatives are then kept"}
+    for name in sorted(declared - read):
+        raise AssertionError(f"declares uses_{name} and never reads it: {costs[name]}; leave it out")
+
+
+@attrs.frozen(eq=False, slots=False)
+class _Watched(Signal):
+    """A signal that notes what is read of it."""
+
+    read: set[str]
+
+    @property
+    def loss(self) -> Tensor:
+        self.read.add("loss")
+        return super().loss
+
+    @property
+    def step(self) -> int:
+        self.read.add("step")
+        return super().step
+
+
+def law_no_writes(make_rule: MakeRule) -> None:
+    """`init_state` and `update` write to none of their arguments, and to nothing that outlives the call."""
+    rule = make(make_rule, _OF_ITS_OWN)
+    before = reachable(rule)
+    theta, grad, loss = arguments(_OF_ITS_OWN.size)
+    state = rule.init_state(theta)
+    for step in range(2):
+        given = {"theta": theta, "signal.grad": grad, "signal.loss": loss, "state": state}
+        leaves = {name: pytree.tree_leaves(value) for name, value in given.items()}
+        kept = {name: contents(value) for name, value in leaves.items()}
+        new_theta, new_state = rule.update(theta, signal(rule, grad, loss, step), state)
+        written = [name for name, value in leaves.items() if contents(value) != kept[name]]
+        require(
+            not written,
+            f"update writes to {', '.join(written)}; compute a new tensor instead of writing in place"
+            " (x = x + y, not x += y or x.add_(y))",
+        )
+        require(
+            list(map(id, pytree.tree_leaves(state))) == list(map(id, leaves["state"])),
+            "update puts other tensors into the state that it was given; leave that as it is and return a new"
+            " dict or list, such as {**state, 'velocity': velocity}",
+        )
+        theta, state = new_theta.detach(), pytree.tree_map(torch.detach, new_state)
+    after = reachable(rule)
+    changed = sorted(k for k in {**before, **after} if before.get(k) != after.get(k))
+    require(
+        not changed,
+        f"update writes to {', '.join(changed)}, which outlives the call; what is remembered from step to"
+        " step belongs in the state: make it in init_state, return it from update",
+    )
+
+
+def law_deterministic(make_rule: MakeRule) -> None:
+    """The same call gives the same answer, whatever was called before, and draws no random numbers."""
+    rule, fresh = make(make_rule, LAYOUT), make(make_rule, LAYOUT)
+    fresh.load_state_dict(rule.state_dict())
+    theta, grad, loss = arguments(LAYOUT.size)
+    other = (randn(LAYOUT.size, seed=3), 2 * randn(LAYOUT.size, seed=4), 3 * loss)
+    drawn = torch.get_rng_state()
+    first, between, again = (_update(rule, *x) for x in ((theta, grad, loss), other, (theta, grad, loss)))
+    require(
+        torch.equal(drawn, torch.get_rng_state()) and same(first, again),
+        "update gives another answer, or draws random numbers, when it is called again with the same"
+        " arguments; draw what is random in __init__, and keep no memory outside the state",
+    )
+    require(
+        same(between, _update(fresh, *other)),
+        "update gives another answer than a new rule with the same parameters, for it remembers an earlier"
+        " call; keep no memory outside the state: no cache of what the first call saw",
+    )
+    require(
+        torch.equal(*(_first_of(rule, others) for others in (0, 1))),
+        "two adaptations whose steps are taken in turns disturb each other; what is remembered from step to"
+        " step belongs in the state, not in an object, a default argument or a global that the rule reaches",
+    )
+
+
+def _first_of(rule: UpdateRule, others: int) -> Tensor:
+    """θ of one adaptation, its steps taken in turns with those of so many others."""
+    thetas = [randn(LAYOUT.size, seed=i) for i in range(1 + others)]
+    states = [rule.init_state(theta) for theta in thetas]
+    for step in range(STEPS):
+        for i, theta in enumerate(thetas):
+            given = signal(rule, randn(LAYOUT.size, seed=10 * i + step), theta.square().sum(), step)
+            new_theta, state = rule.update(theta, given, states[i])
+            thetas[i], states[i] = new_theta.detach(), pytree.tree_map(torch.detach, state)
+    return thetas[0]
+
+
+def _update(rule: UpdateRule, theta: Tensor, grad: Tensor, loss: Tensor) -> tuple[Tensor, State]:
+    return rule.update(theta, signal(rule, grad, loss, 0), rule.init_state(theta))
+
+
+def law_coordinatewise(make_rule: MakeRule) -> str | None:
+    """`coordinatewise`: permuting the coordinates permutes the answer."""
+    rule = make(make_rule, LAYOUT)
+    if not rule.coordinatewise:
+        return "the rule does not declare coordinatewise"
+    theta, grad, loss = arguments(LAYOUT.size)
+    order = torch.randperm(len(theta), generator=torch.Generator().manual_seed(5))
+    for one in as_made_and_moved(make_rule, LAYOUT):
+        straight = two_updates(one, theta, grad, loss)
+        permuted = two_updates(one, theta[order], grad[order], loss)
+        require(
+            close(straight[order], permuted),
+            "permuting theta and grad does not permute the answer, though the rule declares"
+            " coordinatewise; set coordinatewise = False, or use no parameter and no position of one"
+            " coordinate alone",
+        )
+    return None
+
+
+def law_elementwise(make_rule: MakeRule) -> str | None:
+    """`elementwise`: a stack with leading axes gives each row's own answer, coordinate by coordinate."""
+    rule = make(make_rule, LAYOUT)
+    if not rule.elementwise:
+        return "the rule does not declare elementwise"
+    for one in as_made_and_moved(make_rule, LAYOUT):
+        for lead in ((3,), (2, 3)):
+            _require_rows_apart(one, lead)
+        _require_coordinates_apart(one)
+    return None
+
+
+_NOT_ELEMENTWISE = "; set elementwise = False to have update called under vmap"
+
+
+def _require_rows_apart(rule: UpdateRule, lead: tuple[int, ...]) -> None:
+    theta, grad, loss = arguments(LAYOUT.size, lead)
+    leaves = pytree.tree_leaves(rule.init_state(theta))
+    require(
+        all(leaf.shape[: len(lead)] == lead for leaf in leaves),
+        f"every tensor of the state must lead with the axes of theta, {lead}{_NOT_ELEMENTWISE}",
+    )
+    # tasks may differ by orders of magnitude
+    grad = grad * torch.tensor([1, 1e3, 1e-3], dtype=grad.dtype).unsqueeze(-1)
+    rows = zip(theta.flatten(0, -2), grad.flatten(0, -2), loss.flatten(), strict=True)
+    alone = [two_updates(rule, *row) for row in rows]
+    stacked = two_updates(rule, theta, grad, loss)
+    require(
+        all(map(close, stacked.flatten(0, -2), alone)),
+        f"on a stack {(*lead, 'n')} the answer is not that of the rows one by one{_NOT_ELEMENTWISE}",
+    )
+    _require_no_branches(rule, theta, grad, loss)
+
+
+def _require_coordinates_apart(rule: UpdateRule) -> None:
+    theta, grad, loss = arguments(LAYOUT.size, (LAYOUT.size,))
+    own = torch.eye(LAYOUT.size, dtype=theta.dtype)
+    change = two_updates(rule, theta, grad + 10 * own, loss) - two_updates(rule, theta, grad, loss)
+    require(
+        close(change * (1 - own), torch.zeros_like(change)),
+        f"the gradient of one coordinate changes the answer for another{_NOT_ELEMENTWISE}",
+    )
+
+
+def _require_no_branches(rule: UpdateRule, *stack: Tensor) -> None:
+    """Whether the rule branches or reads a number out on a stack, `vmap` sees, under which neither goes."""
+    try:
+        vmap(lambda *row: two_updates(rule, *row))(*stack)
+    except RuntimeError as error:
+        # an operator that cannot be batched is no fault here: only several seeds at once are beyond it
+        require(
+            ".item()" not in str(error) and "data-dependent control flow" not in str(error),
+            "update decides on the value of a tensor (if, .item(), float()), which on a stack is that of all"
+            " tasks together; choose with torch.where, coordinate by coordinate",
+        )
+
+
+def law_state_dict(make_rule: MakeRule) -> None:
+    """`state_dict` holds all that makes one draw of the rule differ from another."""
+    given = arguments(LAYOUT.size)
+    for ours in as_made_and_moved(make_rule, LAYOUT):
+        theirs = make(make_rule, LAYOUT, seed=1)
+        file = io.BytesIO()
+        torch.save(ours.state_dict(), file)
+        file.seek(0)
+        theirs.load_state_dict(torch.load(file, weights_only=True))
+        require(
+            torch.equal(two_updates(ours, *given), two_updates(theirs, *given)),
+            "a rule that another one's state_dict was loaded into answers differently; register every"
+            " tensor that is drawn or learned as nn.Parameter or with register_buffer",
+        )
+
+
+def law_extremes(make_rule: MakeRule) -> None:
+    """Gradients that are 0, tiny or huge have finite updates with finite derivatives, in float32 too."""
+    for dtype in (torch.float64, torch.float32):
+        rule = make(make_rule, LAYOUT, dtype=dtype)
+        phi = [p for p in rule.parameters() if p.requires_grad]
+        for size in (0.0, 1e-30, 1e-12, 1e12):
+            theta, grad, loss = arguments(LAYOUT.size, dtype=dtype)
+            given = [theta.requires_grad_(), (grad * size).requires_grad_(), (loss * size).requires_grad_()]
+            state, moved = rule.init_state(theta), theta
+            for step in range(2):
+                moved, state = rule.update(moved, signal(rule, given[1], given[2], step), state)
+            slopes = torch.autograd.grad(moved.sum(), [*given, *phi], allow_unused=True)
+            require(
+                all(bool(torch.isfinite(x).all()) for x in (moved, *slopes) if x is not None),
+                f"where gradients are {f'about {size:g}' if size else 'all 0'} in {str(dtype)[6:]}, update or"
+                " its derivative is not finite; look for exp, powers, √x and divisions, and scale or clamp"
+                " what goes into them",
+            )
+
+
+def law_starts_as_descent(make_rule: MakeRule) -> str | None:
+    """`starts_as_descent`: a rule as it is made is θ ← θ − αg, with one α > 0, step after step."""
+    rule = make(make_rule, LAYOUT)
+    if not rule.starts_as_descent:
+        return "the rule does not declare starts_as_descent"
+    theta, grad, loss = arguments(LAYOUT.size)
+    state, alpha = rule.init_state(theta), 0.0
+    for step in range(STEPS):
+        seen = grad + step * randn(LAYOUT.size, seed=6)  # another gradient at every step
+        moved, state = rule.update(theta, signal(rule, seen, loss, step), state)
+        if step == 0:
+            alpha = float(((theta - moved) @ seen / (seen @ seen)).detach())
+        require(
+            alpha > 0 and close(moved, theta - alpha * seen, 1e-6),
+            f"step {step} of a new rule is not θ − αg (α = {alpha:g} at the first); set"
+            " starts_as_descent = False, or begin with what makes the proposed update −αg",
+        )
+        theta = moved.detach()
+    return None
