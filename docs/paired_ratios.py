@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from metalearn_benchmarks.records.record import Record
-from metalearn_benchmarks.statistics.comparisons import Scores, paired, typical_log_ratio
+from metalearn_benchmarks.statistics.comparisons import typical_log_ratio
+from metalearn_benchmarks.statistics.paired_scores import Scores, paired
 
 Row = tuple[str, str]
 """An experiment and one of its rows."""

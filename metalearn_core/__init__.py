@@ -8,24 +8,24 @@ from importlib import import_module
 from typing import Any
 
 _PUBLIC = {
-    "_higher": "TWINS TwinOptimizer",
+    "optimizers.differentiable": "TWINS TwinOptimizer",
     "errors": "UsageError unknown",
     "evaluation": "evaluate meta_test",
-    "files": "write_atomically",
+    "training.files": "write_atomically",
     "inner_loop": "adapt meta_gradient trajectory",
     "kernels.coordinatewise": "Coordinatewise coordinatewise_cell",
-    "kernels.processes": "FailedElsewhereError LostProcessError Processes",
+    "training.processes": "FailedElsewhereError LostProcessError Processes",
     "kernels.programs": "CompiledMetaGradient",
     "learner": "BaseLearner ParameterLayout forked_rng",
-    "optimizer": "LearnedOptimizer",
+    "optimizers.learned": "LearnedOptimizer",
     "outer_loop": "meta_train meta_train_seeds",
     "registry": "PluginReport Registered Registry base_learners default_registry hookimpl make_rule observers"
     " placements rules task_families",
     "rule": "Signal State UpdateRule log_and_sign",
     "settings": "Clipping Order Settings",
-    "stream": "TaskStream seeded_generator",
+    "training.task_stream": "TaskStream seeded_generator",
     "task": "Batch Task TaskFamily",
-    "trained": "Event Observer Snapshot Trained",
+    "training.trained": "Event Observer Snapshot Trained",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 

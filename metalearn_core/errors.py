@@ -1,4 +1,4 @@
-"""What a user can mend, said in one line."""
+"""What a user can mend, said in one line: errors, and what to do about what torch refuses. Imports no torch."""
 
 from __future__ import annotations
 
@@ -53,3 +53,68 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return UsageError(f"unknown {kind} {name!r}: {hint}there are {', '.join(names) or 'none'}")
+
+
+NUMPY = "stay with torch's functions: NumPy knows neither batches of tasks, nor gradients, nor compiled runs"
+
+READ_OUT = "do not read a tensor out (.item(), float(), if): keep it a tensor, choose with torch.where"
+
+REMEDIES = {
+    "data-dependent control flow": "choose with torch.where, not with if: tasks differ",
+    ".item()": READ_OUT,
+    "_local_scalar_dense": READ_OUT,
+    "data-dependent": READ_OUT,
+    "SymBool": READ_OUT,
+    "SymFloat": READ_OUT,
+    "SymInt": READ_OUT,
+    "numpy": NUMPY,
+    "data pointer": NUMPY,
+    "accessing `data`": "use theta, signal.grad and the state as they are: no .data and no detach()",
+    "Batching rule not implemented": "torch cannot batch it over tasks: write it in simpler operations, a"
+    " recurrent network with nn.Linear",
+    "randomness": "draw what is random in __init__, and .eval() what drops out: the same arguments must give"
+    " the same answer",
+    "scaled_dot_product": "attention's default kernel has no second derivative: put"
+    " torch.nn.attention.sdpa_kernel(SDPBackend.MATH) around it, or take the first order",
+    "running_mean": "give batch norm no running statistics: those of the batch are taken, as in the paper",
+    "CuDNN RNNs": "cuDNN's recurrent networks have no second derivative: put"
+    " torch.backends.cudnn.flags(enabled=False) around it, or take the first order",
+    "same dtype": "make constants with zeros_like and full_like, so that they follow theta's dtype, and"
+    " register a tensor that the rule holds with register_buffer",
+    "in-place": "compute a new tensor instead of writing in place (x = x + y, not x += y)",
+    "setup_context": "give the autograd.Function a static setup_context, and generate_vmap_rule = True",
+    "generate_vmap_rule": "give the autograd.Function generate_vmap_rule = True, or a static method vmap",
+    "a second time": "compute what depends on a parameter in update, not once in __init__, and keep nothing"
+    " of one update for the next but in the state that it returns",
+    "escaped": "keep nothing of one update for the next but in the state that it returns",
+    "does not require grad": "take no gradient of your own in update: signal.grad is there, of either order",
+}
+"""By words of torch's messages, the more particular first."""
+
+
+def remedy(error: BaseException) -> str:
+    """What to do about an error in a rule; empty where that is not known."""
+    said = " ".join(str(error).split())
+    return next((remedy for sign, remedy in REMEDIES.items() if sign in said), "")
+
+
+def in_one_line(error: BaseException) -> str:
+    """The kind of the error, what it says, and what to do where that is known; a UsageError says it all."""
+    if isinstance(error, UsageError):
+        return str(error)
+    said, advice = " ".join(str(error).split()), remedy(error)
+    # torch goes on about itself where a rule's author cannot follow
+    return f"{type(error).__name__}: {said.partition('. ')[0]:.200}{'; ' if advice else ''}{advice}"
+
+
+@contextmanager
+def own_code(whose: str, what: str) -> Iterator[None]:
+    """In it somebody's own code runs: what that raises becomes a RuleError that names it and what to do."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's own; it is not imported here
+            raise
+        raise RuleError(f"{whose}: {what} raised {in_one_line(error)}") from error

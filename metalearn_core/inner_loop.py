@@ -11,10 +11,9 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils import _pytree as pytree
 
-from metalearn_core.errors import UsageError, require_kinds, unknown
+from metalearn_core.errors import UsageError, own_code, require_kinds, unknown
 from metalearn_core.learner import BaseLearner
 from metalearn_core.optimizers.differentiable import InnerOptimizer
-from metalearn_core.remedies import own_code
 from metalearn_core.rule import Signal, State, Undeclared, UpdateRule, parameters_as
 from metalearn_core.settings import ORDERS, Clipping, Order
 from metalearn_core.task import Batch, Task

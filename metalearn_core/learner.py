@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from metalearn_core.errors import UsageError, require_kinds
-from metalearn_core.remedies import own_code
+from metalearn_core.errors import UsageError, own_code, require_kinds
 from metalearn_core.task import Batch, Task
 
 Criterion = Callable[[Tensor, Tensor], Tensor]

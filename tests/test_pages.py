@@ -24,10 +24,10 @@ PIECE = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 ELSEWHERE = {
-    "artifacts.md": "tests/benchmarks/test_artifacts.py",
-    "data.md": "tests/benchmarks/test_data_commands.py",
-    "experiments.md": "tests/benchmarks/test_experiments.py",
-    "images.md": "tests/benchmarks/test_glyphs.py",
+    "artifacts.md": "tests/benchmarks/artifacts/test_artifacts.py",
+    "data.md": "tests/benchmarks/cli/test_data.py",
+    "experiments.md": "tests/benchmarks/experiments/test_experiments.py",
+    "images.md": "tests/benchmarks/tasks/images/test_glyphs.py",
 }
 """Pages whose code needs what the tests of their subject have, and where it is run."""
 SMALL = ("--workers", "1", "--tasks", "20")

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils import _pytree as pytree
 
+from metalearn_core.errors import own_code
 from metalearn_core.inner_loop import inner_step, loss_weights, per_task, start_state
 from metalearn_core.learner import BaseLearner
-from metalearn_core.remedies import own_code
 from metalearn_core.rule import State, UpdateRule, parameters_as
 from metalearn_core.settings import Clipping, Order
 from metalearn_core.task import Batch, Task

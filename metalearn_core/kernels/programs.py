@@ -15,13 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalearn_core.errors import UsageError
+from metalearn_core.errors import UsageError, in_one_line
 from metalearn_core.inner_loop import meta_gradient, require_unroll
 from metalearn_core.kernels.by_steps import BySteps, Function, taken_by_steps
 from metalearn_core.kernels.coordinatewise import fused_networks
 from metalearn_core.kernels.products import arrange
 from metalearn_core.learner import BaseLearner
-from metalearn_core.remedies import in_one_line
 from metalearn_core.rule import UpdateRule, parameters_as
 from metalearn_core.settings import Clipping, Order
 from metalearn_core.task import Task

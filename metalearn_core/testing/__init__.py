@@ -59,10 +59,10 @@ _PUBLIC = {
     "laws": "LAWS Law MakeRule",
     "parametrize": "parametrize_with_laws",
     "problems": "Architecture ConvolutionalArchitecture OddArchitecture Problem",
-    "rule_map": "CrossedEdge Edge Node RuleMap",
-    "separation": "Probe Separation assert_separates",
-    "slow_laws": "SLOW_LAWS",
-    "subsumption": "Example Subsumption assert_subsumes",
+    "theory.rule_map": "CrossedEdge Edge Node RuleMap",
+    "theory.separation": "Probe Separation assert_separates",
+    "laws.slow": "SLOW_LAWS",
+    "theory.subsumption": "Example Subsumption assert_subsumes",
     "tiny_tasks": "TinySines tiny_learner",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 import attrs
 
-from metalearn_core.remedies import in_one_line
+from metalearn_core.errors import in_one_line
 from metalearn_core.testing.arguments import require_laws, require_maker
 from metalearn_core.testing.laws import LAWS, Law, MakeRule
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from metalearn_core.errors import UsageError
-from metalearn_core.remedies import remedy
+from metalearn_core.errors import UsageError, remedy
 
 if TYPE_CHECKING:
     import pytest

@@ -2,11 +2,11 @@
 
 import functools
 
+import plain_loop as reference
 import pytest
-import reference
 import torch
 from hypothesis import given
-from reference import RULES, networks, quadratic, rule_of, seeded
+from plain_loop import RULES, networks, quadratic, rule_of, seeded
 from torch import nn
 from torch.func import functional_call
 from torch.utils import _pytree as pytree

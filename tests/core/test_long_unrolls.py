@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import FACTORIES, Remembers, networks, rule_of
+from plain_loop import FACTORIES, Remembers, networks, rule_of
 from torch.func import grad_and_value
 from torch.utils._pytree import tree_map
 

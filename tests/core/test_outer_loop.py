@@ -39,6 +39,8 @@ from metalearn_core import (
     seeded_generator,
 )
 
+HELPERS = Path(__file__).parents[1] / "helpers"
+
 torch.set_num_threads(1)
 F64 = torch.float64
 
@@ -537,7 +539,7 @@ def test_an_interrupt_without_a_checkpoint_ends_the_run():
 SCRIPT = """
 import os, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1].split(":")
 import torch
 from test_outer_loop import state, train
 
@@ -561,7 +563,14 @@ for _ in sys.stdin:  # a run for each line, in a process of its own that need no
 
 def test_a_run_killed_at_random_moments_goes_on_to_the_same_bits(tmp_path):
     checkpoint, result, chance = tmp_path / "run.pt", tmp_path / "result.pt", random.Random(7)
-    command = [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), str(checkpoint), str(result)]
+    command = [
+        sys.executable,
+        "-c",
+        SCRIPT,
+        f"{HELPERS}:{Path(__file__).parent}",
+        str(checkpoint),
+        str(result),
+    ]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
     with subprocess.Popen(command, **pipes) as runs:
         for kill in (True,) * 5 + (False,):

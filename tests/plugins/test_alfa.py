@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from paths import LAYOUT, gradients, places, rule_of, same, start, walked
+from rule_paths import LAYOUT, gradients, places, rule_of, same, start, walked
 
 from metalearn_core import make_rule
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 import pytest
 import torch
-from paths import LAYOUT, rule_of
+from rule_paths import LAYOUT, rule_of
 from torch import nn
 
 from metalearn_benchmarks.cli import app

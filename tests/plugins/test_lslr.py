@@ -1,7 +1,7 @@
 """LSLR: θₗ ← θₗ − αₗ⁽ᵗ⁾ ∇ₗ, in plain floats."""
 
 import pytest
-from paths import LAYOUT, gradients, places, rule_of, same, start, walked
+from rule_paths import LAYOUT, gradients, places, rule_of, same, start, walked
 
 from metalearn_core import make_rule
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from paths import LAYOUT, gradients, rule_of, same, start, walked
+from rule_paths import LAYOUT, gradients, rule_of, same, start, walked
 from torch import nn
 
 from metalearn_core import ParameterLayout, make_rule

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from paths import LAYOUT, gradients, places, rule_of, same, start, walked
+from rule_paths import LAYOUT, gradients, places, rule_of, same, start, walked
 
 from metalearn_core import ParameterLayout, Signal, make_rule
 

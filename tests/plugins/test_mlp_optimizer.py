@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from paths import LAYOUT, gradients, places, rule_of, same, start, walked
+from rule_paths import LAYOUT, gradients, places, rule_of, same, start, walked
 
 from metalearn_core import ParameterLayout, make_rule
 

@@ -20,7 +20,7 @@ from metalearn_benchmarks.artifacts.files import (
     installed_version,
     read_artifact,
 )
-from metalearn_benchmarks.tasks.minibatches import Head
+from metalearn_benchmarks.learners.head import Head
 from metalearn_core import (
     BaseLearner,
     Clipping,

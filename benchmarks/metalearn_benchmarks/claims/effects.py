@@ -14,7 +14,6 @@ from metalearn_benchmarks.claims.rules import TestRule
 from metalearn_benchmarks.records.record import Record
 from metalearn_benchmarks.statistics.comparisons import (
     Contrast,
-    Scores,
     difference,
     log_ratio,
     two_way,
@@ -22,8 +21,9 @@ from metalearn_benchmarks.statistics.comparisons import (
     typical_log_ratio,
     unpaired_difference,
 )
+from metalearn_benchmarks.statistics.estimate import Estimate
 from metalearn_benchmarks.statistics.growth import Growth
-from metalearn_benchmarks.statistics.summaries import Estimate
+from metalearn_benchmarks.statistics.paired_scores import Scores
 from metalearn_core.errors import UsageError
 
 FAR = 1000

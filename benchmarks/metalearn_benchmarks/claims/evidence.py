@@ -11,7 +11,7 @@ import attrs
 
 from metalearn_benchmarks.claims.rules import RowRule, SettingRule, value_at
 from metalearn_benchmarks.records.record import Record
-from metalearn_benchmarks.statistics.comparisons import Scores
+from metalearn_benchmarks.statistics.paired_scores import Scores
 from metalearn_core.errors import UsageError
 
 

@@ -19,7 +19,7 @@ from metalearn_benchmarks.claims.effects import Effect, of_scores, of_seconds, o
 from metalearn_benchmarks.claims.evidence import Evidences
 from metalearn_benchmarks.claims.rules import ClaimRule, Rules, TestRule
 from metalearn_benchmarks.records.record import Record
-from metalearn_benchmarks.statistics.summaries import Estimate
+from metalearn_benchmarks.statistics.estimate import Estimate
 
 
 class Outcome(StrEnum):

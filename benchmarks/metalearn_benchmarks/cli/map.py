@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
+from metalearn_benchmarks.cli.support.options import JSON
 from metalearn_benchmarks.host import terminal
-from metalearn_benchmarks.host.terminal import JSON
 
 EXIT_FAILED_CLAIMS = 1
 

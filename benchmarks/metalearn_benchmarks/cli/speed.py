@@ -9,9 +9,11 @@ from typing import Any
 
 import click
 
+from metalearn_benchmarks.cli.support.options import JSON
 from metalearn_benchmarks.host import terminal
+from metalearn_benchmarks.host.exit_codes import EXIT_INTERRUPTED
 from metalearn_benchmarks.host.machine import cores
-from metalearn_benchmarks.host.terminal import EXIT_INTERRUPTED, JSON, print_table, table
+from metalearn_benchmarks.host.terminal import print_table, table
 
 
 class Threads(click.IntRange):

@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from metalearn_benchmarks.experiments.experiment import Component, Method
+from metalearn_benchmarks.experiments.method import Component, Method
 from metalearn_core.errors import UsageError
 
 CLAMP = {"by": "value", "limit": 10.0}

@@ -16,9 +16,11 @@ import attrs
 
 from metalearn_benchmarks.experiments.authors_protocol import as_in_the_program
 from metalearn_benchmarks.experiments.axes import folder_name, require_folder_name
+from metalearn_benchmarks.experiments.cell import Cell
 from metalearn_benchmarks.experiments.conditions import at, require_met, require_sensible
-from metalearn_benchmarks.experiments.experiment import Cell, Component, Experiment, Method, Overrides, Scale
+from metalearn_benchmarks.experiments.experiment import Experiment, Overrides
 from metalearn_benchmarks.experiments.inheritance import Source, inherited
+from metalearn_benchmarks.experiments.method import Component, Method, Scale
 from metalearn_benchmarks.experiments.rows import rows
 from metalearn_benchmarks.experiments.settings import places
 from metalearn_benchmarks.experiments.toml_tables import read_toml, require_valid, structured

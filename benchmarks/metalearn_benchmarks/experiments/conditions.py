@@ -8,14 +8,12 @@ Imports no torch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
+from metalearn_benchmarks.experiments.method import Component, Method, Scale
 from metalearn_core.errors import UsageError
-
-if TYPE_CHECKING:
-    from metalearn_benchmarks.experiments.experiment import Component, Method, Scale
 
 ON = ("family", "ways", "shots")
 

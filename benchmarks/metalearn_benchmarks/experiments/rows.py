@@ -10,7 +10,8 @@ from typing import Any
 import attrs
 
 from metalearn_benchmarks.experiments.axes import Axes, Grid, folder_name, points, require_folder_name
-from metalearn_benchmarks.experiments.experiment import Experiment, Method, Overrides, Scale
+from metalearn_benchmarks.experiments.experiment import Experiment, Overrides
+from metalearn_benchmarks.experiments.method import Method, Scale
 from metalearn_core.errors import UsageError, unknown
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from metalearn_benchmarks.experiments.axes import folder_name, points, require_folder_name
-from metalearn_benchmarks.experiments.experiment import Component, Experiment
+from metalearn_benchmarks.experiments.experiment import Experiment
+from metalearn_benchmarks.experiments.method import Component
 from metalearn_core.errors import UsageError
 
 

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
-
-from metalearn_core.errors import UsageError
-
-EXIT_INTERRUPTED = 130
-JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 
 def console(stderr: bool = False) -> Any:
@@ -41,16 +35,3 @@ def print_table(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=1))
     else:
         console().print(table(rows))
-
-
-def toml_option(text: str) -> tuple[str, Any]:
-    """`key=value` with a TOML value."""
-    key, equals, value = text.partition("=")
-    try:
-        if not equals:
-            raise ValueError("there is no =")
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except ValueError as error:
-        raise UsageError(
-            f"--option {text}: expected key=value with a TOML value, such as hidden=20 or 'inputs=[\"grad\"]'"
-        ) from error

@@ -21,7 +21,7 @@ from metalearn_benchmarks.claims.published import place, trained_as_published
 from metalearn_benchmarks.plotting.figures import STYLE, TEXT, WIDTH, logarithmic, look, scatter, with_legend
 from metalearn_benchmarks.records.record import Record
 from metalearn_benchmarks.statistics.comparisons import typical
-from metalearn_benchmarks.statistics.summaries import Estimate
+from metalearn_benchmarks.statistics.estimate import Estimate
 
 ORDERS = ("first", "second")
 COMPARED = ("MAML", "Meta-learner LSTM", "Enhanced meta-learner LSTM", "TURTLE")

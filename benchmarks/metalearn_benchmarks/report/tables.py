@@ -12,8 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from metalearn_benchmarks.records.record import Record
-from metalearn_benchmarks.statistics.comparisons import Contrast, Scores, difference, holm
-from metalearn_benchmarks.statistics.summaries import Estimate, Summary, summarise
+from metalearn_benchmarks.statistics.comparisons import Contrast, difference, holm
+from metalearn_benchmarks.statistics.estimate import Estimate
+from metalearn_benchmarks.statistics.paired_scores import Scores
+from metalearn_benchmarks.statistics.summaries import Summary, summarise
 
 NOTHING = Estimate(math.nan, math.nan, math.nan)
 LEVEL = 0.05

@@ -9,8 +9,8 @@ import attrs
 import torch
 
 from metalearn_benchmarks.experiments.catalogue import Cell, Component
+from metalearn_benchmarks.learners.head import Head
 from metalearn_benchmarks.tasks.images.baselines import CLASSIFIERS, Unchanged
-from metalearn_benchmarks.tasks.minibatches import Head
 from metalearn_core import (
     BaseLearner,
     Clipping,

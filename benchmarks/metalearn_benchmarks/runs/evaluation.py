@@ -10,10 +10,10 @@ import attrs
 from torch import Tensor
 
 from metalearn_benchmarks.experiments.catalogue import Cell
+from metalearn_benchmarks.learners.head import Head
+from metalearn_benchmarks.learners.head_features import FeatureFamily, head_on_features
 from metalearn_benchmarks.runs.components import Parts
-from metalearn_benchmarks.runs.head_features import FeatureFamily, head_on_features
 from metalearn_benchmarks.tasks.images.baselines import CLASSIFIERS, Classifier, pixel_scores
-from metalearn_benchmarks.tasks.minibatches import Head
 from metalearn_core import (
     BaseLearner,
     Processes,

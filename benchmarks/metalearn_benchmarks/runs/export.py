@@ -19,12 +19,12 @@ from metalearn_benchmarks.artifacts.files import (
     write_artifact,
 )
 from metalearn_benchmarks.experiments.catalogue import Cell
+from metalearn_benchmarks.learners.head import Head
 from metalearn_benchmarks.records import record
 from metalearn_benchmarks.runs.components import Parts, learner_options, used
 from metalearn_benchmarks.runs.evaluation import best_state
-from metalearn_benchmarks.runs.provenance import provenance
+from metalearn_benchmarks.runs.results.provenance import provenance
 from metalearn_benchmarks.runs.training import begun
-from metalearn_benchmarks.tasks.minibatches import Head
 from metalearn_core import ParameterLayout, Registered, Trained, UpdateRule, UsageError
 
 FOLDER = "artifact"

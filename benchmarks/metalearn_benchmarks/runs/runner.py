@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from metalearn_benchmarks.cli.progress import Display
 from metalearn_benchmarks.experiments.catalogue import Cell
 from metalearn_benchmarks.records import record
 from metalearn_benchmarks.records.archive import Kept, archives_in, runs_in
@@ -20,6 +19,7 @@ from metalearn_benchmarks.runs.backends.local import in_processes
 from metalearn_benchmarks.runs.components import Parts, resolved
 from metalearn_benchmarks.runs.interruption import Stop
 from metalearn_benchmarks.runs.job import Finished, Job, run_job
+from metalearn_benchmarks.runs.progress import Progress
 from metalearn_benchmarks.tasks.images.store.store import NotPreparedError
 from metalearn_core import Processes, UsageError
 from metalearn_core.errors import writing
@@ -44,7 +44,7 @@ class Outcome:
 
 
 def run_experiment(
-    cells: Sequence[Cell], directory: Path, display: Display, workers: int,
+    cells: Sequence[Cell], directory: Path, display: Progress, workers: int,
     together: seed_groups.Size | None = None, cluster: RayCluster | None = None,
     processes: Processes | None = None,
 ) -> Outcome:  # fmt: skip
@@ -148,7 +148,10 @@ def _looked_at(
 
 
 def _leave_out(
-    cells: Sequence[Cell], absent: dict[tuple[str, str], NotPreparedError], display: Display, outcome: Outcome
+    cells: Sequence[Cell],
+    absent: dict[tuple[str, str], NotPreparedError],
+    display: Progress,
+    outcome: Outcome,
 ) -> None:
     """Tell of each setting that cannot be run here; UsageError if there is no other."""
     outcome.not_run = sum(cell.row in absent for cell in cells)
@@ -159,7 +162,7 @@ def _leave_out(
         display.failed(line)
 
 
-def _account(finished: Finished, display: Display, outcome: Outcome) -> None:
+def _account(finished: Finished, display: Progress, outcome: Outcome) -> None:
     if finished.error is not None:
         outcome.failed.append(f"{finished.label}: {finished.error}")
         outcome.mendable += finished.mendable
@@ -173,7 +176,7 @@ def _account(finished: Finished, display: Display, outcome: Outcome) -> None:
 
 
 def _one_by_one(
-    jobs: Sequence[Job], directory: Path, display: Display, stop: Stop, processes: Processes | None
+    jobs: Sequence[Job], directory: Path, display: Progress, stop: Stop, processes: Processes | None
 ) -> Iterator[tuple[Job, list[Finished]]]:
     for job in jobs:
         if stop.is_set():

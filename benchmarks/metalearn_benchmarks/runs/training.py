@@ -16,8 +16,8 @@ from metalearn_benchmarks.records.metrics_log import MetricsLog
 from metalearn_benchmarks.runs.components import Parts, device_of, resolved
 from metalearn_benchmarks.runs.evaluation import AtTest
 from metalearn_benchmarks.runs.observers.dispatch import Audience
-from metalearn_benchmarks.runs.provenance import begin_peak
-from metalearn_benchmarks.runs.result import outcome, told
+from metalearn_benchmarks.runs.results.provenance import begin_peak
+from metalearn_benchmarks.runs.results.result import outcome, told
 from metalearn_benchmarks.tasks.minibatches import FlatFamily
 from metalearn_core import Event, Observer, Processes, Settings, TaskFamily, Trained, meta_train_seeds
 

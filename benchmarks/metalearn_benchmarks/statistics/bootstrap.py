@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from metalearn_benchmarks.statistics.summaries import MIDDLE, Array, Estimate
+from metalearn_benchmarks.statistics.estimate import MIDDLE, Array, Estimate
 
 DRAWS = 999
 SEED_DRAWS = 10

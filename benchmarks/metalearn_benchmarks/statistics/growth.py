@@ -22,7 +22,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from metalearn_benchmarks.statistics.summaries import Array, Estimate
+from metalearn_benchmarks.statistics.estimate import Array, Estimate
 
 DEALS = 4999
 """Of the deviations, at random: a p-value near 0.025 strays by 0.002."""

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from metalearn_core.errors import RuleError, UsageError, unknown
+from metalearn_core.errors import RuleError, UsageError, in_one_line, unknown
 from metalearn_core.inner_loop import per_task, trajectory
 from metalearn_core.learner import BaseLearner, ParameterLayout, forked_rng
 from metalearn_core.registry import make_rule
-from metalearn_core.remedies import in_one_line
 from metalearn_core.rule import Signal, State, Undeclared, UpdateRule
 from metalearn_core.settings import ORDERS, Clipping, Order
 from metalearn_core.task import Task

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import attrs
 
-from metalearn_benchmarks.cli.progress import Display
 from metalearn_benchmarks.host.worker_lifetime import end_with_parent
 from metalearn_benchmarks.runs import seed_groups
 from metalearn_benchmarks.runs.interruption import Stop, held_back
 from metalearn_benchmarks.runs.job import TOLD_SECONDS, Finished, Job, finished_of, run_job
+from metalearn_benchmarks.runs.progress import Progress
 from metalearn_core import Event, UsageError
 
 
@@ -44,7 +44,7 @@ class Worker:
         with held_back():
             return self.pool.submit(_run_in_worker, job, directory)
 
-    def pass_on(self, display: Display) -> set[str]:
+    def pass_on(self, display: Progress) -> set[str]:
         """Show what it has told since the last time; the labels of those that it told of."""
         heard: set[str] = set()
         try:
@@ -57,7 +57,7 @@ class Worker:
 
 
 def in_processes(
-    jobs: Sequence[Job], directory: Path, display: Display, stop: Stop, workers: int
+    jobs: Sequence[Job], directory: Path, display: Progress, stop: Stop, workers: int
 ) -> Iterator[tuple[Job, list[Finished]]]:
     """Run jobs, `workers` at a time, and yield each with what became of its cells.
 

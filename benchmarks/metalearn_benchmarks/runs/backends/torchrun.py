@@ -16,7 +16,7 @@ from multiprocessing import get_context
 import torch
 
 from metalearn_benchmarks.experiments.catalogue import Cell
-from metalearn_benchmarks.host.terminal import EXIT_INTERRUPTED
+from metalearn_benchmarks.host.exit_codes import EXIT_INTERRUPTED
 from metalearn_benchmarks.runs.interruption import Stop
 from metalearn_benchmarks.runs.job import Voice
 from metalearn_benchmarks.runs.training import follow_cells

@@ -1,7 +1,7 @@
 """About how long an experiment takes on this machine: from programs that were timed here, and kept.
 
-Imports no torch: timing is `metalearn_benchmarks.runs.durations.measuring`'s. What it found is in the user's cache folder,
-in one file for each machine and set of versions.
+Imports no torch: `measuring`, beside it, does the timing. What it found is in the user's cache folder, in one
+file for each machine and set of versions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import attrs
 
-from metalearn_benchmarks.experiments.experiment import Cell
+from metalearn_benchmarks.experiments.cell import Cell
 from metalearn_benchmarks.host.machine import cores, processor
 from metalearn_benchmarks.records.record import write_atomically
 from metalearn_core.errors import UsageError

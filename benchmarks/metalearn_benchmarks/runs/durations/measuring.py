@@ -12,7 +12,7 @@ from statistics import median
 
 import attrs
 
-from metalearn_benchmarks.experiments.experiment import Cell
+from metalearn_benchmarks.experiments.cell import Cell
 from metalearn_benchmarks.runs import seed_groups
 from metalearn_benchmarks.runs.components import Parts
 from metalearn_benchmarks.runs.durations.estimates import Times, Timing

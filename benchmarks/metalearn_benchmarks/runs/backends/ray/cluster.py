@@ -1,7 +1,7 @@
 """The jobs of an experiment as tasks of a Ray cluster: placed by their needs, run again where a node dies.
 
-A task does what a local worker does (`metalearn_benchmarks.runs.job.run_job`), in the same folders; one that is
-run again goes on from its checkpoint. Ray 2 is told to be quiet, and to send nothing to anybody.
+A task does what a local worker does (`runs.job.run_job`), in the same folders; one that is run again goes on
+from its checkpoint. Ray 2 is told to be quiet, and to send nothing to anybody.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import Any, Self
 
 import attrs
 
-from metalearn_benchmarks.cli.progress import Display
 from metalearn_benchmarks.experiments.catalogue import Cell
 from metalearn_benchmarks.runs import seed_groups
 from metalearn_benchmarks.runs.job import Finished, Job, Stop, finished_of
+from metalearn_benchmarks.runs.progress import Progress
 from metalearn_core import UsageError
 
 RETRIES = 10
@@ -126,7 +126,7 @@ class RayCluster:
         return of_gpu if needs["GPU"] else of_nodes
 
     def run(
-        self, jobs: Sequence[Job], directory: Path, display: Display, stop: Stop,
+        self, jobs: Sequence[Job], directory: Path, display: Progress, stop: Stop,
         bytes_per_seed: Mapping[tuple[str, str], int],
     ) -> Iterator[tuple[Job, list[Finished]]]:  # fmt: skip
         """Every job with what it came to, as they end; once told to stop, those that have not begun never do.
@@ -181,7 +181,7 @@ class _UnderWay:
     """The jobs that are on the cluster, and what is heard of them."""
 
     ray: Any
-    display: Display
+    display: Progress
     stop: Stop
     mailbox: Any
     jobs: dict[Any, tuple[int, Job]] = attrs.field(factory=dict)

@@ -1,0 +1,39 @@
+"""`metalearn archive`: many records in one compact file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from metalearn_benchmarks.cli.support.records import readable_records
+from metalearn_core.errors import UsageError
+
+
+@click.command()
+@click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, metavar="FILE",
+    help="The archive, NAME.records.tar.xz. It may be one of the DIRs: what it has is kept.",
+)  # fmt: skip
+def archive(directories: tuple[Path, ...], out: Path) -> None:
+    """Keep the records in DIRs, folders or archives, in one compact file.
+
+    Report, claims and run read it wherever they read a folder. Scores after T steps are kept task by task in
+    three digits, those of the steps before as means. `tar xf FILE` lays the records out as folders again.
+    """
+    from metalearn_benchmarks.records.archive import write_archive
+    from metalearn_benchmarks.records.reading import digest
+
+    found: list[Any] = []
+    for directory in directories:
+        some, left_out = readable_records(directory)
+        if left_out:
+            raise UsageError(f"{directory}: {len(left_out)} of its records cannot be read; mend or move them")
+        kept = {digest(record) for record in found}
+        found += [record for record in some if digest(record) not in kept]
+    if not found:
+        raise UsageError(f"{', '.join(map(str, directories))}: no finished run to archive")
+    size = write_archive(found, out)
+    click.echo(f"{out}: {len(found)} records, {size / 1024:.0f} KiB")

@@ -1,0 +1,16 @@
+"""`metalearn data`: datasets of images, prepared once and checked. Heavy imports wait for a command."""
+
+import click
+
+from metalearn_benchmarks.cli.data.list import list_command
+from metalearn_benchmarks.cli.data.prepare import prepare_command
+from metalearn_benchmarks.cli.data.verify import verify_command
+
+
+@click.group()
+def data() -> None:
+    """Datasets of images on this machine: prepare one from what you have, check it, list what is there."""
+
+
+for command in (prepare_command, verify_command, list_command):
+    data.add_command(command)

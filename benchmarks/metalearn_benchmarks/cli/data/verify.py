@@ -1,0 +1,57 @@
+"""`metalearn data verify`: whether prepared images are still what was prepared."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from metalearn_benchmarks.cli.data.output import PATH, SIZE, in_words, print_json, row, telling
+from metalearn_benchmarks.cli.support.options import JSON
+from metalearn_benchmarks.host.exit_codes import EXIT_INTERRUPTED
+from metalearn_core.errors import unknown
+
+if TYPE_CHECKING:
+    from metalearn_benchmarks.tasks.images.store.store import ImageStore
+
+
+@click.command("verify")
+@click.argument("name")
+@click.argument("path", type=PATH, required=False)
+@click.option("--size", type=SIZE, metavar="PIXELS", help="Which one. [default: each that is there]")
+@JSON
+def verify_command(name: str, path: Path | None, size: int | None, as_json: bool) -> None:
+    """Check that prepared dataset NAME still is what was prepared: checksum, classes, split, counts.
+
+    PATH: what was given to --to, where that was given. NAME as `metalearn data list` has it.
+    """
+    from metalearn_benchmarks.tasks.images.datasets import datasets
+    from metalearn_benchmarks.tasks.images.store.preparation import verify
+    from metalearn_benchmarks.tasks.images.store.store import data_home
+
+    found = _prepared(name, path or data_home(), size)
+    try:
+        with telling(as_json) as tell:
+            for each in found:
+                verify(each, datasets(), tell)
+                if not as_json:
+                    click.echo(f"whole: {in_words(each.manifest)}, in {each.folder}")
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    if as_json:
+        print_json([row(each) for each in found])
+
+
+def _prepared(name: str, home: Path, size: int | None) -> list[ImageStore]:
+    """The stores of a name, of every size or of one; UsageError where there is none, or one is broken."""
+    from metalearn_benchmarks.tasks.images.store.store import MANIFEST, ImageStore
+
+    if size is not None and (home / name).is_dir():
+        return [ImageStore.open(home / name / str(size))]
+    folders = sorted(path.parent for path in home.glob(f"*/*/{MANIFEST}"))
+    found = [ImageStore.open(folder) for folder in folders if folder.parent.name == name]
+    if not found:
+        raise unknown(f"prepared dataset in {home}", name, {folder.parent.name for folder in folders})
+    return found

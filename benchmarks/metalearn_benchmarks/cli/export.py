@@ -1,0 +1,32 @@
+"""`metalearn export`: a trained rule as an artifact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from metalearn_benchmarks.cli.support.options import JSON
+
+
+@click.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Where to. [default: RUN/artifact]")
+@JSON
+def export(run_folder: Path, out: Path | None, as_json: bool) -> None:
+    """The trained rule and initialisation of RUN as safetensors and a JSON card.
+
+    RUN is a record's folder, DIR/<experiment>/<setting>/<method>/<seed>, of a finished or validated run.
+    """
+    from metalearn_benchmarks.runs.export import export_run
+
+    folder, card = export_run(run_folder, out)
+    if as_json:
+        import json
+
+        click.echo(json.dumps({"folder": str(folder), "card": card}, indent=1, ensure_ascii=False))
+    else:
+        rule, size = card["rule"]["name"], card["layout"]["size"]
+        click.echo(
+            f"artifact: {folder} (rule {rule}, n = {size}, best of task {card['training']['position']})"
+        )

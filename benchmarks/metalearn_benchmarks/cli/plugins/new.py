@@ -1,0 +1,38 @@
+"""`metalearn plugins new`: a plugin project of your own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("new")
+@click.argument("name")
+@click.option("--to", type=click.Path(path_type=Path), default=".", help="Where it goes. [default: here]")
+@click.option("--author", help="Whose it is, for the licence. [default: as git or the system knows you]")
+def new_command(name: str, to: Path, author: str | None) -> None:
+    """Begin a plugin of your own: the project metalearn-NAME with a rule, its tests and its packaging."""
+    from metalearn_benchmarks.plugins.project import write_project
+
+    folder = write_project(name, to, author or _user())
+    click.echo(
+        f"{folder}: write your equation into it, then\n"
+        f"  pip install -e '{folder}[test]' && pytest {folder} && metalearn plugins check {name}"
+    )
+
+
+def _user() -> str:
+    import getpass
+    import subprocess
+
+    try:
+        asked = subprocess.run(  # the user's own git
+            ["git", "config", "user.name"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return getpass.getuser()
+    return asked.stdout.strip() or getpass.getuser()

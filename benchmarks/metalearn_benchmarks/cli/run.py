@@ -1,0 +1,206 @@
+"""`metalearn run`: what is missing of an experiment in a folder, from where it stopped."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import click
+
+from metalearn_benchmarks.cli.support.options import SCALE, toml_option
+from metalearn_benchmarks.cli.support.records import show_report
+from metalearn_benchmarks.host import terminal
+from metalearn_benchmarks.host.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
+from metalearn_benchmarks.host.machine import cores
+from metalearn_core.errors import UsageError
+
+
+class RuleCommand(click.Command):
+    """A command in which every `--option` belongs to the `--rule` before it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take `--rule R --option k=v ...` out of the arguments, in their order."""
+        rest: list[str] = []
+        rules: list[tuple[str, dict[str, Any]]] = []
+        words = iter(args)
+        for word in words:
+            name, equals, value = word.partition("=")
+            if name not in ("--rule", "--option"):
+                rest.append(word)
+                continue
+            given = value if equals else next(words, None)
+            if given is None:
+                raise UsageError(f"{name} needs a value")
+            if name == "--rule":
+                rules.append((given, {}))
+            elif not rules:
+                raise UsageError(f"--option {given}: it belongs to a rule; say --rule NAME before it")
+            else:
+                rules[-1][1].update([toml_option(given)])
+        ctx.obj = rules
+        return super().parse_args(ctx, rest)
+
+
+class Together(click.IntRange):
+    """How many seeds train as one program: a number, or None for `auto`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """`auto`, or an integer >= 1."""
+        if value == "auto":
+            return None
+        if isinstance(value, str) and not value.lstrip("+-").isdigit():
+            self.fail(f"{value!r} is neither a number nor auto", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+@click.command(cls=RuleCommand)
+@click.argument("experiment")
+@click.option("--method", "-m", "methods", multiple=True, help="Run this method alone; may be repeated.")
+@click.option("--rule", "_rule", metavar="R", help="Add a row with an installed rule; may be repeated.")
+@click.option("--option", "_option", metavar="K=V", help="An option of the --rule before it; V is TOML.")
+@click.option(
+    "--only", multiple=True, metavar="ROW",
+    help="Run this row alone, METHOD or SETTING/METHOD as tables have it, * for anything; may be repeated.",
+)  # fmt: skip
+@click.option("--scale", type=SCALE, default="small", show_default=True, help="How large to run it.")
+@click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0 ... N-1 instead of the scale's.")
+@click.option("--tasks", type=click.IntRange(min=1), help="Meta-training tasks instead of the scale's.")
+@click.option("--steps", type=click.IntRange(min=0), help="T, at training and at test.")
+@click.option("--order", type=click.Choice(["first", "second"]), help="Of the meta-gradient.")
+@click.option("--protocol", type=click.Choice(["paper", "authors"]), default="paper", show_default=True,
+              help="As the text has it, or as the authors' program does, in rows of their own.")  # fmt: skip
+@click.option("--engine", type=click.Choice(["auto", "eager", "compiled"]), help="How meta-steps are run.")
+@click.option("--device", default="cpu", show_default=True, help="Where to compute, as torch names it.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads.")
+@click.option("--workers", type=click.IntRange(min=1), help="Runs at a time. [default: the cores, or 1 GPU]")
+@click.option(
+    "--ray", "address", metavar="ADDRESS",
+    help="Instead: run on a Ray cluster, HOST:PORT or auto; local starts one here. DIR must lie on a file"
+    " system that all its nodes share.",
+)  # fmt: skip
+@click.option(
+    "--together", type=Together(min=1), default="auto", show_default=True, metavar="N|auto",
+    help="Seeds of a method that train as one program; auto: all that fit in memory, in compiled runs.",
+)  # fmt: skip
+@click.option(
+    "--observe", multiple=True, metavar="NAME",
+    help="Tell this observer too, tensorboard or json-lines or an installed one; may be repeated.",
+)  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), help="Where records go. [default: results/SCALE]")
+@click.pass_context
+def run(
+    context: click.Context,
+    /,
+    experiment: str,
+    scale: str,
+    workers: int | None,
+    address: str | None,
+    together: int | tuple[int, ...] | None,
+    out: Path | None,
+    _rule: None,
+    _option: None,
+    **given: Any,
+) -> None:
+    """Run EXPERIMENT, a shipped name or a TOML file: what is missing in DIR, from where it stopped.
+
+    The experiment.toml of a record is a file too: that one run is computed again, as it was.
+    """
+    from metalearn_benchmarks.cli.support.progress import Display
+    from metalearn_benchmarks.runs.runner import run_experiment
+
+    processes = _of_torchrun()
+    console = terminal.console(stderr=_require_one_way(workers, address, processes, given["observe"]))
+    cells, again = _asked(context, experiment, scale, {**given, "processes": processes})
+    together = again or together
+    directory = out or Path("results", cells[0].scale)
+    if workers is None:
+        alone = cells[0].device == "cpu" and processes == 1
+        workers = max(cores() // cells[0].threads, 1) if alone else 1
+    try:
+        with (
+            _together_with_others(cells) as others,
+            _cluster(address) as cluster,
+            Display(console, len(cells)) as display,
+        ):
+            outcome = run_experiment(cells, directory, display, workers, together, cluster, others)
+    except KeyboardInterrupt:
+        click.echo(f"stopped; everything is saved in {directory}, the same command goes on", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    problems = [*outcome.left_out, *outcome.failed, *outcome.diverged]
+    if len(outcome.failed) < len(cells) - outcome.not_run:
+        show_report(directory, console)
+    for line in problems:
+        click.echo(f"metalearn: {line}", err=True)
+    if problems:
+        sys.exit(EXIT_USAGE if outcome.mendable == len(cells) - outcome.not_run else EXIT_FAILED)
+
+
+def _of_torchrun() -> int:
+    """How many processes torchrun has started for this run; 1 without it."""
+    told = os.environ.get("WORLD_SIZE", "1") if {"RANK", "MASTER_ADDR"} <= os.environ.keys() else "1"
+    return int(told) if told.isdigit() else 1
+
+
+def _require_one_way(
+    workers: int | None, address: str | None, processes: int, observe: tuple[str, ...]
+) -> bool:
+    """Whether an observer has standard output to itself; UsageError for what excludes each other."""
+    from metalearn_benchmarks.runs.observers import dispatch
+
+    asked = [] if workers is None else [f"--workers {workers} (programs on this machine)"]
+    asked += [] if address is None else [f"--ray {address} (programs on a cluster)"]
+    asked += [] if processes == 1 else [f"torchrun ({processes} processes for one run at a time)"]
+    if len(asked) > 1:
+        raise UsageError(f"{' and '.join(asked)} exclude each other: use one of them")
+    dispatch.require(observe)
+    talks = dispatch.takes_stdout(observe)
+    if talks and address is not None:
+        raise UsageError(
+            f"--ray {address}: an observer that writes on standard output would write on the cluster's nodes;"
+            " run it with --workers"
+        )
+    return talks
+
+
+def _together_with_others(cells: Sequence[Any]) -> AbstractContextManager[Any]:
+    """The processes that torchrun started, or None; one that is not the first never gets out of it."""
+    if cells[0].processes == 1:
+        return nullcontext()
+    from metalearn_benchmarks.runs.backends.torchrun import joined, require_shares
+
+    require_shares(cells)
+    return joined(cells[0].device)
+
+
+def _cluster(address: str | None) -> AbstractContextManager[Any]:
+    """The Ray cluster that is asked for, or None."""
+    if address is None:
+        return nullcontext()
+    from metalearn_benchmarks.runs.backends.ray.cluster import RayCluster
+
+    return RayCluster(address)
+
+
+def _asked(
+    context: click.Context, experiment: str, scale: str, given: dict[str, Any]
+) -> tuple[list[Any], tuple[int, ...]]:
+    """The runs that EXPERIMENT is; of a record run again, also the seeds that trained with it."""
+    import attrs
+
+    from metalearn_benchmarks.experiments import catalogue
+    from metalearn_benchmarks.runs import recompute
+
+    again = recompute.recorded(experiment)
+    if again is not None:
+        recompute.require_no_other(context, experiment)
+        cell, seeds, sums = again
+        recompute.require_processes(cell, experiment, given["processes"])
+        recompute.require_data(cell, experiment, sums)
+        return [attrs.evolve(cell, observe=tuple(given["observe"]))], seeds
+    name, found = catalogue.find_experiment(experiment)
+    overrides = catalogue.Overrides(rules=context.obj, **given)
+    return catalogue.cells(name, found, scale, overrides), ()
