@@ -1,4 +1,4 @@
-"""What a user can mend, said in one line: errors, and what to do about what torch refuses. Imports no torch."""
+"""Errors that a user can mend, and advice for what torch refuses, in one line each. Imports no torch."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from metalearn_benchmarks.cli import run
+from metalearn_benchmarks.cli import run as run_command
 from metalearn_benchmarks.experiments.catalogue import Overrides, cells, find_experiment
 from metalearn_benchmarks.runs.training import run_cells
 
@@ -28,7 +28,7 @@ def numbers(directory):
 
 @pytest.fixture(autouse=True)
 def _no_page(monkeypatch):
-    monkeypatch.setattr(run, "show_report", lambda directory, console: None)
+    monkeypatch.setattr(run_command, "show_report", lambda directory, console: None)
 
 
 @pytest.fixture(scope="module")

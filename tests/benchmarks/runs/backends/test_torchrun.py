@@ -18,7 +18,7 @@ import torch
 from command_runs import PROGRAM, scores
 from waiting import LONG, wait_until
 
-from metalearn_benchmarks.cli import run
+from metalearn_benchmarks.cli import run as run_command
 
 EXPERIMENT = """
 title = "Two methods, so small that they take seconds"
@@ -61,7 +61,7 @@ LOST = "turtle, seed 0: another process of this run has ended; the same command 
 
 @pytest.fixture(autouse=True)
 def _no_page(monkeypatch):
-    monkeypatch.setattr(run, "show_report", lambda directory, console: None)
+    monkeypatch.setattr(run_command, "show_report", lambda directory, console: None)
 
 
 @pytest.fixture(scope="module")
