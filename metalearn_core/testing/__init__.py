@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     )
     from metalearn_core.testing.theory.rule_map import CrossedEdge, Edge, Node, RuleMap
     from metalearn_core.testing.theory.separation import Probe, Separation, assert_separates
-    from metalearn_core.testing.theory.subsumption import Example, Subsumption, assert_subsumes
+    from metalearn_core.testing.theory.statement import Example
+    from metalearn_core.testing.theory.subsumption import Subsumption, assert_subsumes
     from metalearn_core.testing.tiny_tasks import TinySines, tiny_learner
 
 __all__ = [
@@ -62,7 +63,8 @@ _PUBLIC = {
     "theory.rule_map": "CrossedEdge Edge Node RuleMap",
     "theory.separation": "Probe Separation assert_separates",
     "laws.slow": "SLOW_LAWS",
-    "theory.subsumption": "Example Subsumption assert_subsumes",
+    "theory.statement": "Example",
+    "theory.subsumption": "Subsumption assert_subsumes",
     "tiny_tasks": "TinySines tiny_learner",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}

@@ -9,7 +9,7 @@ from metalearn_benchmarks.theory import separations, shipped_map, subsumptions
 from metalearn_core import rules
 from metalearn_core.testing import ConvolutionalArchitecture, Example, Problem, Separation, Subsumption
 from metalearn_core.testing.theory.rule_map import resolve
-from metalearn_core.testing.theory.subsumption import NothingToCompareError
+from metalearn_core.testing.theory.statement import NothingToCompareError
 
 MAP = shipped_map()
 CLAIMS = sorted({claim for edge in (*MAP.edges, *MAP.crossed) for claim in edge.claims})

@@ -1,3 +1,8 @@
-"""The command `metalearn`: a file for each command, a folder for each group of commands."""
+"""The command `metalearn`: one module for each command, one package for each group of commands.
+
+`app` registers them all and holds the entry point, `main`. `support` holds what several commands share.
+"""
+
+from metalearn_benchmarks.cli.app import main
 
 __all__ = ["main"]

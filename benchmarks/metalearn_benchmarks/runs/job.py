@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import Any, Protocol
 import attrs
 
 from metalearn_benchmarks.experiments.catalogue import Cell
+from metalearn_benchmarks.host.locks import locked
 from metalearn_benchmarks.records import record
 from metalearn_benchmarks.records.compatibility import require_same_experiment
 from metalearn_benchmarks.records.quarantine import mend, set_aside
@@ -163,12 +163,5 @@ def _alone_in(folders: Sequence[Path], waiting: Callable[[], None]) -> Iterator[
         for folder in folders:
             with writing(folder):
                 folder.mkdir(parents=True, exist_ok=True)
-                lock = held.enter_context(open(folder / ".lock", "w"))
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    waiting()
-                    time.sleep(0.2)
+            held.enter_context(locked(folder / ".lock", waiting))
         yield

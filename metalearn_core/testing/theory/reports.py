@@ -5,18 +5,16 @@ from __future__ import annotations
 import keyword
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from metalearn_core.rule import UpdateRule
-
-if TYPE_CHECKING:
-    from metalearn_core.testing.theory.subsumption import Example, Subsumption
+from metalearn_core.testing.theory.statement import Example, Statement
 
 
 def counterexample(
-    claim: Subsumption, example: Example, special: UpdateRule, general: UpdateRule, complaint: str
+    claim: Statement, example: Example, special: UpdateRule, general: UpdateRule, complaint: str
 ) -> str:
     """The whole message."""
     lines = [f"{title(claim.general)} does not follow {title(claim.special)}: {complaint}"]
@@ -24,7 +22,7 @@ def counterexample(
     return "\n".join([*lines, snippet(claim, example)])
 
 
-def snippet(claim: Subsumption, example: Example) -> str:
+def snippet(claim: Statement, example: Example) -> str:
     """Code that checks one example of a claim; what cannot be imported is named in a comment."""
     records = sorted({"Example", "Problem", type(example.problem.architecture).__name__})
     shown = f"example={short(example)}"

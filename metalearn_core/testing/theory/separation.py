@@ -21,8 +21,9 @@ from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule
 from metalearn_core.task import Batch
 from metalearn_core.testing.arguments import require_function, require_known, require_maker, require_options
+from metalearn_core.testing.theory.making import drawn, load_phi, made, run
 from metalearn_core.testing.theory.reports import phi, reference, short, title
-from metalearn_core.testing.theory.subsumption import Maker, drawn, load_phi, made, run
+from metalearn_core.testing.theory.statement import Maker
 
 if TYPE_CHECKING:
     from hypothesis import strategies as st

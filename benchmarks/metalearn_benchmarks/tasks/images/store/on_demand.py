@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from metalearn_benchmarks.host.locks import locked
 from metalearn_benchmarks.tasks.images.store.store import ImageStore, Manifest, Pixels, StoreWriter
 from metalearn_core.errors import UsageError
 
@@ -47,6 +47,5 @@ def _write(folder: Path, manifest: Manifest, images: Mapping[str, Pixels]) -> Im
 def _alone(folder: Path) -> Iterator[None]:
     """In it, this process is the only one; the system lets go of the lock if the process dies."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(f".{folder.name}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(folder.with_name(f".{folder.name}.lock")):
         yield
