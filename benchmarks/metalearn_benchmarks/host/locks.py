@@ -34,8 +34,8 @@ def try_lock(path: Path) -> filelock.BaseFileLock | None:
         return None
     except (OSError, NotImplementedError) as error:
         raise UsageError(
-            f"{path}: cannot be locked ({getattr(error, 'strerror', None) or error}), so two commands could write"
-            " there at once; use a folder on another file system"
+            f"{path}: cannot be locked ({getattr(error, 'strerror', None) or error}), and two commands could write"
+            " at once; use a folder on another file system"
         ) from error
     return lock
 
