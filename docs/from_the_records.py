@@ -19,7 +19,7 @@ from metalearn_benchmarks.claims import text as claims_text
 from metalearn_benchmarks.claims.published import trained_as_published
 from metalearn_benchmarks.claims.rules import claim_rules
 from metalearn_benchmarks.claims.verdicts import decide_all
-from metalearn_benchmarks.plotting.figures import rendered
+from metalearn_benchmarks.plotting.style import rendered
 from metalearn_benchmarks.records.reading import read_records
 from metalearn_benchmarks.records.record import Record
 from metalearn_benchmarks.report.paper_figures import paper_figures

@@ -16,7 +16,8 @@ from PIL import Image
 
 from metalearn_benchmarks.tasks.images.datasets import Dataset
 from metalearn_benchmarks.tasks.images.splits import SplitList
-from metalearn_benchmarks.tasks.images.store.store import SPLITS, Manifest, StoreWriter
+from metalearn_benchmarks.tasks.images.store.manifest import SPLITS, Manifest
+from metalearn_benchmarks.tasks.images.store.writer import StoreWriter
 
 TRAIN, VALIDATION, TEST = ("n00000001", "n00000002"), ("n00000003",), ("n00000004", "n00000005")
 SYNSETS = (*TRAIN, *VALIDATION, *TEST)

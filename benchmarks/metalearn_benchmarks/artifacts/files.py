@@ -19,7 +19,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from metalearn_benchmarks.records.record import write_atomically
+from metalearn_benchmarks.records.files import write_atomically
 from metalearn_core import UsageError
 
 FORMAT = 1

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from metalearn_benchmarks.claims.verdicts import Outcome, Part, Verdict
-from metalearn_benchmarks.records.record import null_for_not_finite
+from metalearn_benchmarks.records.files import null_for_not_finite
 from metalearn_benchmarks.statistics.estimate import Estimate
 
 LOOKS = {Outcome.HOLDS: "green", Outcome.FAILS: "red", Outcome.OPEN: "yellow"}

@@ -61,9 +61,10 @@ def rule_map(rules: tuple[str, ...], out: Path | None, examples: int | None, as_
 
 
 def _draw_map(found: Any, out: Path, quiet: bool) -> None:
-    from metalearn_benchmarks.plotting.figures import rendered
-    from metalearn_benchmarks.records.record import write_atomically
-    from metalearn_benchmarks.rule_map.drawing import draw_map, draw_matrix
+    from metalearn_benchmarks.plotting.style import rendered
+    from metalearn_benchmarks.records.files import write_atomically
+    from metalearn_benchmarks.rule_map.drawing import draw_map
+    from metalearn_benchmarks.rule_map.matrix import draw_matrix
     from metalearn_benchmarks.rule_map.text import as_text
 
     files: dict[str, bytes | str] = {"map.txt": as_text(found)}

@@ -105,8 +105,8 @@ def _time_all(work: Any, timings: list[Any], quiet: bool) -> None:
 
 
 def _draw_speed(timings: list[Any], figure: Path, quiet: bool) -> None:
-    from metalearn_benchmarks.plotting.figures import rendered
-    from metalearn_benchmarks.records.record import write_atomically
+    from metalearn_benchmarks.plotting.style import rendered
+    from metalearn_benchmarks.records.files import write_atomically
     from metalearn_benchmarks.speed.drawing import draw
 
     write_atomically(figure, rendered(draw(timings), figure.suffix.removeprefix("."), "speed"))

@@ -19,18 +19,15 @@ from typing import Any
 import attrs
 import numpy as np
 
-from metalearn_benchmarks.records.record import (
-    ARCHIVED,
+from metalearn_benchmarks.records.files import (
     EXPERIMENT,
     RESULT,
     DamagedError,
-    Record,
     bytes_of,
-    cell_of,
     null_for_not_finite,
-    record_of,
     write_atomically,
 )
+from metalearn_benchmarks.records.record import ARCHIVED, Record, cell_of, record_of
 from metalearn_core.errors import UsageError
 
 SUFFIX = ".records.tar.xz"

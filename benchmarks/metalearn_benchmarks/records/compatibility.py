@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from metalearn_benchmarks.records.archive import Kept
-from metalearn_benchmarks.records.record import (
+from metalearn_benchmarks.records.files import (
     CHECKPOINT,
     EXPERIMENT,
     RESULT,
     AnotherExperimentError,
     DamagedError,
     bytes_of,
-    read_cell,
-    require_whole,
 )
+from metalearn_benchmarks.records.record import read_cell, require_whole
 
 
 def require_same_experiment(

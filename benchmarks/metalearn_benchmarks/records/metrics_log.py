@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from metalearn_benchmarks.records import record
+from metalearn_benchmarks.records.files import write_atomically
 from metalearn_benchmarks.records.quarantine import set_aside
 from metalearn_core import Event
 
@@ -52,7 +52,7 @@ class MetricsLog:
 
     def _write(self) -> None:
         text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in self.lines)
-        record.write_atomically(self.path, text)
+        write_atomically(self.path, text)
 
 
 def _number(value: float | str) -> float | None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import click
 
 from metalearn_benchmarks.records import record
+from metalearn_benchmarks.records.files import CHECKPOINT, EXPERIMENT, METRICS, RESULT, DamagedError
 from metalearn_core.errors import UsageError, writing
 
-OF_A_RUN = (record.EXPERIMENT, record.RESULT, record.CHECKPOINT, record.METRICS)
+OF_A_RUN = (EXPERIMENT, RESULT, CHECKPOINT, METRICS)
 
 
 def set_aside(path: Path, reason: str, kind: str = "damaged") -> None:
@@ -41,15 +42,15 @@ def mend(folder: Path) -> None:
     try:
         if record.is_finished(folder) and not record.is_sealed(folder):
             record.read_record(folder)
-    except record.DamagedError as error:
-        if error.path.name == record.RESULT:
+    except DamagedError as error:
+        if error.path.name == RESULT:
             set_aside(error.path, error.reason)
             there.remove(error.path)
     except UsageError:
         return
     try:
         record.require_whole(folder)
-    except record.DamagedError as error:
+    except DamagedError as error:
         for path in there:
             own = path == error.path
             set_aside(path, error.reason if own else f"nobody can tell what it is of: {error}")

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from metalearn_benchmarks.records.archive import archives_in, read_archives
-from metalearn_benchmarks.records.record import RESULT, Record, bytes_of, read_record
+from metalearn_benchmarks.records.files import RESULT, bytes_of
+from metalearn_benchmarks.records.record import Record, read_record
 from metalearn_core.errors import UsageError
 
 

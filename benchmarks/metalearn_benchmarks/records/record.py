@@ -15,33 +15,19 @@ import numpy as np
 import tomli_w
 from numpy.typing import NDArray
 
-from metalearn_core import write_atomically as write_whole
-from metalearn_core.errors import UsageError, writing
+from metalearn_benchmarks.records.files import (
+    ERROR,
+    EXPERIMENT,
+    RESULT,
+    DamagedError,
+    bytes_of,
+    null_for_not_finite,
+    write_atomically,
+)
+from metalearn_core.errors import UsageError
 
 FORMAT, ARCHIVED = 1, 2
 """Of `result.json`: as a run writes it, and as an archive keeps it (see `archive.py`)."""
-EXPERIMENT, RESULT, METRICS, CHECKPOINT, ERROR = (
-    "experiment.toml", "result.json", "metrics.jsonl", "checkpoint.pt", "error.txt",
-)  # fmt: skip
-
-
-class DamagedError(UsageError):
-    """A file of a record that says what it cannot: `path`."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}; move it away")
-        self.path, self.reason = path, reason
-
-
-class AnotherExperimentError(UsageError):
-    """A DIR that holds runs with which those to be run must not stand in one table."""
-
-
-def write_atomically(path: Path, data: bytes | str) -> None:
-    """Write a whole file or none, and the folders above it; WriteError where that cannot be."""
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, data.encode() if isinstance(data, str) else data)
 
 
 @attrs.frozen(eq=False)
@@ -131,14 +117,6 @@ def cell_of(path: Path, text: bytes) -> dict[str, Any]:
         raise DamagedError(path, f"cannot be read ({error})") from error
 
 
-def bytes_of(path: Path) -> bytes:
-    """What is in a file; UsageError where it cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError as error:  # the file may be whole
-        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
-
-
 def require_whole(folder: Path) -> None:
     """DamagedError unless the folder's `experiment.toml` says which run it is of, and of which seeds."""
     found, wanted = (
@@ -177,17 +155,6 @@ def write_result(folder: Path, result: dict[str, Any]) -> None:
 
 def _seal(text: bytes) -> bytes:
     return b', "crc32": "%08x"}' % zlib.crc32(text)
-
-
-def null_for_not_finite(value: Any) -> Any:
-    """A value for JSON, which has no NaN and no infinity."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: null_for_not_finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [null_for_not_finite(inner) for inner in value]
-    return value
 
 
 def is_finished(folder: Path) -> bool:

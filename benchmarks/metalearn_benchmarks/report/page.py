@@ -16,20 +16,14 @@ from metalearn_benchmarks.claims import text as claims_text
 from metalearn_benchmarks.claims.published import Published, deviations, published
 from metalearn_benchmarks.claims.rules import claim_rules
 from metalearn_benchmarks.claims.verdicts import decide_all
-from metalearn_benchmarks.plotting import figures
-from metalearn_benchmarks.plotting.figures import (
-    COLOURS,
-    DARK_COLOURS,
-    Drawer,
-    Looks,
-    draw,
-    for_page,
-    rendered,
-)
-from metalearn_benchmarks.records.record import Record, write_atomically
+from metalearn_benchmarks.plotting import style
+from metalearn_benchmarks.plotting.style import COLOURS, DARK_COLOURS, Drawer, Looks, for_page, rendered
+from metalearn_benchmarks.records.files import write_atomically
+from metalearn_benchmarks.records.record import Record
 from metalearn_benchmarks.report import rule_figures, tables
 from metalearn_benchmarks.report.paper_figures import paper_figures
 from metalearn_benchmarks.report.protocol import protocol
+from metalearn_benchmarks.report.setting_figures import FIGURES, by_method, draw
 from metalearn_benchmarks.report.tables import (
     LATEX,
     MARKDOWN,
@@ -39,7 +33,8 @@ from metalearn_benchmarks.report.tables import (
     number,
     result_tables,
 )
-from metalearn_benchmarks.rule_map.drawing import draw_map, draw_matrix
+from metalearn_benchmarks.rule_map.drawing import draw_map
+from metalearn_benchmarks.rule_map.matrix import draw_matrix
 from metalearn_benchmarks.rule_map.text import laws, sentence
 from metalearn_benchmarks.theory import shipped_map
 
@@ -100,7 +95,7 @@ def write_report(
         results: the tables so made, where they are there already.
     """
     shown = [*records, *across_families(records)]
-    styles = figures.looks(shown)
+    styles = style.looks(shown)
     made = result_tables(shown, statistics) if results is None else results
     sections = [_section(table, shown, styles, target) for table in made]
     redrawn, missing = paper_figures(records)
@@ -172,9 +167,9 @@ def _section(table: ResultTable, records: Sequence[Record], looks: Looks, target
     return {
         "id": re.sub(r"[^\w-]+", "-", stem),
         "table": table,
-        "titles": {runs[0].method: title for title, runs in figures.by_method(best_first)},
+        "titles": {runs[0].method: title for title, runs in by_method(best_first)},
         "paper": paper if any(paper.values()) else {},
-        "figures": list(_figures(figures.FIGURES, best_first, looks, target, stem)),
+        "figures": list(_figures(FIGURES, best_first, looks, target, stem)),
         "rules": list(_figures(rule_figures.FIGURES, best_first, looks, target, stem)),
         "protocol": protocol(best_first),
     }

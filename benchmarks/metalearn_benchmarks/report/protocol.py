@@ -10,7 +10,8 @@ from typing import Any
 
 import attrs
 
-from metalearn_benchmarks.records.record import EXPERIMENT, RESULT, Record
+from metalearn_benchmarks.records.files import EXPERIMENT, RESULT
+from metalearn_benchmarks.records.record import Record
 
 NOT_PROTOCOL = {
     "scores", "summary", "validations", "curves", "rule_response", "format", "by_step", "archived", "crc32",

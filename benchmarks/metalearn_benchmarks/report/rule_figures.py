@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from metalearn_benchmarks.plotting.figures import (
+from metalearn_benchmarks.plotting.style import (
     COLOURS,
     LEGEND,
     MOST_PANELS,
@@ -18,7 +18,6 @@ from metalearn_benchmarks.plotting.figures import (
     WIDTH,
     Drawer,
     Looks,
-    by_method,
     logarithmic,
     panels_of,
     short,
@@ -26,6 +25,7 @@ from metalearn_benchmarks.plotting.figures import (
     with_legend,
 )
 from metalearn_benchmarks.records.record import Record
+from metalearn_benchmarks.report.setting_figures import by_method
 
 OTHER_SEEDS = 4
 """Seeds that are drawn thin behind the first."""

@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import pairwise, product
+from itertools import pairwise
 from typing import Any
 
-import attrs
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, PathPatch
 from matplotlib.path import Path
-from matplotlib.textpath import TextToPath
 
-from metalearn_benchmarks.plotting.figures import COLOURS, STYLE, TEXT
-from metalearn_benchmarks.rule_map.layout import Box, Link, Picture, Route, arrange, bundled, groups
+from metalearn_benchmarks.plotting.style import COLOURS, STYLE, TEXT
+from metalearn_benchmarks.rule_map.blocks import Link, bundled, groups
+from metalearn_benchmarks.rule_map.canvas import (
+    BADGE,
+    EDGE,
+    FONT,
+    GROUP_COLOURS,
+    KEY,
+    LINE,
+    PIXEL,
+    SMALL,
+    TOP,
+    _canvas,
+    _colour,
+    _size,
+    _text_width,
+    wrapped,
+)
+from metalearn_benchmarks.rule_map.layers import Box, Picture, Route
+from metalearn_benchmarks.rule_map.layout import arrange
 from metalearn_benchmarks.rule_map.text import Law, laws, sentence
-from metalearn_core.testing.theory.rule_map import Relation, RuleMap
+from metalearn_core.testing.theory.rule_map import RuleMap
 
 CONTAINS, CROSSED = COLOURS[0], COLOURS[1]
-GROUP_COLOURS = (COLOURS[2], COLOURS[4], COLOURS[6], COLOURS[5], COLOURS[3], COLOURS[7])
-FONT, SMALL = 8.0, 7.5
-PIXEL = 72 / 100
-"""Points: lengths are pixels at 100 per inch."""
-
-BADGE, EDGE, TOP, LINE, KEY = 6.5, 20.0, 14.0, 14.0, 26.0
 
 
 def draw_map(rule_map: RuleMap, *, witnesses: bool = True) -> Figure:
@@ -57,44 +65,6 @@ def draw_map(rule_map: RuleMap, *, witnesses: bool = True) -> Figure:
             y = -(TOP + KEY + TOP / 2) - LINE * (number + 0.5)
             axes.text(0, y, line, fontsize=SMALL, va="center")
         return figure
-
-
-def _canvas(width: float, height: float, low: float) -> tuple[Figure, Axes]:
-    """Axes whose unit is a pixel."""
-    figure = Figure(figsize=(width / 100, height / 100))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    axes.set(xlim=(-EDGE, width - EDGE), ylim=(low, low + height))
-    return figure, axes
-
-
-def wrapped(title: str) -> str:
-    """A title in the lines of a box: few for a short one, and as narrow as they can be."""
-    words = re.sub(r"(?<=…) | (?=[<=])|(?<=[<=]) ", "\u00a0", title)
-    most = 1 + (len(words) > 9) + (len(words) > 22) + (len(words) > 30)
-    for width in range(max(map(len, words.split(" "))), len(words) + 1):
-        lines = textwrap.wrap(words, width, break_long_words=False, break_on_hyphens=False)
-        if len(lines) <= most:
-            return "\n".join(lines)
-    return words
-
-
-_METRICS, _FONT = TextToPath(), FontProperties(family="DejaVu Sans", size=FONT)
-
-
-def _text_width(text: str, size: float = FONT) -> float:
-    width: float = _METRICS.get_text_width_height_descent(text, _FONT, ismath=False)[0]
-    return width * size / FONT / PIXEL
-
-
-def _size(text: str) -> tuple[float, float]:
-    """Of a box with a text in it; other fonts than ours may be wider."""
-    lines = text.split("\n")
-    return max(map(_text_width, lines)) * 1.06 + 12, 12.5 * len(lines) + 9
-
-
-def _colour(rule_map: RuleMap, group: str) -> str:
-    return GROUP_COLOURS[groups(rule_map).index(group) % len(GROUP_COLOURS)]
 
 
 def _frames(axes: Axes, rule_map: RuleMap, picture: Picture) -> None:
@@ -266,104 +236,3 @@ def _listed(rule_map: RuleMap, numbered: Sequence[Law], width: float) -> list[st
         first, *more = textwrap.wrap(text, int(0.95 * (width - 2 * EDGE) / letter) - 6)
         found += [f"{law.number:>2}  {first}", *(f"      {line}" for line in more)]
     return found
-
-
-CELL, TAIL = 17.5, 44.0
-
-
-def draw_matrix(rule_map: RuleMap) -> Figure:
-    """A row for each rule: what is known of its containing each other one; what was claimed is stronger."""
-    with matplotlib.rc_context(STYLE):
-        ordered = _ordered(rule_map)
-        size = CELL * len(ordered)
-        names = 14 + max(_text_width(rule_map.nodes[name].title, SMALL) for name in ordered) * 1.06
-        figure, axes = _canvas(size + names + 2 * EDGE, size + names + TAIL + 2 * TOP, low=-(TAIL + TOP))
-        axes.set_xlim(-names - EDGE, size + EDGE)
-        place = {name: CELL * (index + 0.5) for index, name in enumerate(ordered)}
-        _ruling(axes, rule_map, place, size)
-        known = rule_map.relations()
-        for look, derived in product(LOOKS, (False, True)):
-            pairs = [pair for pair, relation in known.items() if look.shows(relation, derived)]
-            points = [(place[special], size - place[general]) for special, general in pairs]
-            alpha = DERIVED if derived else CLAIMED
-            axes.scatter(
-                *(zip(*points, strict=True) if points else ([], [])), alpha=alpha, zorder=4, **look.style
-            )
-        _matrix_key(axes, size)
-        return figure
-
-
-def _ordered(rule_map: RuleMap) -> list[str]:
-    """By group, and in the map's order."""
-    rank = groups(rule_map).index
-    return sorted(rule_map.nodes, key=lambda name: rank(rule_map.nodes[name].group))
-
-
-def _ruling(axes: Axes, rule_map: RuleMap, place: dict[str, float], size: float) -> None:
-    """Names beside and above, light lines between, stronger ones between groups."""
-    light: dict[str, Any] = {"color": TEXT, "linewidth": 0.5, "zorder": 1}
-    before = None
-    for name, at in place.items():
-        node = rule_map.nodes[name]
-        title, colour = node.title, _colour(rule_map, node.group)
-        axes.text(-6, size - at, title, fontsize=SMALL, ha="right", va="center", gid=f"map-row-{name}")
-        axes.text(at, size + 6, title, fontsize=SMALL, ha="center", va="bottom", rotation=90)
-        axes.plot(
-            [-3, -3],
-            [size - at - CELL / 2, size - at + CELL / 2],
-            color=colour,
-            linewidth=2.2,
-            solid_capstyle="butt",
-        )
-        axes.plot(
-            [at - CELL / 2, at + CELL / 2],
-            [size + 3, size + 3],
-            color=colour,
-            linewidth=2.2,
-            solid_capstyle="butt",
-        )
-        alpha = 0.6 if node.group != before else 0.18
-        edge, before = at - CELL / 2, node.group
-        axes.plot([0, size], [size - edge] * 2, alpha=alpha, **light)
-        axes.plot([edge] * 2, [0, size], alpha=alpha, **light)
-        axes.plot(
-            [at], [size - at], "s", color=TEXT, alpha=0.25, markersize=CELL * PIXEL * 0.9, markeredgewidth=0
-        )
-    axes.plot([0, size, size], [0, 0, size], alpha=0.6, **light)
-
-
-@attrs.frozen
-class Look:
-    """A symbol of the matrix, what it says, and which relations it shows: (verdict, closed)."""
-
-    says: str
-    shown: tuple[tuple[str, bool], ...]
-    style: dict[str, Any]
-
-    def shows(self, relation: Relation, derived: bool) -> bool:
-        """Whether a relation has this symbol, and was claimed or derived."""
-        return (relation.verdict, relation.closed) in self.shown and bool(relation.via) == derived
-
-
-DISC: dict[str, Any] = {"marker": "o", "color": CONTAINS, "s": 74, "linewidths": 0}
-RING = {"marker": "o", "facecolors": "none", "edgecolors": CONTAINS, "s": 62, "linewidths": 1.3}
-BOLD = {"marker": "x", "color": CROSSED, "s": 46, "linewidths": 1.7}
-THIN = {"marker": "x", "color": CROSSED, "s": 13, "linewidths": 1.0}
-LOOKS = (
-    Look("contains column exactly", (("exact", False), ("exact", True)), DISC),
-    Look("contains column in the limit", (("limit", False), ("limit", True)), RING),
-    Look("does not, not even in the limit", (("not", True),), BOLD),
-    Look("does not contain it exactly", (("not", False), ("limit", True)), THIN),
-)
-CLAIMED, DERIVED = 1.0, 0.38
-
-
-def _matrix_key(axes: Axes, size: float) -> None:
-    """What the symbols mean."""
-    handles = [axes.scatter([], [], **look.style) for look in LOOKS]
-    axes.legend(
-        handles, [look.says for look in LOOKS], loc="upper left", ncols=4, bbox_to_anchor=(0, -10),
-        bbox_transform=axes.transData, fontsize=SMALL, labelcolor=TEXT, borderpad=0, borderaxespad=0,
-        handletextpad=0.2, columnspacing=1.2,
-    )  # fmt: skip
-    axes.text(-6, -10, "Lighter: it follows.\nEmpty: open.", fontsize=SMALL, ha="right", va="top")

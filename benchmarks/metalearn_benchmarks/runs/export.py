@@ -21,6 +21,7 @@ from metalearn_benchmarks.artifacts.files import (
 from metalearn_benchmarks.experiments.catalogue import Cell
 from metalearn_benchmarks.learners.head import Head
 from metalearn_benchmarks.records import record
+from metalearn_benchmarks.records.files import CHECKPOINT, EXPERIMENT
 from metalearn_benchmarks.runs.components import Parts, learner_options, used
 from metalearn_benchmarks.runs.evaluation import best_state
 from metalearn_benchmarks.runs.results.provenance import provenance
@@ -46,9 +47,9 @@ def export_run(run: Path, out: Path | None = None) -> tuple[Path, dict[str, Any]
     cell, result = _asked_for(run), None
     if cell.method.start == "pixels":
         raise UsageError(f"{run}: {cell.method.title} has neither a rule nor an initialisation to export")
-    checkpoint = run / record.CHECKPOINT
+    checkpoint = run / CHECKPOINT
     if not checkpoint.exists():
-        raise UsageError(f"{run}: its {record.CHECKPOINT} is missing, which holds the trained state")
+        raise UsageError(f"{run}: its {CHECKPOINT} is missing, which holds the trained state")
     parts, trained = begun(cell, checkpoint)
     if record.is_finished(run):
         result = record.read_record(run).result
@@ -87,7 +88,7 @@ def _asked_for(run: Path) -> Cell:
     try:
         cell = cattrs.Converter().structure(plain, Cell)
     except (ClassValidationError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{run / record.EXPERIMENT}: not what a run is asked for ({error})") from error
+        raise UsageError(f"{run / EXPERIMENT}: not what a run is asked for ({error})") from error
     return attrs.evolve(cell, device="cpu")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,6 +15,7 @@ from metalearn_benchmarks.experiments.catalogue import Cell
 from metalearn_benchmarks.host.locks import locked
 from metalearn_benchmarks.records import record
 from metalearn_benchmarks.records.compatibility import require_same_experiment
+from metalearn_benchmarks.records.files import ERROR, AnotherExperimentError, write_atomically
 from metalearn_benchmarks.records.quarantine import mend, set_aside
 from metalearn_benchmarks.runs import seed_groups
 from metalearn_benchmarks.runs.components import resolved
@@ -111,7 +111,7 @@ def run_job(
                 pass
     except KeyboardInterrupt:
         pass
-    except (WriteError, record.AnotherExperimentError):
+    except (WriteError, AnotherExperimentError):
         raise
     except Exception as error:
         mendable = isinstance(error, UsageError)
@@ -148,8 +148,8 @@ def finished_of(
         except UsageError as unreadable:  # a newer version wrote it: it is left alone
             error, trace, mendable = str(unreadable), "", True
     if trace:
-        record.write_atomically(folder / record.ERROR, trace)
-        error = f"{error} (the traceback is in {folder / record.ERROR})"
+        write_atomically(folder / ERROR, trace)
+        error = f"{error} (the traceback is in {folder / ERROR})"
     return Finished(cell.label, error=error, mendable=mendable)
 
 

@@ -14,13 +14,14 @@ from metalearn_benchmarks.experiments.catalogue import Cell
 from metalearn_benchmarks.records import record
 from metalearn_benchmarks.records.archive import Kept, archives_in, runs_in
 from metalearn_benchmarks.records.compatibility import require_same_experiment
+from metalearn_benchmarks.records.files import EXPERIMENT, RESULT
 from metalearn_benchmarks.runs import seed_groups
 from metalearn_benchmarks.runs.backends.local import in_processes
 from metalearn_benchmarks.runs.components import Parts, resolved
 from metalearn_benchmarks.runs.interruption import Stop
 from metalearn_benchmarks.runs.job import Finished, Job, run_job
 from metalearn_benchmarks.runs.progress import Progress
-from metalearn_benchmarks.tasks.images.store.store import NotPreparedError
+from metalearn_benchmarks.tasks.images.store.manifest import NotPreparedError
 from metalearn_core import Processes, UsageError
 from metalearn_core.errors import writing
 
@@ -100,7 +101,7 @@ def _is_done(folder: Path) -> bool:
             record.read_record(folder)
     except UsageError:
         return False
-    return all((folder / name).exists() for name in (record.EXPERIMENT, record.RESULT))
+    return all((folder / name).exists() for name in (EXPERIMENT, RESULT))
 
 
 @attrs.frozen

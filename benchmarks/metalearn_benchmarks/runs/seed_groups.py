@@ -11,6 +11,7 @@ import torch
 
 from metalearn_benchmarks.experiments.catalogue import Cell
 from metalearn_benchmarks.records import record
+from metalearn_benchmarks.records.files import CHECKPOINT, DamagedError
 from metalearn_benchmarks.runs.components import Parts
 
 MOST = 64
@@ -129,7 +130,7 @@ def _begun_with(folder: Path) -> tuple[int, ...] | None:
     """
     try:
         seeds = record.seeds_together(folder)
-    except record.DamagedError:  # set aside when its turn comes
+    except DamagedError:  # set aside when its turn comes
         return None
-    begun = (folder.with_name(str(seed)) / record.CHECKPOINT for seed in seeds)
+    begun = (folder.with_name(str(seed)) / CHECKPOINT for seed in seeds)
     return seeds if any(path.exists() for path in begun) else None

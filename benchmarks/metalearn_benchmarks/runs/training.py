@@ -12,6 +12,7 @@ import torch
 
 from metalearn_benchmarks.experiments.catalogue import Cell
 from metalearn_benchmarks.records import record
+from metalearn_benchmarks.records.files import CHECKPOINT, METRICS
 from metalearn_benchmarks.records.metrics_log import MetricsLog
 from metalearn_benchmarks.runs.components import Parts, device_of, resolved
 from metalearn_benchmarks.runs.evaluation import AtTest
@@ -103,7 +104,7 @@ class Run:
         folder = directory / cell.folder
         plain = {**resolved(cell), "seeds_together": together}
         record.write_cell(folder, plain)
-        clock, own = MetricsLog(folder / record.METRICS), parts.with_seed(cell, cell.seed)
+        clock, own = MetricsLog(folder / METRICS), parts.with_seed(cell, cell.seed)
 
         def report(event: Event) -> None:
             for watch in watchers:
@@ -151,7 +152,7 @@ def _train(
     trained = meta_train_seeds(
         [member.rule for member in members], parts.learner, family, settings,
         generators=[member.generator for member in members],
-        checkpoints=[run.folder / record.CHECKPOINT if run else None for run in kept],
+        checkpoints=[run.folder / CHECKPOINT if run else None for run in kept],
         observers=[[*((run.clock, run.audience) if run else ()), *watchers] for run in kept],
         idle=[index for index, seed in enumerate(seeds) if seed not in trained_seeds],
         processes=processes,

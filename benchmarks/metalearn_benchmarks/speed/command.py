@@ -9,7 +9,7 @@ import attrs
 
 from metalearn_benchmarks.speed import fresh, settings
 from metalearn_benchmarks.speed.measure import Say, measure
-from metalearn_benchmarks.speed.peers import PEERS
+from metalearn_benchmarks.speed.peers.shipped import PEERS
 from metalearn_benchmarks.speed.settings import Grid, Setting
 from metalearn_benchmarks.speed.timing import EXTRAS, Timing
 from metalearn_core.errors import UsageError, unknown

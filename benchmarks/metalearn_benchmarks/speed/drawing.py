@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from metalearn_benchmarks.plotting.figures import COLOURS, MARKERS, STYLE, TEXT
+from metalearn_benchmarks.plotting.style import COLOURS, MARKERS, STYLE, TEXT
 from metalearn_benchmarks.speed.settings import PANELS, Panel
 from metalearn_benchmarks.speed.timing import Timing
 from metalearn_core.errors import UsageError

@@ -12,8 +12,8 @@ import torch
 
 from metalearn_benchmarks.speed import outer
 from metalearn_benchmarks.speed.cores import peak_rate, pinned
-from metalearn_benchmarks.speed.peer import Peer
-from metalearn_benchmarks.speed.peers import PEERS
+from metalearn_benchmarks.speed.peers.base import Peer
+from metalearn_benchmarks.speed.peers.shipped import PEERS
 from metalearn_benchmarks.speed.settings import GRADIENT, MEASURED, OUTER, Setting
 from metalearn_benchmarks.speed.timing import Sample, Timing, timings
 from metalearn_benchmarks.speed.work import Gradients, Work

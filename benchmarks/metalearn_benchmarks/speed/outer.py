@@ -9,9 +9,9 @@ from itertools import count, pairwise
 import attrs
 import torch
 
-from metalearn_benchmarks.speed.jax_peer import jax_outer_step
-from metalearn_benchmarks.speed.peer import Peer
-from metalearn_benchmarks.speed.peers import PEERS
+from metalearn_benchmarks.speed.peers.base import Peer
+from metalearn_benchmarks.speed.peers.jax_program import jax_outer_step
+from metalearn_benchmarks.speed.peers.shipped import PEERS
 from metalearn_benchmarks.speed.work import OUTER_LR, Work, stream, weights
 from metalearn_core import Event, Settings, meta_train_seeds
 

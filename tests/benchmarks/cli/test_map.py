@@ -13,12 +13,13 @@ import pytest
 from hypothesis import strategies as st
 from torch import nn
 
-from metalearn_benchmarks.plotting.figures import rendered
+from metalearn_benchmarks.plotting.style import rendered
 from metalearn_benchmarks.records.reading import read_records
 from metalearn_benchmarks.rule_map import installed
 from metalearn_benchmarks.rule_map import layout as map_layout
 from metalearn_benchmarks.rule_map import text as map_text
-from metalearn_benchmarks.rule_map.drawing import draw_map, draw_matrix
+from metalearn_benchmarks.rule_map.drawing import draw_map
+from metalearn_benchmarks.rule_map.matrix import draw_matrix
 from metalearn_benchmarks.theory import shipped_map
 from metalearn_core import Registry, UpdateRule, UsageError, hookimpl, registry
 from metalearn_core.testing.theory.rule_map import CrossedEdge, Edge, Node, RuleMap
@@ -237,7 +238,7 @@ class TestThePicture:
         program = (
             "import hashlib\nfrom metalearn_benchmarks.theory import shipped_map\n"
             "from metalearn_benchmarks.rule_map.drawing import draw_map, draw_matrix\n"
-            "from metalearn_benchmarks.plotting.figures import rendered\n"
+            "from metalearn_benchmarks.plotting.style import rendered\n"
             "for draw in (draw_map, draw_matrix):\n"
             "    print(hashlib.sha256(rendered(draw(shipped_map()), 'svg', 'x')).hexdigest())"
         )

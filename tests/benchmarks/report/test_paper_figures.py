@@ -13,12 +13,13 @@ from scipy import stats
 
 from metalearn_benchmarks.claims import published
 from metalearn_benchmarks.experiments import catalogue
-from metalearn_benchmarks.plotting import figures
-from metalearn_benchmarks.plotting.figures import draw, for_page, looks, rendered
+from metalearn_benchmarks.plotting import style
+from metalearn_benchmarks.plotting.style import for_page, looks, rendered
 from metalearn_benchmarks.records import record as records
 from metalearn_benchmarks.report import page as report
 from metalearn_benchmarks.report import paper_figures, rule_figures
 from metalearn_benchmarks.report.page import across_families, write_report
+from metalearn_benchmarks.report.setting_figures import draw, error_by_step
 
 DEPTHS, SEEDS = (0, 1, 3), (0, 1)
 
@@ -195,7 +196,7 @@ def test_other_rows_have_none(setting, method):
 @pytest.fixture
 def no_figures(monkeypatch):
     """A page without what takes long to draw and is not asked for."""
-    for module in (figures, rule_figures):
+    for module in (style, rule_figures):
         monkeypatch.setattr(module, "FIGURES", {})
     monkeypatch.setattr(report, "_rule_map", lambda target: {"graph": "", "matrix": "", "witnesses": []})
     monkeypatch.setattr(report, "paper_figures", lambda records: ([], []))
@@ -268,7 +269,7 @@ def test_a_figure_in_the_page_has_a_name_and_the_pages_own_colours(tmp_path):
 def test_methods_of_one_title_are_told_apart(tmp_path):
     cells = [synthetic.cell(name, 0, method="turtle") for name in ("wide", "deep")]
     runs = synthetic.read(tmp_path, cells)
-    drawn = draw(figures.error_by_step, runs, looks(runs))
+    drawn = draw(error_by_step, runs, looks(runs))
     labels = [line.get_label() for line in drawn.axes[0].get_lines()]
     assert labels == ["TURTLE, deep", "TURTLE, wide"]
     colours = {line.get_color() for line in drawn.axes[0].get_lines()}

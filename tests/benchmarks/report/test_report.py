@@ -11,7 +11,7 @@ import shutil
 import numpy as np
 import pytest
 
-from metalearn_benchmarks.records import record
+from metalearn_benchmarks.records.files import write_atomically
 from metalearn_benchmarks.records.reading import read_records
 from metalearn_benchmarks.report import tables
 from metalearn_benchmarks.report.page import write_report
@@ -127,12 +127,12 @@ def test_a_folder_without_a_finished_run_is_refused_with_what_is_in_it(metalearn
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
-    record.write_atomically(tmp_path / "file", "old")
+    write_atomically(tmp_path / "file", "old")
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UsageError, match="No space left on device"):
-        record.write_atomically(tmp_path / "file", "new")
+        write_atomically(tmp_path / "file", "new")
     assert (tmp_path / "file").read_text() == "old"

@@ -9,7 +9,7 @@ import shutil
 import pytest
 import synthetic_records as synthetic
 
-from metalearn_benchmarks.plotting.figures import COLOURS, DARK_COLOURS, TEXT
+from metalearn_benchmarks.plotting.style import COLOURS, DARK_COLOURS, TEXT
 from metalearn_benchmarks.report.page import write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

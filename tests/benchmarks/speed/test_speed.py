@@ -10,7 +10,9 @@ import attrs
 import pytest
 import torch
 
-from metalearn_benchmarks.speed import command, cores, drawing, fresh, measure, outer, peers, settings
+from metalearn_benchmarks.speed import command, cores, drawing, fresh, measure, outer, settings
+from metalearn_benchmarks.speed.peers import shipped
+from metalearn_benchmarks.speed.peers.loops import _clone
 from metalearn_benchmarks.speed.settings import GRADIENT, OUTER, Panel, Setting
 from metalearn_benchmarks.speed.timing import Sample, row, timings
 from metalearn_benchmarks.speed.work import Work
@@ -67,7 +69,7 @@ def test_peers_take_the_same_outer_steps_on_images(peer):
 
 def test_a_clone_is_changed_alone_and_lets_gradients_through():
     module = torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.Sequential(torch.nn.Linear(1, 1)))
-    clone, before = peers._clone(module), [p.clone() for p in module.parameters()]
+    clone, before = _clone(module), [p.clone() for p in module.parameters()]
     clone[1][0]._parameters["bias"] = clone[1][0]._parameters["bias"] + 1
     inputs = torch.ones(1, 2)
     assert torch.allclose(clone(inputs), module(inputs) + 1)
@@ -125,10 +127,10 @@ def test_the_compiled_engine_is_timed_by_both_measures():
 
 def test_a_peer_with_another_gradient_is_not_timed(monkeypatch):
     def first_order(work):
-        return peers.eager(Work.of(attrs.evolve(work.setting, order="first")))
+        return shipped.eager(Work.of(attrs.evolve(work.setting, order="first")))
 
-    monkeypatch.setitem(peers.PEERS, "wrong", first_order)
-    monkeypatch.setitem(outer.RUNS, "wrong", outer._torch_adam(lambda work: halved(peers.torch_func(work))))
+    monkeypatch.setitem(shipped.PEERS, "wrong", first_order)
+    monkeypatch.setitem(outer.RUNS, "wrong", outer._torch_adam(lambda work: halved(shipped.torch_func(work))))
     found = times("wrong", "eager", whats=settings.MEASURED)
     assert [t.median is None for t in found] == [True, False, True, False]
     assert "its gradient is" in found[0].note
@@ -172,7 +174,7 @@ def test_a_peer_that_is_missing_or_fails_is_said(monkeypatch):
     def broken(*_):
         raise OSError("undefined symbol\nand more")
 
-    for table in (peers.PEERS, outer.RUNS):
+    for table in (shipped.PEERS, outer.RUNS):
         monkeypatch.setitem(table, "jax", absent)
         monkeypatch.setitem(table, "TorchOpt", broken)
     found = times("jax", "TorchOpt", "eager", whats=settings.MEASURED)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from metalearn_benchmarks.tasks.images.store.manifest import Manifest
     from metalearn_benchmarks.tasks.images.store.preparation import Tell
-    from metalearn_benchmarks.tasks.images.store.store import ImageStore, Manifest
+    from metalearn_benchmarks.tasks.images.store.store import ImageStore
 
 
 PATH = click.Path(path_type=Path)
@@ -21,7 +22,7 @@ SIZE = click.IntRange(min=8, max=1024)
 
 def row(store: ImageStore) -> dict[str, Any]:
     """A store, for programs."""
-    from metalearn_benchmarks.tasks.images.store.store import SPLITS
+    from metalearn_benchmarks.tasks.images.store.manifest import SPLITS
 
     manifest = store.manifest
     return {
@@ -34,7 +35,7 @@ def row(store: ImageStore) -> dict[str, Any]:
 
 def in_words(manifest: Manifest) -> str:
     """A manifest in a line."""
-    from metalearn_benchmarks.tasks.images.store.store import SPLITS
+    from metalearn_benchmarks.tasks.images.store.manifest import SPLITS
 
     splits = [each.split for each in manifest.classes]
     parts = "/".join(str(splits.count(split)) for split in SPLITS)

@@ -46,7 +46,8 @@ def verify_command(name: str, path: Path | None, size: int | None, as_json: bool
 
 def _prepared(name: str, home: Path, size: int | None) -> list[ImageStore]:
     """The stores of a name, of every size or of one; UsageError where there is none, or one is broken."""
-    from metalearn_benchmarks.tasks.images.store.store import MANIFEST, ImageStore
+    from metalearn_benchmarks.tasks.images.store.manifest import MANIFEST
+    from metalearn_benchmarks.tasks.images.store.store import ImageStore
 
     if size is not None and (home / name).is_dir():
         return [ImageStore.open(home / name / str(size))]

@@ -20,7 +20,7 @@ import attrs
 
 from metalearn_benchmarks.experiments.cell import Cell
 from metalearn_benchmarks.host.machine import cores, processor
-from metalearn_benchmarks.records.record import write_atomically
+from metalearn_benchmarks.records.files import write_atomically
 from metalearn_core.errors import UsageError
 
 FORMAT = 1

@@ -14,13 +14,8 @@ from metalearn_benchmarks.tasks.images.episodes import ImageFamily
 from metalearn_benchmarks.tasks.images.glyphs.families import Glyphs
 from metalearn_benchmarks.tasks.images.packaged import DEBIAN, Digits, FashionMnist
 from metalearn_benchmarks.tasks.images.splits import SplitList
-from metalearn_benchmarks.tasks.images.store.store import (
-    MANIFEST,
-    SPLITS,
-    ImageStore,
-    NotPreparedError,
-    store_folder,
-)
+from metalearn_benchmarks.tasks.images.store.manifest import MANIFEST, SPLITS, NotPreparedError
+from metalearn_benchmarks.tasks.images.store.store import ImageStore, store_folder
 
 
 @attrs.frozen

@@ -11,8 +11,9 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from metalearn_benchmarks.tasks.images.store.manifest import Manifest, Pixels
 from metalearn_benchmarks.tasks.images.store.on_demand import Made, stored
-from metalearn_benchmarks.tasks.images.store.store import ImageStore, Manifest, Pixels, store_folder
+from metalearn_benchmarks.tasks.images.store.store import ImageStore, store_folder
 from metalearn_core.errors import UsageError
 
 DEBIAN = "/usr/share/datasets/fashion-mnist"

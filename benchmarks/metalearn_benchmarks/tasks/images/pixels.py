@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from metalearn_benchmarks.tasks.images.augmentation import applied
-from metalearn_benchmarks.tasks.images.store.store import ImageClass, ImageStore
+from metalearn_benchmarks.tasks.images.store.manifest import ImageClass
+from metalearn_benchmarks.tasks.images.store.store import ImageStore
 
 KEPT = 4 << 30
 """Bytes of a split that a GPU may hold; of a larger one, what is asked for is sent over."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from metalearn_benchmarks.tasks.images.store.store import SPLITS
+from metalearn_benchmarks.tasks.images.store.manifest import SPLITS
 
 
 @attrs.frozen(slots=False)

@@ -16,13 +16,9 @@ from metalearn_benchmarks.tasks.images import pixels
 from metalearn_benchmarks.tasks.images.augmentation import FIELDS, applied, drawn
 from metalearn_benchmarks.tasks.images.episodes import ImageFamily
 from metalearn_benchmarks.tasks.images.families import image_families
-from metalearn_benchmarks.tasks.images.store.store import (
-    SPLITS,
-    ImageStore,
-    Manifest,
-    StoreWriter,
-    store_folder,
-)
+from metalearn_benchmarks.tasks.images.store.manifest import SPLITS, Manifest
+from metalearn_benchmarks.tasks.images.store.store import ImageStore, store_folder
+from metalearn_benchmarks.tasks.images.store.writer import StoreWriter
 from metalearn_benchmarks.tasks.minibatches import FlatFamily
 from metalearn_core import TaskFamily, TaskStream, UsageError, seeded_generator, task_families
 

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from metalearn_benchmarks.tasks.images.store import store
-from metalearn_benchmarks.tasks.images.store.store import ImageStore, Manifest, StoreWriter
+from metalearn_benchmarks.tasks.images.store.manifest import Manifest
+from metalearn_benchmarks.tasks.images.store.store import ImageStore
+from metalearn_benchmarks.tasks.images.store.writer import StoreWriter
 from metalearn_core.errors import UsageError, WriteError
 
 COUNTS = [("a", "train", 3), ("b", "train", 2), ("c", "validation", 4), ("d", "test", 1)]

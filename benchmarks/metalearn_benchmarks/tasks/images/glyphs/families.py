@@ -17,8 +17,9 @@ import numpy as np
 
 from metalearn_benchmarks.tasks.images.glyphs import characters as table
 from metalearn_benchmarks.tasks.images.glyphs import fonts
+from metalearn_benchmarks.tasks.images.store.manifest import Manifest, Pixels
 from metalearn_benchmarks.tasks.images.store.on_demand import Made, stored
-from metalearn_benchmarks.tasks.images.store.store import ImageStore, Manifest, Pixels, store_folder
+from metalearn_benchmarks.tasks.images.store.store import ImageStore, store_folder
 from metalearn_core.errors import UsageError
 
 LEAST = 24

@@ -13,14 +13,8 @@ from metalearn_benchmarks.tasks.images.readers.csv_lists import read_csv
 from metalearn_benchmarks.tasks.images.readers.cub import read_cub
 from metalearn_benchmarks.tasks.images.readers.folders import read_folders
 from metalearn_benchmarks.tasks.images.readers.pickles import read_pickles
-from metalearn_benchmarks.tasks.images.sources.containers import (
-    Archive,
-    Files,
-    Folder,
-    Together,
-    archives_in,
-    opened,
-)
+from metalearn_benchmarks.tasks.images.sources.archives import Archive, Together, archives_in, opened
+from metalearn_benchmarks.tasks.images.sources.containers import Files, Folder
 from metalearn_benchmarks.tasks.images.sources.sources import Source
 from metalearn_benchmarks.tasks.images.splits import SplitList
 from metalearn_core.errors import UsageError

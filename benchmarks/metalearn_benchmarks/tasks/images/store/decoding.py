@@ -20,7 +20,7 @@ from PIL import Image
 from metalearn_benchmarks.host.machine import cores
 from metalearn_benchmarks.host.worker_lifetime import end_with_parent
 from metalearn_benchmarks.tasks.images.sources import sources
-from metalearn_benchmarks.tasks.images.store.store import Pixels
+from metalearn_benchmarks.tasks.images.store.manifest import Pixels
 from metalearn_core.errors import UsageError
 
 MODES = {1: "L", 3: "RGB"}

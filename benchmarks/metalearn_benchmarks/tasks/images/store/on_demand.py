@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from metalearn_benchmarks.host.locks import locked
-from metalearn_benchmarks.tasks.images.store.store import ImageStore, Manifest, Pixels, StoreWriter
+from metalearn_benchmarks.tasks.images.store.manifest import Manifest, Pixels
+from metalearn_benchmarks.tasks.images.store.store import ImageStore
+from metalearn_benchmarks.tasks.images.store.writer import StoreWriter
 from metalearn_core.errors import UsageError
 
 Made = tuple[Manifest, Mapping[str, Pixels]]

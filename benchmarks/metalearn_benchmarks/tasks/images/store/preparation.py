@@ -14,8 +14,10 @@ from metalearn_benchmarks.tasks.images.datasets import Dataset
 from metalearn_benchmarks.tasks.images.readers.detection import Found, find
 from metalearn_benchmarks.tasks.images.sources.containers import Folder, Sums
 from metalearn_benchmarks.tasks.images.splits import SplitList
-from metalearn_benchmarks.tasks.images.store import decoding, store
-from metalearn_benchmarks.tasks.images.store.store import ImageStore, Manifest, StoreWriter
+from metalearn_benchmarks.tasks.images.store import decoding
+from metalearn_benchmarks.tasks.images.store.manifest import MANIFEST, Manifest
+from metalearn_benchmarks.tasks.images.store.store import ImageStore
+from metalearn_benchmarks.tasks.images.store.writer import StoreWriter
 from metalearn_core.errors import UsageError
 
 Tell = Callable[[str, int, int | None], None]
@@ -138,5 +140,5 @@ def _verify_pixels(found: ImageStore, tell: Tell) -> None:
 
 def stores(home: Path) -> list[ImageStore]:
     """Every store under a place, `home/NAME/SIZE`; what is not whole is left out."""
-    paths = sorted(home.glob(f"*/*/{store.MANIFEST}"))
+    paths = sorted(home.glob(f"*/*/{MANIFEST}"))
     return [there for path in paths if (there := _store_at(path.parent)) is not None]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from metalearn_benchmarks.speed.peer import Peer
+from metalearn_benchmarks.speed.peers.base import Peer
 from metalearn_benchmarks.speed.work import OUTER_LR, Gradients, Work, task_loss
 from metalearn_core import Task
 

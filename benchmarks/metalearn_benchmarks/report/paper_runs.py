@@ -1,0 +1,109 @@
+"""Which records belong into which figure of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from metalearn_benchmarks.claims.published import trained_as_published
+from metalearn_benchmarks.records.record import Record
+
+ORDERS = ("first", "second")
+
+OF_SIZE = (
+    "tasks", "meta_batch", "validation_tasks", "validation_interval", "task_seed", "outer_lr", "outer_loss",
+)  # fmt: skip
+"""Settings in which runs of one figure must agree: all that is not what the figure varies, or clipping."""
+
+
+def _alike(records: Iterable[Record], but: Sequence[str] = ()) -> list[tuple[dict[str, Any], list[Record]]]:
+    """Records by what they must agree in to stand in one figure, the largest runs first."""
+    groups: dict[str, tuple[dict[str, Any], list[Record]]] = {}
+    for record in records:
+        settings = record.cell["method"]["settings"]
+        size = {key: settings.get(key) for key in OF_SIZE if key not in but}
+        size |= {"test_tasks": record.cell.get("test_tasks"), "protocol": record.result.get("protocol")}
+        # shots differ within Figure 3.4, whose panels they are
+        key = repr((size, record.cell["learner"], None if but else record.cell["family"]))
+        groups.setdefault(key, (size, []))[1].append(record)
+    return sorted(groups.values(), key=lambda group: -(group[0].get("tasks") or 0))
+
+
+def _distinct(
+    records: Iterable[Record], kind: Callable[[Record], Any]
+) -> tuple[dict[tuple[Any, str, int, int], Record], int]:
+    """One record for each kind, order, T and seed, and how many others there are.
+
+    A run that is in two experiments counts once. Of runs that differ in something that a figure does not
+    show, as in their clipping, the first is taken.
+    """
+    found: dict[tuple[Any, str, int, int], Record] = {}
+    others = 0
+    for record in records:
+        settings = record.cell["method"]["settings"]
+        key = (kind(record), settings["order"], settings["steps"], record.seed)
+        first = found.setdefault(key, record)
+        others += _meant(first) != _meant(record)
+    return found, others
+
+
+def _meant(record: Record) -> Any:
+    """What a run's numbers follow from, whatever it is called."""
+    method = record.cell["method"]
+    loops = {k: v for k, v in method["settings"].items() if k not in ("engine", "checkpoint_seconds")}
+    return method["rule"], method["options"], loops
+
+
+def _is_sine(record: Record) -> bool:
+    """5-shot sine waves, with as many steps at test as in training."""
+    family, settings = record.cell["family"], record.cell["method"]["settings"]
+    same = settings.get("test_steps", settings["steps"]) == settings["steps"]
+    return bool(family["name"] == "sine" and family["options"].get("support") == 5 and same)
+
+
+def _depth(record: Record) -> int | None:
+    """Hidden layers of the TURTLE of Section 3.5.1, −1 for MAML, None for anything else."""
+    if _is_maml(record):
+        return -1
+    hidden = record.cell["method"]["options"].get("hidden", [])
+    return len(hidden) if _is_turtle(record) and all(width == 20 for width in hidden) else None
+
+
+def _compared(record: Record) -> str | None:
+    """Which of Figure 3.3's methods a run is, None for anything else."""
+    method = record.cell["method"]
+    if _is_maml(record):
+        return "MAML"
+    if _is_turtle(record):
+        return "TURTLE" if method["options"].get("hidden") == [20] * 5 else None
+    if not _is_rule(record, "lstm", {"hidden": 20}):
+        return None
+    inputs, log = set(method["options"].get("inputs", [])), method["options"].get("preprocess") == "log"
+    if (inputs, log) == ({"grad", "loss"}, True):
+        return "Meta-learner LSTM"
+    return "Enhanced meta-learner LSTM" if (inputs, log) == ({"grad"}, False) else None
+
+
+def _is_maml(record: Record) -> bool:
+    wanted = {"optimizer": "sgd", "learn_lr": "none"}
+    return _is_rule(record, "gradient-descent", wanted)
+
+
+def _is_turtle(record: Record) -> bool:
+    wanted = {
+        "inputs": ["grad"], "activation": "relu", "preprocess": "none", "history": "none", "learn_lr": "none",
+    }  # fmt: skip
+    return _is_rule(record, "feed-forward", wanted)
+
+
+def _is_rule(record: Record, rule: str, wanted: Mapping[str, Any]) -> bool:
+    """A meta-trained method of that rule that adapts everything, with exactly these of its options."""
+    method = record.cell["method"]
+    options = method["options"]
+    return bool(
+        method["rule"] == rule
+        and method["start"] == "meta"
+        and method.get("adapts", "all") == "all"
+        and trained_as_published(record.cell)
+        and all(options.get(key, value) == value for key, value in wanted.items())
+    )

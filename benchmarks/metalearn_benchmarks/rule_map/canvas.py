@@ -1,0 +1,62 @@
+"""A canvas whose unit is a pixel, and text that fits into boxes on it."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextToPath
+
+from metalearn_benchmarks.plotting.style import COLOURS
+from metalearn_benchmarks.rule_map.blocks import groups
+from metalearn_core.testing.theory.rule_map import RuleMap
+
+GROUP_COLOURS = (COLOURS[2], COLOURS[4], COLOURS[6], COLOURS[5], COLOURS[3], COLOURS[7])
+
+FONT, SMALL = 8.0, 7.5
+
+PIXEL = 72 / 100
+"""Points: lengths are pixels at 100 per inch."""
+
+BADGE, EDGE, TOP, LINE, KEY = 6.5, 20.0, 14.0, 14.0, 26.0
+
+
+def _canvas(width: float, height: float, low: float) -> tuple[Figure, Axes]:
+    """Axes whose unit is a pixel."""
+    figure = Figure(figsize=(width / 100, height / 100))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.set(xlim=(-EDGE, width - EDGE), ylim=(low, low + height))
+    return figure, axes
+
+
+def wrapped(title: str) -> str:
+    """A title in the lines of a box: few for a short one, and as narrow as they can be."""
+    words = re.sub(r"(?<=…) | (?=[<=])|(?<=[<=]) ", "\u00a0", title)
+    most = 1 + (len(words) > 9) + (len(words) > 22) + (len(words) > 30)
+    for width in range(max(map(len, words.split(" "))), len(words) + 1):
+        lines = textwrap.wrap(words, width, break_long_words=False, break_on_hyphens=False)
+        if len(lines) <= most:
+            return "\n".join(lines)
+    return words
+
+
+_METRICS, _FONT = TextToPath(), FontProperties(family="DejaVu Sans", size=FONT)
+
+
+def _text_width(text: str, size: float = FONT) -> float:
+    width: float = _METRICS.get_text_width_height_descent(text, _FONT, ismath=False)[0]
+    return width * size / FONT / PIXEL
+
+
+def _size(text: str) -> tuple[float, float]:
+    """Of a box with a text in it; other fonts than ours may be wider."""
+    lines = text.split("\n")
+    return max(map(_text_width, lines)) * 1.06 + 12, 12.5 * len(lines) + 9
+
+
+def _colour(rule_map: RuleMap, group: str) -> str:
+    return GROUP_COLOURS[groups(rule_map).index(group) % len(GROUP_COLOURS)]
