@@ -22,8 +22,10 @@ from metalearn_benchmarks.claims.verdicts import decide_all
 from metalearn_benchmarks.plotting.style import rendered
 from metalearn_benchmarks.records.reading import read_records
 from metalearn_benchmarks.records.record import Record
+from metalearn_benchmarks.report.numbers import interval, number
 from metalearn_benchmarks.report.paper_figures import paper_figures
-from metalearn_benchmarks.report.tables import MARKDOWN, as_text, interval, number, result_tables
+from metalearn_benchmarks.report.table_text import MARKDOWN, as_text
+from metalearn_benchmarks.report.tables import result_tables
 from metalearn_benchmarks.statistics.comparisons import typical
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"

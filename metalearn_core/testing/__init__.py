@@ -21,7 +21,8 @@ if TYPE_CHECKING:
         OddArchitecture,
         Problem,
     )
-    from metalearn_core.testing.theory.rule_map import CrossedEdge, Edge, Node, RuleMap
+    from metalearn_core.testing.theory.map_parts import CrossedEdge, Edge, Node
+    from metalearn_core.testing.theory.rule_map import RuleMap
     from metalearn_core.testing.theory.separation import Probe, Separation, assert_separates
     from metalearn_core.testing.theory.statement import Example
     from metalearn_core.testing.theory.subsumption import Subsumption, assert_subsumes

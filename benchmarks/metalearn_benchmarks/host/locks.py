@@ -33,9 +33,10 @@ def try_lock(path: Path) -> filelock.BaseFileLock | None:
     except filelock.Timeout:
         return None
     except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise UsageError(
-            f"{path}: cannot be locked ({getattr(error, 'strerror', None) or error}), and two commands could write"
-            " at once; use a folder on another file system"
+            f"{path}: cannot be locked ({reason}), and two commands could write at once; use a folder on"
+            " another file system"
         ) from error
     return lock
 

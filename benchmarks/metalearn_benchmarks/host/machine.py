@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import resource
-import sys
 from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 
 def cores() -> int:
     """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    process = psutil.Process()
+    return len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1
 
 
 def processor() -> str:
@@ -33,8 +33,8 @@ def peak_memory() -> int:
     """The most memory that this process has held since then, or ever, in bytes."""
     with suppress(OSError, StopIteration):
         return status("VmHWM")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    held = psutil.Process().memory_info()
+    return int(getattr(held, "peak_wset", held.rss))  # Windows keeps the peak; elsewhere, what is held now
 
 
 def status(name: str) -> int:

@@ -20,19 +20,13 @@ from metalearn_benchmarks.plotting import style
 from metalearn_benchmarks.plotting.style import COLOURS, DARK_COLOURS, Drawer, Looks, for_page, rendered
 from metalearn_benchmarks.records.files import write_atomically
 from metalearn_benchmarks.records.record import Record
-from metalearn_benchmarks.report import rule_figures, tables
+from metalearn_benchmarks.report import rule_figures
+from metalearn_benchmarks.report.numbers import interval, number
 from metalearn_benchmarks.report.paper_figures import paper_figures
 from metalearn_benchmarks.report.protocol import protocol
 from metalearn_benchmarks.report.setting_figures import FIGURES, by_method, draw
-from metalearn_benchmarks.report.tables import (
-    LATEX,
-    MARKDOWN,
-    ResultTable,
-    as_text,
-    interval,
-    number,
-    result_tables,
-)
+from metalearn_benchmarks.report.table_text import LATEX, MARKDOWN, as_text, environment
+from metalearn_benchmarks.report.tables import ResultTable, result_tables
 from metalearn_benchmarks.rule_map.drawing import draw_map
 from metalearn_benchmarks.rule_map.matrix import draw_matrix
 from metalearn_benchmarks.rule_map.text import laws, sentence
@@ -118,7 +112,7 @@ def write_report(
         light=COLOURS,
         dark=DARK_COLOURS,
     )
-    listed = tables.environment().from_string(DEVIATIONS_MARKDOWN).render(deviations=known)
+    listed = environment().from_string(DEVIATIONS_MARKDOWN).render(deviations=known)
     write_atomically(target / "deviations.md", listed)
     if verdicts:
         write_atomically(target / "claims.md", claims_text.as_markdown(verdicts))
@@ -177,7 +171,7 @@ def _section(table: ResultTable, records: Sequence[Record], looks: Looks, target
 
 def _beside(table: ResultTable, paper: Mapping[str, Published | None], template: str) -> str:
     rows = [(row, paper[row.method]) for row in table.rows]
-    return tables.environment().from_string(template).render(rows=rows, caption=table.caption)
+    return environment().from_string(template).render(rows=rows, caption=table.caption)
 
 
 def _figures(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -20,7 +20,16 @@ from matplotlib.figure import Figure
 from metalearn_benchmarks.claims.published import place
 from metalearn_benchmarks.plotting.style import STYLE, TEXT, WIDTH, logarithmic, look, scatter, with_legend
 from metalearn_benchmarks.records.record import Record
-from metalearn_benchmarks.report.paper_runs import ORDERS, _alike, _compared, _depth, _distinct, _is_sine
+from metalearn_benchmarks.report.paper_runs import (
+    ORDERS,
+    _alike,
+    _best_validation,
+    _compared,
+    _depth,
+    _distinct,
+    _is_sine,
+    _told,
+)
 from metalearn_benchmarks.statistics.comparisons import typical
 from metalearn_benchmarks.statistics.estimate import Estimate
 
@@ -236,21 +245,5 @@ def _typical(values: Sequence[float]) -> Estimate:
     return typical(lambda tasks: of_seeds, len(of_seeds), 1).interval()
 
 
-def _told(size: Mapping[str, Any], groups: Iterable[Sequence[float]] = (), others: int = 0) -> str:
-    """How large the runs are, how many seeds stand behind a mark, and what is not in the figure."""
-    counts = sorted({len(group) for group in groups})
-    seeds = f" {'–'.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} seed(s)." if counts else ""
-    left = f" {others} run(s) that differ from these in other settings are left out." if others else ""
-    way = " Run the authors' way (protocol=authors)." if size["protocol"] == "authors" else ""
-    return f"{size['tasks']:,} meta-training and {size['test_tasks']:,} test tasks.{seeds}{way}{left}"
-
-
 def _leaves(values: Mapping[Any, Mapping[Any, Sequence[float]]]) -> list[Sequence[float]]:
     return [leaf for inner in values.values() for leaf in inner.values()]
-
-
-def _best_validation(record: Record) -> float:
-    scores = [math.nan if score is None else score for _, score in record.result.get("validations", [])]
-    finite = [score for score in scores if not math.isnan(score)]
-    best: Callable[[list[float]], float] = max if record.higher_is_better else min
-    return best(finite) if finite else math.nan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -107,3 +108,19 @@ def _is_rule(record: Record, rule: str, wanted: Mapping[str, Any]) -> bool:
         and trained_as_published(record.cell)
         and all(options.get(key, value) == value for key, value in wanted.items())
     )
+
+
+def _told(size: Mapping[str, Any], groups: Iterable[Sequence[float]] = (), others: int = 0) -> str:
+    """How large the runs are, how many seeds stand behind a mark, and what is not in the figure."""
+    counts = sorted({len(group) for group in groups})
+    seeds = f" {'–'.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} seed(s)." if counts else ""
+    left = f" {others} run(s) that differ from these in other settings are left out." if others else ""
+    way = " Run the authors' way (protocol=authors)." if size["protocol"] == "authors" else ""
+    return f"{size['tasks']:,} meta-training and {size['test_tasks']:,} test tasks.{seeds}{way}{left}"
+
+
+def _best_validation(record: Record) -> float:
+    scores = [math.nan if score is None else score for _, score in record.result.get("validations", [])]
+    finite = [score for score in scores if not math.isnan(score)]
+    best: Callable[[list[float]], float] = max if record.higher_is_better else min
+    return best(finite) if finite else math.nan

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from metalearn_core.testing.theory.rule_map import Edge, RuleMap
+from metalearn_core.testing.theory.map_parts import Edge
+from metalearn_core.testing.theory.rule_map import RuleMap
 
 
 def groups(rule_map: RuleMap) -> list[str]:

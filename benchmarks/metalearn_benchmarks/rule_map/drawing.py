@@ -34,8 +34,8 @@ from metalearn_benchmarks.rule_map.canvas import (
     _text_width,
     wrapped,
 )
-from metalearn_benchmarks.rule_map.layers import Box, Picture, Route
 from metalearn_benchmarks.rule_map.layout import arrange
+from metalearn_benchmarks.rule_map.picture import Box, Picture, Route
 from metalearn_benchmarks.rule_map.text import Law, laws, sentence
 from metalearn_core.testing.theory.rule_map import RuleMap
 

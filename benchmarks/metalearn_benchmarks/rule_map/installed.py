@@ -11,7 +11,8 @@ import attrs
 
 from metalearn_benchmarks.theory import shipped_map
 from metalearn_core import UsageError, placements
-from metalearn_core.testing.theory.rule_map import Claim, CrossedEdge, Edge, RuleMap, resolve
+from metalearn_core.testing.theory.map_parts import Claim, CrossedEdge, Edge
+from metalearn_core.testing.theory.rule_map import RuleMap, resolve
 
 NEEDS_TESTING = 'what checks rules is not installed ({}); run pip install "metalearn-core[testing]"'
 

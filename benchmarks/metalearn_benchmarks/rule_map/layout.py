@@ -10,7 +10,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from metalearn_benchmarks.rule_map.blocks import Block, Link, blocks, bundled, essential, groups
-from metalearn_benchmarks.rule_map.layers import GAP, MUTUAL_GAP, PADDING, WIDTH, Layers, Measure, Picture
+from metalearn_benchmarks.rule_map.layers import Layers
+from metalearn_benchmarks.rule_map.picture import GAP, MUTUAL_GAP, PADDING, WIDTH, Measure, Picture
 from metalearn_core.testing.theory.rule_map import RuleMap
 
 

@@ -22,7 +22,8 @@ from metalearn_benchmarks.rule_map.canvas import (
     _text_width,
 )
 from metalearn_benchmarks.rule_map.drawing import CONTAINS, CROSSED
-from metalearn_core.testing.theory.rule_map import Relation, RuleMap
+from metalearn_core.testing.theory.map_parts import Relation
+from metalearn_core.testing.theory.rule_map import RuleMap
 
 CELL, TAIL = 17.5, 44.0
 

@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from metalearn_core.testing.theory.rule_map import CrossedEdge, Edge, Relation, RuleMap
+from metalearn_core.testing.theory.map_parts import CrossedEdge, Edge, Relation
+from metalearn_core.testing.theory.rule_map import RuleMap
 
 Pair: TypeAlias = tuple[str, str]
 KINDS = {"exact": "exactly", "limit": "in the limit"}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
+import psutil
 import torch
 
 from metalearn_benchmarks.experiments.catalogue import Cell
@@ -87,15 +87,10 @@ def bytes_per_seed(parts: Parts) -> int:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free where the training runs; of a CPU whose system does not tell, all there are."""
+    """Bytes that are free where the training runs; of a CPU, what its system can give without swapping."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        available = next(line for line in lines if line.startswith("MemAvailable:"))
-        return int(available.split()[1]) * 1024
-    except (OSError, StopIteration, ValueError):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(psutil.virtual_memory().available)
 
 
 def form(cells: Iterable[Cell], directory: Path, sizes: Mapping[tuple[str, str], Size]) -> list[Group]:

@@ -6,7 +6,8 @@ import tomllib
 from importlib import resources
 from typing import Any
 
-from metalearn_core.testing.theory.rule_map import CrossedEdge, Edge, Node, RuleMap
+from metalearn_core.testing.theory.map_parts import CrossedEdge, Edge, Node
+from metalearn_core.testing.theory.rule_map import RuleMap
 
 
 def shipped_map() -> RuleMap:

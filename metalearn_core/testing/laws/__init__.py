@@ -7,6 +7,11 @@ a message that says what to change. It returns None, or why there was nothing to
 from __future__ import annotations
 
 from metalearn_core.testing.laws import gradients, loop, updates
+from metalearn_core.testing.laws.capabilities import (
+    law_coordinatewise,
+    law_elementwise,
+    law_starts_as_descent,
+)
 from metalearn_core.testing.laws.problems import Law, MakeRule
 
 __all__ = ["LAWS", "Law", "MakeRule"]
@@ -21,14 +26,14 @@ LAWS: dict[str, Law] = {
     "precision": loop.law_precision,
     "batch": loop.law_batch,
     "steps": loop.law_steps,
-    "coordinatewise": updates.law_coordinatewise,
-    "elementwise": updates.law_elementwise,
+    "coordinatewise": law_coordinatewise,
+    "elementwise": law_elementwise,
     "state-dict": updates.law_state_dict,
     "order": gradients.law_order,
     "unrolled": gradients.law_unrolled,
     "finite-differences": gradients.law_finite_differences,
     "extremes": updates.law_extremes,
     "memory": loop.law_memory,
-    "starts-as-descent": updates.law_starts_as_descent,
+    "starts-as-descent": law_starts_as_descent,
 }
 """Every law by its name."""

@@ -22,7 +22,8 @@ from metalearn_benchmarks.rule_map.drawing import draw_map
 from metalearn_benchmarks.rule_map.matrix import draw_matrix
 from metalearn_benchmarks.theory import shipped_map
 from metalearn_core import Registry, UpdateRule, UsageError, hookimpl, registry
-from metalearn_core.testing.theory.rule_map import CrossedEdge, Edge, Node, RuleMap
+from metalearn_core.testing.theory.map_parts import CrossedEdge, Edge, Node
+from metalearn_core.testing.theory.rule_map import RuleMap
 
 SHIPPED = shipped_map()
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from metalearn_benchmarks.records.record import Record
-from metalearn_benchmarks.report.tables import LATEX, MARKDOWN, as_text, for_terminal, result_tables
+from metalearn_benchmarks.report.table_text import LATEX, MARKDOWN, as_text, for_terminal
+from metalearn_benchmarks.report.tables import result_tables
 from metalearn_core import UsageError
 
 

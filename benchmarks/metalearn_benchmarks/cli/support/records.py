@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from metalearn_benchmarks.report.table_text import for_terminal
 from metalearn_core.errors import UsageError
 
 DIRECTORY = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
@@ -21,7 +22,7 @@ def show_report(directory: Path, console: Any, statistics: str = "t", out: Path 
     begun = require_records(found, directory)
     results = tables.result_tables([*found, *across_families(found)], statistics)
     for result in results:
-        console.print(tables.for_terminal(result))
+        console.print(for_terminal(result))
     folder = directory if directory.is_dir() else directory.parent
     page = write_report(found, out or folder / "report", begun, left_out, statistics, results)
     console.print(f"report: {page}", soft_wrap=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import attrs
 import numpy as np
+import platformdirs
 
 from metalearn_benchmarks.tasks.images.store.manifest import (
     SPLITS,
@@ -86,7 +87,7 @@ def data_home() -> Path:
     told = os.environ.get("METALEARN_DATA")
     if told:
         return Path(told)
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "metalearn"
+    return platformdirs.user_data_path("metalearn", appauthor=False)
 
 
 def store_folder(name: str, size: int) -> Path:
