@@ -243,7 +243,7 @@ def shots(records: Sequence[Record]) -> str:
 
 def validation_errors(records: Sequence[Record]) -> str:
     """The authors' own best validation errors beside ours, the text's way and their program's way."""
-    path = resources.files("metalearn_benchmarks") / "paper/validation-errors.toml"
+    path = resources.files("metalearn_benchmarks.claims") / "paper/validation-errors.toml"
     theirs = tomllib.loads(path.read_text("utf-8"))
     ours: dict[tuple[Any, ...], dict[int, float]] = defaultdict(dict)
     for record in records:

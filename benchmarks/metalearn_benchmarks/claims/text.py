@@ -88,7 +88,7 @@ def _told(part: Part) -> str:
     )
 
 
-def told_by(verdicts: Sequence[Verdict]) -> list[Verdict]:
+def decided(verdicts: Sequence[Verdict]) -> list[Verdict]:
     """Those that the records say anything of."""
     return [one for one in verdicts if one.telling is not None and one.telling.estimate is not None]
 
@@ -96,7 +96,7 @@ def told_by(verdicts: Sequence[Verdict]) -> list[Verdict]:
 def as_markdown(verdicts: Sequence[Verdict]) -> str:
     """The verdicts as a Markdown table, with the part of each that tells most."""
     lines = ["| claim | verdict | effect, 95 % | asked | seeds | test tasks |", "|---|---|---|---|---|---|"]
-    for verdict in told_by(verdicts):
+    for verdict in decided(verdicts):
         part = verdict.telling
         assert part is not None
         assert part.estimate is not None

@@ -79,25 +79,25 @@ class Verdict:
 
 
 @attrs.frozen
-class Tree:
+class Requirements:
     """Of its parts so many must hold."""
 
     needed: int
-    children: tuple[Tree | Leaf, ...]
+    children: tuple[Requirements | Requirement, ...]
 
-    def leaves(self) -> Iterator[Leaf]:
+    def leaves(self) -> Iterator[Requirement]:
         """All effects of it, from left to right."""
         for child in self.children:
-            yield from [child] if isinstance(child, Leaf) else child.leaves()
+            yield from [child] if isinstance(child, Requirement) else child.leaves()
 
     def takes_all(self) -> bool:
         """Whether every leaf of it must hold."""
-        below = all(child.takes_all() for child in self.children if isinstance(child, Tree))
+        below = all(child.takes_all() for child in self.children if isinstance(child, Requirements))
         return below and self.needed == len(self.children)
 
 
 @attrs.frozen
-class Leaf:
+class Requirement:
     """An effect and the region that it is asked to lie in."""
 
     test: TestRule
@@ -149,11 +149,11 @@ def _by_the_map(name: str, claim: ClaimRule, confidence: float) -> Verdict:
     )  # fmt: skip
 
 
-def _all(children: Sequence[Tree | Leaf]) -> Tree:
-    return Tree(len(children), tuple(children))
+def _all(children: Sequence[Requirements | Requirement]) -> Requirements:
+    return Requirements(len(children), tuple(children))
 
 
-def _of_test(test: TestRule, rules: Rules, evidences: Evidences) -> Tree:
+def _of_test(test: TestRule, rules: Rules, evidences: Evidences) -> Requirements:
     """So many settings, in each all T, in each any or all of the rows, each against all others.
 
     Spread is of all T and all rows together.
@@ -163,16 +163,18 @@ def _of_test(test: TestRule, rules: Rules, evidences: Evidences) -> Tree:
         of_steps = []
         steps: Sequence[int | None] = test.steps or [None]
         if test.measure == "spread":
-            of_settings.append(_all([Leaf(test, _growth(test, rules, evidences, place))]))
+            of_settings.append(_all([Requirement(test, _growth(test, rules, evidences, place))]))
             continue
         for t in steps:
             rows = [
-                _all([Leaf(test, effect) for effect in _effects(test, rules, evidences, place, row, t)])
+                _all(
+                    [Requirement(test, effect) for effect in _effects(test, rules, evidences, place, row, t)]
+                )
                 for row in test.of or test.each
             ]
-            of_steps.append(Tree(1 if test.of else len(rows), tuple(rows)))
+            of_steps.append(Requirements(1 if test.of else len(rows), tuple(rows)))
         of_settings.append(_all(of_steps))
-    return Tree(test.at_least or len(of_settings), tuple(of_settings))
+    return Requirements(test.at_least or len(of_settings), tuple(of_settings))
 
 
 def _growth(test: TestRule, rules: Rules, evidences: Evidences, place: int) -> Effect:
@@ -198,7 +200,7 @@ def _effects(
         yield measured(test, one, evidences.of(rules.row[rival], setting, steps))
 
 
-def _judged(leaf: Leaf, plain: float, shared: float, takes_all: bool) -> Part:
+def _judged(leaf: Requirement, plain: float, shared: float, takes_all: bool) -> Part:
     effect, test = leaf.effect, leaf.test
     own, common = effect.estimate(plain), effect.estimate(shared)
     outcome = OPEN
@@ -214,10 +216,11 @@ def _judged(leaf: Leaf, plain: float, shared: float, takes_all: bool) -> Part:
     )  # fmt: skip
 
 
-def _counted(tree: Tree, parts: Iterator[Part]) -> Outcome:
+def _counted(tree: Requirements, parts: Iterator[Part]) -> Outcome:
     """The outcome of a tree, from those of its leaves in their order."""
     outcomes = [
-        next(parts).outcome if isinstance(child, Leaf) else _counted(child, parts) for child in tree.children
+        next(parts).outcome if isinstance(child, Requirement) else _counted(child, parts)
+        for child in tree.children
     ]
     if outcomes.count(HOLDS) >= tree.needed:
         return HOLDS
@@ -232,7 +235,7 @@ def _room(part: Part) -> float:
     return min(value - part.least, part.most - value) / half
 
 
-def _what_would_settle(leaf: Leaf, part: Part, confidence: float) -> list[str]:
+def _what_would_settle(leaf: Requirement, part: Part, confidence: float) -> list[str]:
     if part.outcome != OPEN:
         return []
     return list(part.lacks) or leaf.effect.more(leaf.test.least, leaf.test.most, confidence)

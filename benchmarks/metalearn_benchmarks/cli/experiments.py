@@ -22,15 +22,15 @@ def experiments(names: tuple[str, ...], scale: str, measure: bool, as_json: bool
     """The shipped experiments, or EXPERIMENTs: what they reproduce, how many runs, about how long here."""
     from metalearn_benchmarks.cli.support import experiment_list
 
-    found = experiment_list.found(names, scale)
+    found = experiment_list.listed_experiments(names, scale)
     if measure:
         _measure(found, as_json)
-    lines = experiment_list.lines(found)
+    lines = experiment_list.with_durations(found)
     if as_json:
         print_table([line.as_data() for line in lines], as_json)
         return
     print_table([line.as_row() for line in lines], as_json)
-    click.echo(experiment_list.about(lines, scale))
+    click.echo(experiment_list.footnote(lines, scale))
 
 
 def _measure(found: list[Any], quiet: bool) -> None:

@@ -17,7 +17,7 @@ from metalearn_core.errors import UsageError
 CLAMP = {"by": "value", "limit": 10.0}
 
 
-def as_in_the_program(method: Method, family: Component) -> Method:
+def under_authors_protocol(method: Method, family: Component) -> Method:
     """A method of protocol `"authors"` with the program's clipping, sum, history and scale.
 
     Which state is tested follows from the protocol too: see `at_test.tested_state`.

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import attrs
 
-from metalearn_benchmarks.experiments.authors_protocol import as_in_the_program
+from metalearn_benchmarks.experiments.authors_protocol import under_authors_protocol
 from metalearn_benchmarks.experiments.axes import folder_name, require_folder_name
 from metalearn_benchmarks.experiments.cell import Cell
-from metalearn_benchmarks.experiments.conditions import at, require_met, require_sensible
+from metalearn_benchmarks.experiments.conditions import apply_conditions, require_met, require_sensible
 from metalearn_benchmarks.experiments.experiment import Experiment, Overrides
 from metalearn_benchmarks.experiments.inheritance import Source, inherited
 from metalearn_benchmarks.experiments.method import Component, Method, Scale
 from metalearn_benchmarks.experiments.rows import rows
-from metalearn_benchmarks.experiments.settings import places
+from metalearn_benchmarks.experiments.settings import settings as places
 from metalearn_benchmarks.experiments.toml_tables import read_toml, require_valid, structured
 from metalearn_core.errors import UsageError, unknown
 
@@ -184,11 +184,11 @@ def _rows_at(
 ) -> dict[str, Method]:
     """The rows of one setting."""
     known = {**_shipped_methods(), **experiment.method}
-    here, size = at(family, experiment.where, known, scale, experiment.scale[scale])
+    here, size = apply_conditions(family, experiment.where, known, scale, experiment.scale[scale])
     found = rows(experiment, here, size, overrides)
     if overrides.protocol == "authors":
         found = dict(_under_protocol(label, method) for label, method in found.items())
-    return {label: as_in_the_program(method, family) for label, method in found.items()}
+    return {label: under_authors_protocol(method, family) for label, method in found.items()}
 
 
 def _under_protocol(label: str, method: Method) -> tuple[str, Method]:

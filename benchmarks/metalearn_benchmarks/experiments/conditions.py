@@ -75,7 +75,7 @@ def require_met(conditions: Sequence[Condition], families: Iterable[Component]) 
             raise UsageError(f"[[where]] {condition}: no setting is like that; there are {'; '.join(there)}")
 
 
-def at(
+def apply_conditions(
     family: Component, conditions: Sequence[Condition], methods: Mapping[str, Method], scale: str, size: Scale
 ) -> tuple[dict[str, Method], Scale]:
     """The methods and the size of a scale, as they are in the setting of a family."""

@@ -11,7 +11,7 @@ from metalearn_benchmarks.experiments.method import Component
 from metalearn_core.errors import UsageError
 
 
-def places(experiment: Experiment) -> dict[str, tuple[Component, Component]]:
+def settings(experiment: Experiment) -> dict[str, tuple[Component, Component]]:
     """Family and base-learner of each setting, by the setting's name."""
     found: dict[str, tuple[Component, Component]] = {}
     for point in points(experiment.axes.of_settings):

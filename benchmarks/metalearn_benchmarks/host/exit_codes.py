@@ -1,8 +1,8 @@
-"""The exit codes of the command: 0 where all went well, and these."""
+"""Exit codes of the command `metalearn`; 0 means that all went well."""
 
 EXIT_FAILED = 1
-"""Some cell, claim, plugin or law failed; the rest went on."""
+"""Some cell, claim, plugin or law failed. The others were still run."""
 EXIT_USAGE = 2
-"""Something that the user can mend, said in one line."""
+"""The user can mend it; one line says how."""
 EXIT_INTERRUPTED = 130
-"""Ctrl-C."""
+"""Ctrl-C stopped the command."""

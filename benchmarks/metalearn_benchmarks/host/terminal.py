@@ -1,4 +1,4 @@
-"""What the commands print with: a console as wide as people read, and tables, or JSON for programs."""
+"""What the commands print: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -9,26 +9,30 @@ import click
 
 
 def console(stderr: bool = False) -> Any:
-    """Where people read: as wide as the terminal, and wide enough for a table in a log."""
+    """Open a `rich.console.Console` as wide as the terminal, or wide enough for tables in a log.
+
+    Args:
+        stderr: Whether it writes to the standard error in place of the standard output.
+    """
     from rich.console import Console
 
-    found = Console(stderr=stderr)
-    return found if found.is_terminal else Console(width=140, stderr=stderr)
+    terminal = Console(stderr=stderr)
+    return terminal if terminal.is_terminal else Console(width=140, stderr=stderr)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Rows with the same keys, which are the header."""
+    """Build a `rich.table.Table` from rows that share their keys; the keys are the header."""
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(*(rows[0] if rows else ("nothing",)), box=None, pad_edge=False)
+    shown = Table(*(rows[0] if rows else ("nothing",)), box=None, pad_edge=False)
     for row in rows:
-        made.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
-    return made
+        shown.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
+    return shown
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
-    """A table on the standard output, or the rows as JSON."""
+    """Print rows on the standard output, as a table or as JSON."""
     if as_json:
         import json
 

@@ -1,4 +1,4 @@
-"""A worker process ends with the one that began it: a pool's would wait for its next job for ever."""
+"""A worker process ends with its parent. Without this, a worker of a pool waits for its next job for ever."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import threading
 
 
 def end_with_parent(busy: threading.Lock | None = None) -> None:
-    """End this process, at once and without a word, when the one that began it has ended.
+    """End this process, at once and without a message, as soon as its parent process has ended.
 
     Args:
-        busy: held while there is something to save first.
+        busy: A lock that delays the end. Whoever has something to save holds it meanwhile.
     """
     threading.Thread(target=_end_with_parent, args=(busy or threading.Lock(),), daemon=True).start()
 

@@ -43,18 +43,18 @@ TICKS = ((10.0, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)), (100.0, (1.0, 2.0, 5.0)), (np.i
 BELOW = 0.8
 """Where a logarithmic axis begins that an interval runs off, in its lowest value."""
 
-Looks = Mapping[str, dict[str, Any]]
+MethodStyles = Mapping[str, dict[str, Any]]
 """Colour and marker of each method, the same in all figures of a report."""
-Drawer = Callable[[Sequence[Record], Looks], Figure | None]
+Drawer = Callable[[Sequence[Record], MethodStyles], Figure | None]
 
 
-def looks(records: Sequence[Record]) -> Looks:
+def styles_by_method(records: Sequence[Record]) -> MethodStyles:
     """A colour and a marker for each method, by name."""
     names = sorted({record.method for record in records})
-    return {name: look(index) for index, name in enumerate(names)}
+    return {name: style_of(index) for index, name in enumerate(names)}
 
 
-def look(index: int) -> dict[str, Any]:
+def style_of(index: int) -> dict[str, Any]:
     """The colour and the marker of one of 56."""
     return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
 
@@ -107,7 +107,7 @@ def logarithmic(axes: Axes, name: Literal["x", "y"], lowest: float | None = None
     axis.set_minor_locator(NullLocator())
 
 
-def short(text: str, most: int = 36) -> str:
+def short_title(text: str, most: int = 36) -> str:
     """A title that fits over a panel."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
@@ -123,7 +123,8 @@ def panels_of(count: int, height: float) -> tuple[Figure, list[Axes]]:
     return figure, grid
 
 
-def _few(count: int) -> int:
+def few_ticks(count: int) -> int:
+    """The distance between labelled ticks, so that about ten are labelled."""
     return max(1, count // 10)
 
 

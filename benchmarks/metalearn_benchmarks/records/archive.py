@@ -38,7 +38,7 @@ LARGEST = 64 * 2**20
 
 
 @attrs.frozen(eq=False)
-class Kept:
+class ArchivedRun:
     """A run in an archive: both of its files.
 
     Args:
@@ -67,7 +67,7 @@ def archives_in(directory: Path) -> list[Path]:
     return sorted(path for path in directory.rglob(f"*{SUFFIX}") if path.is_file())
 
 
-def runs_in(path: Path) -> list[Kept]:
+def runs_in(path: Path) -> list[ArchivedRun]:
     """Every run of an archive, in its order; DamagedError where it is none, or cut off."""
     files: dict[PurePosixPath, dict[str, bytes]] = {}
     try:
@@ -79,7 +79,7 @@ def runs_in(path: Path) -> list[Kept]:
     for place, both in files.items():
         if both.keys() != {EXPERIMENT, RESULT}:
             raise DamagedError(path, f"{place} in it must have {EXPERIMENT} and {RESULT}, it has {[*both]}")
-        found.append(Kept(path / place, place, both[EXPERIMENT], both[RESULT]))
+        found.append(ArchivedRun(path / place, place, both[EXPERIMENT], both[RESULT]))
     return found
 
 

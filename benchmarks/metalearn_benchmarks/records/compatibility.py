@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from metalearn_benchmarks.records.archive import Kept
+from metalearn_benchmarks.records.archive import ArchivedRun
 from metalearn_benchmarks.records.files import (
     CHECKPOINT,
     EXPERIMENT,
@@ -20,7 +20,7 @@ from metalearn_benchmarks.records.record import read_cell, require_whole
 
 
 def require_same_experiment(
-    directory: Path, wanted: Sequence[dict[str, Any]], archived: Sequence[Kept] = ()
+    directory: Path, wanted: Sequence[dict[str, Any]], archived: Sequence[ArchivedRun] = ()
 ) -> set[Path]:
     """Refuse a DIR whose runs of this experiment were asked for with other numbers.
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from metalearn_benchmarks.records.files import write_atomically
-from metalearn_benchmarks.records.quarantine import set_aside
+from metalearn_benchmarks.records.quarantine import quarantine
 from metalearn_core import Event
 
 Line = dict[str, float | None]
@@ -71,5 +71,5 @@ def _lines_of(path: Path) -> list[Line]:
                     raise ValueError(f"expected a position and seconds, got {text[:80]}")
                 lines.append(line)
         except (ValueError, TypeError, KeyError) as error:
-            set_aside(path, f"line {len(lines) + 1} cannot be read ({error!r})")
+            quarantine(path, f"line {len(lines) + 1} cannot be read ({error!r})")
     return lines

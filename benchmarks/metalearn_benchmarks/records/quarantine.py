@@ -15,7 +15,7 @@ from metalearn_core.errors import UsageError, writing
 OF_A_RUN = (EXPERIMENT, RESULT, CHECKPOINT, METRICS)
 
 
-def set_aside(path: Path, reason: str, kind: str = "damaged") -> None:
+def quarantine(path: Path, reason: str, kind: str = "damaged") -> None:
     """Rename a file to `NAME.KIND-1`, or the first number that is free, and say so in one line on stderr.
 
     Whoever calls it holds the folder's lock.
@@ -30,7 +30,7 @@ def set_aside(path: Path, reason: str, kind: str = "damaged") -> None:
     click.echo(told, err=True)
 
 
-def mend(folder: Path) -> None:
+def quarantine_damaged(folder: Path) -> None:
     """Set aside what is damaged in a run's folder. A record that a newer version wrote is left alone.
 
     A damaged result is made anew from the checkpoint. Without its `experiment.toml` nobody can tell what a
@@ -44,7 +44,7 @@ def mend(folder: Path) -> None:
             record.read_record(folder)
     except DamagedError as error:
         if error.path.name == RESULT:
-            set_aside(error.path, error.reason)
+            quarantine(error.path, error.reason)
             there.remove(error.path)
     except UsageError:
         return
@@ -53,4 +53,4 @@ def mend(folder: Path) -> None:
     except DamagedError as error:
         for path in there:
             own = path == error.path
-            set_aside(path, error.reason if own else f"nobody can tell what it is of: {error}")
+            quarantine(path, error.reason if own else f"nobody can tell what it is of: {error}")

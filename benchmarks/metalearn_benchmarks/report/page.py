@@ -17,7 +17,14 @@ from metalearn_benchmarks.claims.published import Published, deviations, publish
 from metalearn_benchmarks.claims.rules import claim_rules
 from metalearn_benchmarks.claims.verdicts import decide_all
 from metalearn_benchmarks.plotting import style
-from metalearn_benchmarks.plotting.style import COLOURS, DARK_COLOURS, Drawer, Looks, for_page, rendered
+from metalearn_benchmarks.plotting.style import (
+    COLOURS,
+    DARK_COLOURS,
+    Drawer,
+    MethodStyles,
+    for_page,
+    rendered,
+)
 from metalearn_benchmarks.records.files import write_atomically
 from metalearn_benchmarks.records.record import Record
 from metalearn_benchmarks.report import rule_figures
@@ -89,11 +96,11 @@ def write_report(
         results: the tables so made, where they are there already.
     """
     shown = [*records, *across_families(records)]
-    styles = style.looks(shown)
+    styles = style.styles_by_method(shown)
     made = result_tables(shown, statistics) if results is None else results
     sections = [_section(table, shown, styles, target) for table in made]
     redrawn, missing = paper_figures(records)
-    verdicts = claims_text.told_by(decide_all(claim_rules(), records))
+    verdicts = claims_text.decided(decide_all(claim_rules(), records))
     known = deviations()
     page = _page().render(
         sections=sections,
@@ -147,7 +154,9 @@ def _with_code(text: str) -> Markup:
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped
 
 
-def _section(table: ResultTable, records: Sequence[Record], looks: Looks, target: Path) -> dict[str, Any]:
+def _section(
+    table: ResultTable, records: Sequence[Record], looks: MethodStyles, target: Path
+) -> dict[str, Any]:
     """A setting: its table, figures and protocol, each also written beside the page."""
     of_it = [r for r in records if (r.experiment, r.setting) == (table.experiment, table.setting)]
     stem = f"{table.experiment}-{table.setting}"
@@ -177,7 +186,7 @@ def _beside(table: ResultTable, paper: Mapping[str, Published | None], template:
 def _figures(
     drawers: Mapping[str, tuple[str, str, Drawer]],
     records: Sequence[Record],
-    looks: Looks,
+    looks: MethodStyles,
     target: Path,
     stem: str,
 ) -> Iterator[dict[str, str]]:

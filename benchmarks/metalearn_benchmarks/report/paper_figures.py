@@ -18,17 +18,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from metalearn_benchmarks.claims.published import place
-from metalearn_benchmarks.plotting.style import STYLE, TEXT, WIDTH, logarithmic, look, scatter, with_legend
+from metalearn_benchmarks.plotting.style import (
+    STYLE,
+    TEXT,
+    WIDTH,
+    logarithmic,
+    scatter,
+    style_of,
+    with_legend,
+)
 from metalearn_benchmarks.records.record import Record
 from metalearn_benchmarks.report.paper_runs import (
     ORDERS,
-    _alike,
-    _best_validation,
-    _compared,
-    _depth,
-    _distinct,
-    _is_sine,
-    _told,
+    best_validation,
+    caption_of,
+    comparable_runs,
+    compared_method,
+    depth_of,
+    distinct_runs,
+    is_sine,
 )
 from metalearn_benchmarks.statistics.comparisons import typical
 from metalearn_benchmarks.statistics.estimate import Estimate
@@ -80,8 +88,8 @@ def _numbered(drawn: Iterable[Redrawn]) -> Iterable[Redrawn]:
 
 def depth_figure(records: Sequence[Record]) -> Iterable[Redrawn]:
     """Figure 3.2: best validation error of TURTLE by hidden layers, order and T; MAML beside it."""
-    for size, group in _alike(r for r in records if _is_sine(r) and _depth(r) is not None):
-        runs, others = _distinct(group, _depth)
+    for size, group in comparable_runs(r for r in records if is_sine(r) and depth_of(r) is not None):
+        runs, others = distinct_runs(group, depth_of)
         crossed = _crossed((steps, depth) for depth, _, steps, _ in runs if depth >= 0)
         if not crossed:
             continue
@@ -89,12 +97,12 @@ def depth_figure(records: Sequence[Record]) -> Iterable[Redrawn]:
         values: dict[tuple[int, str, int], list[float]] = defaultdict(list)
         for (depth, order, steps, _), record in runs.items():
             if steps in crossed:
-                values[depth, order, steps].append(_best_validation(record))
+                values[depth, order, steps].append(best_validation(record))
         caption = (
             "Best validation error of TURTLE by the number of its hidden layers, the order of the"
             " meta-gradient and T; MAML beside it. A dot is a run's best validation, a mark the mean of the"
             f" middle half of the seeds, with its 95 % interval. {RUNS_OFF}"
-            f" {_told(size, values.values(), others)}"
+            f" {caption_of(size, values.values(), others)}"
         )
         yield Redrawn("figure-3.2", "Figure 3.2 from our records", caption, _draw_depths(values, depths))
 
@@ -117,7 +125,7 @@ def _draw_depths(values: Mapping[tuple[int, str, int], Sequence[float]], depths:
     for axes, steps in zip(panels, every, strict=True):
         for index, order in enumerate(ORDERS):
             points = [(places[d], v) for (d, o, s), v in values.items() if (o, s) == (order, steps)]
-            _bars(axes, sorted(points), (index - 0.5) * 0.24, f"{order} order", look(index))
+            _bars(axes, sorted(points), (index - 0.5) * 0.24, f"{order} order", style_of(index))
         axes.set_title(f"T = {steps}", fontsize="medium")
         axes.set_ylabel("validation error")
         logarithmic(axes, "y", _lowest(v for (_, _, s), v in values.items() if s == steps))
@@ -130,8 +138,8 @@ def _draw_depths(values: Mapping[tuple[int, str, int], Sequence[float]], depths:
 
 def sine_figure(records: Sequence[Record]) -> Iterable[Redrawn]:
     """Figure 3.3: median test error of MAML, the LSTM and TURTLE on 5-shot sine waves, by T."""
-    for size, group in _alike(r for r in records if _is_sine(r) and _compared(r) is not None):
-        runs, others = _distinct(group, _compared)
+    for size, group in comparable_runs(r for r in records if is_sine(r) and compared_method(r) is not None):
+        runs, others = distinct_runs(group, compared_method)
         values: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
         for (name, order, steps, _), record in runs.items():
             values[name, order][steps].append(float(np.median(record.final)))
@@ -142,7 +150,7 @@ def sine_figure(records: Sequence[Record]) -> Iterable[Redrawn]:
             " the mean of the middle half of the seeds, with its 95 % interval. As in the paper, MAML and"
             " TURTLE are second order and the LSTM is first order; hollow marks are the other order."
             f" {RUNS_OFF}"
-            f" {_told(size, _leaves(values), others)}"
+            f" {caption_of(size, _leaves(values), others)}"
         )
         yield Redrawn("figure-3.3", "Figure 3.3 from our records", caption, _draw_sine(values))
 
@@ -153,7 +161,7 @@ def _draw_sine(values: Mapping[tuple[str, str], Mapping[int, Sequence[float]]]) 
     every = sorted({steps for by_steps in values.values() for steps in by_steps})
     names = sorted(values, key=lambda key: (COMPARED.index(key[0]), ORDERS.index(key[1])))
     for index, (name, order) in enumerate(names):
-        style = look(COMPARED.index(name))
+        style = style_of(COMPARED.index(name))
         if order != ("first" if name == "Meta-learner LSTM" else "second"):
             style |= {"markerfacecolor": "none"}
         points = [(every.index(steps), medians) for steps, medians in sorted(values[name, order].items())]
@@ -176,13 +184,13 @@ def time_figure(records: Sequence[Record]) -> Iterable[Redrawn]:
             domains[where.train, where.ways].append(record)
     order = sorted(domains, key=lambda key: (key[0] != "miniImageNet", key))
     for name, ways in order:
-        for size, group in _alike(domains[name, ways], but=("meta_batch",)):
+        for size, group in comparable_runs(domains[name, ways], but=("meta_batch",)):
             if len({record.method for record in group}) < 2:
                 continue
             caption = (
                 f"Accuracy on {ways}-way {name} against the running time of training, validation and test:"
                 " every run a dot, the mean over seeds with its 95 % interval. Seeds that trained together"
-                f" have the time of all. {_told(size)}"
+                f" have the time of all. {caption_of(size)}"
             )
             title = f"Figure 3.4 from our records: {name}"
             yield Redrawn("figure-3.4", title, caption, _draw_times(group))
@@ -192,7 +200,7 @@ def _draw_times(records: Sequence[Record]) -> Figure:
     shots = sorted({_shots(record) for record in records})
     figure = Figure(figsize=(WIDTH, 2.7 * len(shots)), layout="constrained")
     panels = list(figure.subplots(len(shots), 1, sharex=True, squeeze=False)[:, 0])
-    styles = {name: look(i) for i, name in enumerate(sorted({r.method for r in records}))}
+    styles = {name: style_of(i) for i, name in enumerate(sorted({r.method for r in records}))}
     longest = max(record.result["seconds"] for record in records)
     unit, word = next((u, w) for u, w in ((3600, "h"), (60, "min"), (1, "s")) if longest >= u or u == 1)
     for axes, count in zip(panels, shots, strict=True):

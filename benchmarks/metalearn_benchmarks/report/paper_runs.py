@@ -17,7 +17,9 @@ OF_SIZE = (
 """Settings in which runs of one figure must agree: all that is not what the figure varies, or clipping."""
 
 
-def _alike(records: Iterable[Record], but: Sequence[str] = ()) -> list[tuple[dict[str, Any], list[Record]]]:
+def comparable_runs(
+    records: Iterable[Record], but: Sequence[str] = ()
+) -> list[tuple[dict[str, Any], list[Record]]]:
     """Records by what they must agree in to stand in one figure, the largest runs first."""
     groups: dict[str, tuple[dict[str, Any], list[Record]]] = {}
     for record in records:
@@ -30,7 +32,7 @@ def _alike(records: Iterable[Record], but: Sequence[str] = ()) -> list[tuple[dic
     return sorted(groups.values(), key=lambda group: -(group[0].get("tasks") or 0))
 
 
-def _distinct(
+def distinct_runs(
     records: Iterable[Record], kind: Callable[[Record], Any]
 ) -> tuple[dict[tuple[Any, str, int, int], Record], int]:
     """One record for each kind, order, T and seed, and how many others there are.
@@ -55,14 +57,14 @@ def _meant(record: Record) -> Any:
     return method["rule"], method["options"], loops
 
 
-def _is_sine(record: Record) -> bool:
+def is_sine(record: Record) -> bool:
     """5-shot sine waves, with as many steps at test as in training."""
     family, settings = record.cell["family"], record.cell["method"]["settings"]
     same = settings.get("test_steps", settings["steps"]) == settings["steps"]
     return bool(family["name"] == "sine" and family["options"].get("support") == 5 and same)
 
 
-def _depth(record: Record) -> int | None:
+def depth_of(record: Record) -> int | None:
     """Hidden layers of the TURTLE of Section 3.5.1, −1 for MAML, None for anything else."""
     if _is_maml(record):
         return -1
@@ -70,7 +72,7 @@ def _depth(record: Record) -> int | None:
     return len(hidden) if _is_turtle(record) and all(width == 20 for width in hidden) else None
 
 
-def _compared(record: Record) -> str | None:
+def compared_method(record: Record) -> str | None:
     """Which of Figure 3.3's methods a run is, None for anything else."""
     method = record.cell["method"]
     if _is_maml(record):
@@ -110,7 +112,7 @@ def _is_rule(record: Record, rule: str, wanted: Mapping[str, Any]) -> bool:
     )
 
 
-def _told(size: Mapping[str, Any], groups: Iterable[Sequence[float]] = (), others: int = 0) -> str:
+def caption_of(size: Mapping[str, Any], groups: Iterable[Sequence[float]] = (), others: int = 0) -> str:
     """How large the runs are, how many seeds stand behind a mark, and what is not in the figure."""
     counts = sorted({len(group) for group in groups})
     seeds = f" {'–'.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} seed(s)." if counts else ""
@@ -119,7 +121,8 @@ def _told(size: Mapping[str, Any], groups: Iterable[Sequence[float]] = (), other
     return f"{size['tasks']:,} meta-training and {size['test_tasks']:,} test tasks.{seeds}{way}{left}"
 
 
-def _best_validation(record: Record) -> float:
+def best_validation(record: Record) -> float:
+    """The best validation score of a run; NaN where it has none."""
     scores = [math.nan if score is None else score for _, score in record.result.get("validations", [])]
     finite = [score for score in scores if not math.isnan(score)]
     best: Callable[[list[float]], float] = max if record.higher_is_better else min

@@ -17,10 +17,10 @@ from metalearn_benchmarks.plotting.style import (
     TEXT,
     WIDTH,
     Drawer,
-    Looks,
+    MethodStyles,
     logarithmic,
     panels_of,
-    short,
+    short_title,
     step_axis,
     with_legend,
 )
@@ -33,7 +33,7 @@ REFERENCE = 0.01
 """The inner learning rate of the dotted line: the paper's for MAML."""
 
 
-def responses(records: Sequence[Record], looks: Looks) -> Figure | None:
+def responses(records: Sequence[Record], looks: MethodStyles) -> Figure | None:
     """The update of a coordinate against its gradient, first and last step: a panel for each method."""
     shown = [(title, known) for title, runs in by_method(records) if (known := _known(runs, "response"))]
     if not shown:
@@ -70,7 +70,7 @@ def _response_of(axes: Axes, title: str, found: Sequence[dict[str, Any]]) -> Non
     axes.set_yticks([-1, -1e-2, 0, 1e-2, 1], ["−1", "−0.01", "0", "0.01", "1"])
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_locator(NullLocator())
-    axes.set_title(short(title), fontsize=8)
+    axes.set_title(short_title(title), fontsize=8)
 
 
 def _curves(response: dict[str, Any], step: int) -> list[np.ndarray[Any, Any]]:
@@ -78,7 +78,7 @@ def _curves(response: dict[str, Any], step: int) -> list[np.ndarray[Any, Any]]:
     return [np.asarray(values, dtype=float) for values in response["updates"][step]]
 
 
-def paths(records: Sequence[Record], looks: Looks) -> Figure | None:
+def paths(records: Sequence[Record], looks: MethodStyles) -> Figure | None:
     """Over the steps of test tasks: size of the update, its size per gradient, and their alignment."""
     figure = Figure(figsize=(WIDTH, 6.4), layout="constrained")
     panels, drawn = list(figure.subplots(3, 1, sharex=True)), False

@@ -21,14 +21,14 @@ from metalearn_benchmarks.plotting.style import (
     TEXT,
     WIDTH,
     Drawer,
-    Looks,
-    _few,
+    MethodStyles,
+    few_ticks,
     logarithmic,
     one_panel,
     panels_of,
     scatter,
     score_axis,
-    short,
+    short_title,
     step_axis,
     with_legend,
 )
@@ -46,7 +46,7 @@ def by_method(records: Sequence[Record]) -> list[tuple[str, list[Record]]]:
     ]
 
 
-def error_by_step(records: Sequence[Record], looks: Looks) -> Figure | None:
+def error_by_step(records: Sequence[Record], looks: MethodStyles) -> Figure | None:
     """Mean query score before adaptation and after each inner step, over test tasks and seeds."""
     figure, axes = one_panel()
     for title, runs in by_method(records):
@@ -54,7 +54,7 @@ def error_by_step(records: Sequence[Record], looks: Looks) -> Figure | None:
         # methods that take a hundred steps share the axis with those that take five
         steps = np.arange(len(curve))
         axes.plot(
-            steps, curve, label=title, markevery=_few(len(steps)), markersize=5, **looks[runs[0].method]
+            steps, curve, label=title, markevery=few_ticks(len(steps)), markersize=5, **looks[runs[0].method]
         )
     step_axis(axes)
     score_axis(axes, records)
@@ -62,7 +62,7 @@ def error_by_step(records: Sequence[Record], looks: Looks) -> Figure | None:
     return with_legend(figure, [axes])
 
 
-def validation_curves(records: Sequence[Record], looks: Looks) -> Figure | None:
+def validation_curves(records: Sequence[Record], looks: MethodStyles) -> Figure | None:
     """Validation score against meta-training tasks, where there was such: mean and range of seeds."""
     (figure, axes), drawn = one_panel(), False
     for title, runs in by_method(records):
@@ -74,7 +74,7 @@ def validation_curves(records: Sequence[Record], looks: Looks) -> Figure | None:
         style = looks[runs[0].method]
         average, low, high = y.mean(0), y.min(0), y.max(0)
         axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
-        axes.plot(x, average, label=title, markersize=3, linewidth=1.2, markevery=_few(len(x)), **style)
+        axes.plot(x, average, label=title, markersize=3, linewidth=1.2, markevery=few_ticks(len(x)), **style)
     if not drawn:
         return None
     score_axis(axes, records)
@@ -93,7 +93,7 @@ def _together(
     return arrays[0][:shortest, 0], np.stack([array[:shortest, 1] for array in arrays])
 
 
-def cost(records: Sequence[Record], looks: Looks) -> Figure | None:
+def cost(records: Sequence[Record], looks: MethodStyles) -> Figure | None:
     """Final score of every run against its wall time, and against its peak memory."""
     figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
     panels = figure.subplots(2, 1, sharey=True)
@@ -114,7 +114,7 @@ def cost(records: Sequence[Record], looks: Looks) -> Figure | None:
     return with_legend(figure, list(panels)) if drawn else None
 
 
-def predictions(records: Sequence[Record], looks: Looks) -> Figure | None:
+def predictions(records: Sequence[Record], looks: MethodStyles) -> Figure | None:
     """What each method predicts on one unseen task after 0, 1 and T steps (the first seed of each)."""
     shown = [(t, runs[0]) for t, runs in by_method(records) if runs[0].result.get("curves")][:MOST_PANELS]
     if not shown:
@@ -142,7 +142,7 @@ def _predictions_of(axes: Axes, title: str, run: Record) -> None:
         values = np.asarray(curves["predictions"][str(step)], dtype=float)
         axes.plot(x, values, line, color=COLOURS[0] if line == "-" else COLOURS[1], label=label)
     axes.plot(*support, "o", color=COLOURS[2], markersize=6, label="support points")
-    axes.set_title(short(f"{title}, T = {steps[-1]}"), fontsize=8)
+    axes.set_title(short_title(f"{title}, T = {steps[-1]}"), fontsize=8)
     # a network that extrapolates wildly must not flatten every other panel
     axes.set_ylim(-6, 6)
 
@@ -175,7 +175,7 @@ FIGURES: dict[str, tuple[str, str, Drawer]] = {
 """Name to title, caption and drawer."""
 
 
-def draw(drawer: Drawer, records: Sequence[Record], looks: Looks) -> Figure | None:
+def draw(drawer: Drawer, records: Sequence[Record], looks: MethodStyles) -> Figure | None:
     """A figure of some records, or None where they have nothing to show in it."""
     with matplotlib.rc_context(STYLE):
         return drawer(records, looks)

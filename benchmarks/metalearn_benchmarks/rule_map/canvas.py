@@ -11,7 +11,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextToPath
 
 from metalearn_benchmarks.plotting.style import COLOURS
-from metalearn_benchmarks.rule_map.blocks import groups
+from metalearn_benchmarks.rule_map.layout.blocks import group_names
 from metalearn_core.testing.theory.rule_map import RuleMap
 
 GROUP_COLOURS = (COLOURS[2], COLOURS[4], COLOURS[6], COLOURS[5], COLOURS[3], COLOURS[7])
@@ -24,7 +24,7 @@ PIXEL = 72 / 100
 BADGE, EDGE, TOP, LINE, KEY = 6.5, 20.0, 14.0, 14.0, 26.0
 
 
-def _canvas(width: float, height: float, low: float) -> tuple[Figure, Axes]:
+def canvas(width: float, height: float, low: float) -> tuple[Figure, Axes]:
     """Axes whose unit is a pixel."""
     figure = Figure(figsize=(width / 100, height / 100))
     axes = figure.add_axes((0, 0, 1, 1))
@@ -47,16 +47,18 @@ def wrapped(title: str) -> str:
 _METRICS, _FONT = TextToPath(), FontProperties(family="DejaVu Sans", size=FONT)
 
 
-def _text_width(text: str, size: float = FONT) -> float:
+def text_width(text: str, size: float = FONT) -> float:
+    """The width of a text in pixels; `size` is its font size in points."""
     width: float = _METRICS.get_text_width_height_descent(text, _FONT, ismath=False)[0]
     return width * size / FONT / PIXEL
 
 
-def _size(text: str) -> tuple[float, float]:
+def box_size(text: str) -> tuple[float, float]:
     """Of a box with a text in it; other fonts than ours may be wider."""
     lines = text.split("\n")
-    return max(map(_text_width, lines)) * 1.06 + 12, 12.5 * len(lines) + 9
+    return max(map(text_width, lines)) * 1.06 + 12, 12.5 * len(lines) + 9
 
 
-def _colour(rule_map: RuleMap, group: str) -> str:
-    return GROUP_COLOURS[groups(rule_map).index(group) % len(GROUP_COLOURS)]
+def group_colour(rule_map: RuleMap, group: str) -> str:
+    """The colour of a group of rules."""
+    return GROUP_COLOURS[group_names(rule_map).index(group) % len(GROUP_COLOURS)]

@@ -17,7 +17,6 @@ from matplotlib.patches import FancyBboxPatch, PathPatch
 from matplotlib.path import Path
 
 from metalearn_benchmarks.plotting.style import COLOURS, STYLE, TEXT
-from metalearn_benchmarks.rule_map.blocks import Link, bundled, groups
 from metalearn_benchmarks.rule_map.canvas import (
     BADGE,
     EDGE,
@@ -28,14 +27,15 @@ from metalearn_benchmarks.rule_map.canvas import (
     PIXEL,
     SMALL,
     TOP,
-    _canvas,
-    _colour,
-    _size,
-    _text_width,
+    box_size,
+    canvas,
+    group_colour,
+    text_width,
     wrapped,
 )
-from metalearn_benchmarks.rule_map.layout import arrange
-from metalearn_benchmarks.rule_map.picture import Box, Picture, Route
+from metalearn_benchmarks.rule_map.layout.arrangement import arrange
+from metalearn_benchmarks.rule_map.layout.blocks import Link, bundle_links, group_names
+from metalearn_benchmarks.rule_map.layout.geometry import Box, Picture, Route
 from metalearn_benchmarks.rule_map.text import Law, laws, sentence
 from metalearn_core.testing.theory.rule_map import RuleMap
 
@@ -48,19 +48,19 @@ def draw_map(rule_map: RuleMap, *, witnesses: bool = True) -> Figure:
     `witnesses`: write the numbered list beneath.
     """
     with matplotlib.rc_context(STYLE):
-        sizes = {name: _size(wrapped(node.title)) for name, node in rule_map.nodes.items()}
+        sizes = {name: box_size(wrapped(node.title)) for name, node in rule_map.nodes.items()}
         picture = arrange(rule_map, sizes.__getitem__)
         numbered = laws(rule_map)
         width = picture.width + 2 * EDGE
         lines = _listed(rule_map, numbered, width) if witnesses else []
         beneath = TOP + KEY + LINE * len(lines) + TOP * bool(lines)
-        figure, axes = _canvas(width, picture.height + TOP + beneath, low=-beneath)
+        figure, axes = canvas(width, picture.height + TOP + beneath, low=-beneath)
         _frames(axes, rule_map, picture)
         _crossed(axes, rule_map, picture, numbered)
         _routes(axes, picture.routes)
         for link in picture.mutual:
             _sideways(axes, link, picture)
-        _key(figure, axes, groups(rule_map), -(TOP + 6))
+        _key(figure, axes, group_names(rule_map), -(TOP + 6))
         for number, line in enumerate(lines):
             y = -(TOP + KEY + TOP / 2) - LINE * (number + 0.5)
             axes.text(0, y, line, fontsize=SMALL, va="center")
@@ -68,11 +68,11 @@ def draw_map(rule_map: RuleMap, *, witnesses: bool = True) -> Figure:
 
 
 def _frames(axes: Axes, rule_map: RuleMap, picture: Picture) -> None:
-    for block in picture.found:
+    for block in picture.blocks:
         if block.framed:
             _box(axes, picture.boxes[block.key], COLOURS[7], fill=0.06, line=0.35)
     for name, node in rule_map.nodes.items():
-        box, colour = picture.boxes[name], _colour(rule_map, node.group)
+        box, colour = picture.boxes[name], group_colour(rule_map, node.group)
         _box(axes, box, colour, fill=0.16, line=0.9).set_gid(f"map-rule-{name}")
         axes.text(
             box.x,
@@ -152,7 +152,7 @@ def _crossed(axes: Axes, rule_map: RuleMap, picture: Picture, numbered: Sequence
         for special in law.specials
     ]
     kept = defaultdict(list)
-    for link in bundled(links, picture.found):
+    for link in bundle_links(links, picture.blocks):
         kept[link.general, link.label].append(link)
     badges: dict[str, int] = defaultdict(int)
     for (general, label), lines in kept.items():
@@ -230,7 +230,7 @@ def _key(figure: Figure, axes: Axes, names: Sequence[str], y: float) -> None:
 def _listed(rule_map: RuleMap, numbered: Sequence[Law], width: float) -> list[str]:
     """The numbered list in lines, hanging under its numbers."""
     sentences = {law: sentence(rule_map, law) for law in numbered}
-    letter = _text_width(" ".join(sentences.values()), SMALL) / max(1, sum(map(len, sentences.values())))
+    letter = text_width(" ".join(sentences.values()), SMALL) / max(1, sum(map(len, sentences.values())))
     found = []
     for law, text in sentences.items():
         first, *more = textwrap.wrap(text, int(0.95 * (width - 2 * EDGE) / letter) - 6)

@@ -11,17 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from metalearn_benchmarks.plotting.style import STYLE, TEXT
-from metalearn_benchmarks.rule_map.blocks import groups
-from metalearn_benchmarks.rule_map.canvas import (
-    EDGE,
-    PIXEL,
-    SMALL,
-    TOP,
-    _canvas,
-    _colour,
-    _text_width,
-)
+from metalearn_benchmarks.rule_map.canvas import EDGE, PIXEL, SMALL, TOP, canvas, group_colour, text_width
 from metalearn_benchmarks.rule_map.drawing import CONTAINS, CROSSED
+from metalearn_benchmarks.rule_map.layout.blocks import group_names
 from metalearn_core.testing.theory.map_parts import Relation
 from metalearn_core.testing.theory.rule_map import RuleMap
 
@@ -33,8 +25,8 @@ def draw_matrix(rule_map: RuleMap) -> Figure:
     with matplotlib.rc_context(STYLE):
         ordered = _ordered(rule_map)
         size = CELL * len(ordered)
-        names = 14 + max(_text_width(rule_map.nodes[name].title, SMALL) for name in ordered) * 1.06
-        figure, axes = _canvas(size + names + 2 * EDGE, size + names + TAIL + 2 * TOP, low=-(TAIL + TOP))
+        names = 14 + max(text_width(rule_map.nodes[name].title, SMALL) for name in ordered) * 1.06
+        figure, axes = canvas(size + names + 2 * EDGE, size + names + TAIL + 2 * TOP, low=-(TAIL + TOP))
         axes.set_xlim(-names - EDGE, size + EDGE)
         place = {name: CELL * (index + 0.5) for index, name in enumerate(ordered)}
         _ruling(axes, rule_map, place, size)
@@ -52,7 +44,7 @@ def draw_matrix(rule_map: RuleMap) -> Figure:
 
 def _ordered(rule_map: RuleMap) -> list[str]:
     """By group, and in the map's order."""
-    rank = groups(rule_map).index
+    rank = group_names(rule_map).index
     return sorted(rule_map.nodes, key=lambda name: rank(rule_map.nodes[name].group))
 
 
@@ -62,7 +54,7 @@ def _ruling(axes: Axes, rule_map: RuleMap, place: dict[str, float], size: float)
     before = None
     for name, at in place.items():
         node = rule_map.nodes[name]
-        title, colour = node.title, _colour(rule_map, node.group)
+        title, colour = node.title, group_colour(rule_map, node.group)
         axes.text(-6, size - at, title, fontsize=SMALL, ha="right", va="center", gid=f"map-row-{name}")
         axes.text(at, size + 6, title, fontsize=SMALL, ha="center", va="bottom", rotation=90)
         axes.plot(

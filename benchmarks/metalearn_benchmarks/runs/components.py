@@ -61,7 +61,7 @@ def device_of(name: str) -> torch.device:
 
 
 @attrs.frozen(eq=False)
-class Parts:
+class Components:
     """What a cell is made of.
 
     Args:
@@ -80,7 +80,7 @@ class Parts:
     settings: Settings
 
     @classmethod
-    def of(cls, cell: Cell) -> Parts:
+    def of(cls, cell: Cell) -> Components:
         """Build the parts. The seed decides θ⁰, the same for every method, and φ."""
         family = family_of(cell.family)
         tested = learner = _learner(cell, family)
@@ -101,7 +101,7 @@ class Parts:
         """Whether tasks have another head than the one that was trained."""
         return self.learner is not self.tested
 
-    def with_seed(self, cell: Cell, seed: int) -> Parts:
+    def with_seed(self, cell: Cell, seed: int) -> Components:
         """The parts of the same cell but for its seed."""
         rule, generator = _drawn(cell, self.tested, seed)
         return attrs.evolve(self, rule=rule, generator=generator)

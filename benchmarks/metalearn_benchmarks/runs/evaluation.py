@@ -12,7 +12,7 @@ from torch import Tensor
 from metalearn_benchmarks.experiments.catalogue import Cell
 from metalearn_benchmarks.learners.head import Head
 from metalearn_benchmarks.learners.head_features import FeatureFamily, head_on_features
-from metalearn_benchmarks.runs.components import Parts
+from metalearn_benchmarks.runs.components import Components
 from metalearn_benchmarks.tasks.images.baselines import CLASSIFIERS, Classifier, pixel_scores
 from metalearn_core import (
     BaseLearner,
@@ -40,7 +40,7 @@ def tested_state(cell: Cell, trained: Trained) -> tuple[UpdateRule, Tensor]:
     return rule, theta
 
 
-def best_state(cell: Cell, parts: Parts, trained: Trained) -> tuple[UpdateRule, Tensor]:
+def best_state(cell: Cell, parts: Components, trained: Trained) -> tuple[UpdateRule, Tensor]:
     """The rule, and θ⁰ of `parts.tested`: of the best validation, with a new head for classes of tasks.
 
     A new head is drawn from the seed, and the same one for each of its tasks.
@@ -58,7 +58,7 @@ def best_state(cell: Cell, parts: Parts, trained: Trained) -> tuple[UpdateRule, 
 
 
 @attrs.frozen(eq=False)
-class AtTest:
+class Evaluation:
     """What is tested.
 
     Args:
@@ -71,11 +71,11 @@ class AtTest:
     learner: BaseLearner
     theta: Tensor
     families: Mapping[str, TaskFamily]
-    parts: Parts
+    parts: Components
     classifier: Classifier | None = None
 
     @classmethod
-    def of(cls, cell: Cell, parts: Parts, trained: Trained) -> AtTest:
+    def of(cls, cell: Cell, parts: Components, trained: Trained) -> Evaluation:
         """Of a run that is trained."""
         rule, theta = best_state(cell, parts, trained)
         learner, families = parts.tested, {cell.family.name: parts.family, **parts.others}

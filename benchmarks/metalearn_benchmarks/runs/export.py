@@ -22,10 +22,10 @@ from metalearn_benchmarks.experiments.catalogue import Cell
 from metalearn_benchmarks.learners.head import Head
 from metalearn_benchmarks.records import record
 from metalearn_benchmarks.records.files import CHECKPOINT, EXPERIMENT
-from metalearn_benchmarks.runs.components import Parts, learner_options, used
+from metalearn_benchmarks.runs.components import Components, learner_options, used
 from metalearn_benchmarks.runs.evaluation import best_state
 from metalearn_benchmarks.runs.results.provenance import provenance
-from metalearn_benchmarks.runs.training import begun
+from metalearn_benchmarks.runs.training import open_checkpoint
 from metalearn_core import ParameterLayout, Registered, Trained, UpdateRule, UsageError
 
 FOLDER = "artifact"
@@ -50,7 +50,7 @@ def export_run(run: Path, out: Path | None = None) -> tuple[Path, dict[str, Any]
     checkpoint = run / CHECKPOINT
     if not checkpoint.exists():
         raise UsageError(f"{run}: its {CHECKPOINT} is missing, which holds the trained state")
-    parts, trained = begun(cell, checkpoint)
+    parts, trained = open_checkpoint(cell, checkpoint)
     if record.is_finished(run):
         result = record.read_record(run).result
     elif not trained.validations:
@@ -100,7 +100,7 @@ def _source(entry: Registered) -> dict[str, str]:
     return {"distribution": entry.distribution, "version": installed_version(entry.distribution)}
 
 
-def _what(cell: Cell, parts: Parts, rule: UpdateRule) -> dict[str, Any]:
+def _what(cell: Cell, parts: Components, rule: UpdateRule) -> dict[str, Any]:
     """Rule, learner and the layout of θ⁰."""
     entries = used(cell)
     return {
@@ -123,7 +123,7 @@ def _what(cell: Cell, parts: Parts, rule: UpdateRule) -> dict[str, Any]:
     }
 
 
-def _how(cell: Cell, parts: Parts, trained: Trained) -> dict[str, Any]:
+def _how(cell: Cell, parts: Components, trained: Trained) -> dict[str, Any]:
     """How it was trained, and how it adapts."""
     settings, clip = parts.settings, parts.settings.inner_clip
     return {
@@ -143,7 +143,9 @@ def _how(cell: Cell, parts: Parts, trained: Trained) -> dict[str, Any]:
     }
 
 
-def _outcome(cell: Cell, parts: Parts, trained: Trained, result: dict[str, Any] | None) -> dict[str, Any]:
+def _outcome(
+    cell: Cell, parts: Components, trained: Trained, result: dict[str, Any] | None
+) -> dict[str, Any]:
     """Scores, as far as there are any, and where they came from."""
     source = result or provenance(cell, parts.tested.device, trained.engine, (), [cell.seed])
     score = trained.best.score

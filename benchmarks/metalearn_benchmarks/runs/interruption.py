@@ -85,7 +85,7 @@ class Stop:
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
+def interrupts_held_back() -> Iterator[None]:
     """In it Ctrl-C waits; processes that are started in it wait for it too, until they enter as workers."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:

@@ -16,7 +16,7 @@ from metalearn_benchmarks.host.locks import locked
 from metalearn_benchmarks.records import record
 from metalearn_benchmarks.records.compatibility import require_same_experiment
 from metalearn_benchmarks.records.files import ERROR, AnotherExperimentError, write_atomically
-from metalearn_benchmarks.records.quarantine import mend, set_aside
+from metalearn_benchmarks.records.quarantine import quarantine, quarantine_damaged
 from metalearn_benchmarks.runs import seed_groups
 from metalearn_benchmarks.runs.components import resolved
 from metalearn_benchmarks.runs.training import run_cells
@@ -40,7 +40,7 @@ class Stop(Protocol):
 
 
 @attrs.frozen
-class Finished:
+class CellOutcome:
     """What one cell came to: its result, or why there is none. Neither: it was told to stop."""
 
     label: str
@@ -50,7 +50,7 @@ class Finished:
 
 
 @attrs.define
-class Voice:
+class GroupReporter:
     """Tells of the seeds that train together as of one run, the one that is furthest; stops when told to.
 
     Raises KeyboardInterrupt between two outer steps, or two batches of an evaluation, once `stop` is set;
@@ -90,7 +90,7 @@ class Voice:
 
 def run_job(
     job: Job, directory: Path, tell: Tell, stop: Stop, processes: Processes | None = None
-) -> list[Finished]:
+) -> list[CellOutcome]:
     """Cells of one method, alone in their folders; stops between two outer steps once it is told to.
 
     Args:
@@ -99,13 +99,13 @@ def run_job(
     Raises:
         WriteError, AnotherExperimentError: what would keep any other job from running too.
     """
-    voice, trace, mendable, text = Voice(seed_groups.label(job.cells), tell, stop), "", False, None
+    voice, trace, mendable, text = GroupReporter(seed_groups.label(job.cells), tell, stop), "", False, None
     folders = [directory / cell.folder for cell in job]
     try:
         with _alone_in(folders, lambda: voice(Event("waiting", 0))):
             # another command may have begun some of them, or finished them, while this one waited
             for folder in folders:
-                mend(folder)
+                quarantine_damaged(folder)
             require_same_experiment(directory, [resolved(job.cells[0])])
             while not _run_missing(job, directory, voice, processes):
                 pass
@@ -124,33 +124,33 @@ def run_job(
     return [finished_of(cell, directory, text, trace, mendable) for cell in job]
 
 
-def _run_missing(job: Job, directory: Path, voice: Voice, processes: Processes | None) -> bool:
+def _run_missing(job: Job, directory: Path, voice: GroupReporter, processes: Processes | None) -> bool:
     """Run those that have no result; False where a checkpoint was set aside and it has to be begun again."""
     missing = [cell for cell in job if not record.is_finished(directory / cell.folder)]
     try:
-        for group in seed_groups.form(missing, directory, {job.cells[0].row: job.seeds}):
-            watchers = [Voice(voice.label, voice.tell, voice.stop)]
+        for group in seed_groups.form_groups(missing, directory, {job.cells[0].row: job.seeds}):
+            watchers = [GroupReporter(voice.label, voice.tell, voice.stop)]
             run_cells(group.cells, directory, watchers, group.seeds, processes=processes)
     except CheckpointError as error:
-        set_aside(error.path, error.reason, "damaged" if error.damaged else "foreign")
+        quarantine(error.path, error.reason, "damaged" if error.damaged else "foreign")
         return False
     return True
 
 
 def finished_of(
     cell: Cell, directory: Path, error: str | None, trace: str = "", mendable: bool = False
-) -> Finished:
+) -> CellOutcome:
     """What a cell came to: what it has recorded, else why it has not, with the traceback in its folder."""
     folder = directory / cell.folder
     if record.is_finished(folder):
         try:
-            return Finished(cell.label, record.read_record(folder).result)
+            return CellOutcome(cell.label, record.read_record(folder).result)
         except UsageError as unreadable:  # a newer version wrote it: it is left alone
             error, trace, mendable = str(unreadable), "", True
     if trace:
         write_atomically(folder / ERROR, trace)
         error = f"{error} (the traceback is in {folder / ERROR})"
-    return Finished(cell.label, error=error, mendable=mendable)
+    return CellOutcome(cell.label, error=error, mendable=mendable)
 
 
 @contextmanager
@@ -163,5 +163,5 @@ def _alone_in(folders: Sequence[Path], waiting: Callable[[], None]) -> Iterator[
         for folder in folders:
             with writing(folder):
                 folder.mkdir(parents=True, exist_ok=True)
-            held.enter_context(locked(folder / ".lock", waiting))
+                held.enter_context(locked(folder / ".lock", waiting))
         yield

@@ -59,9 +59,9 @@ def require_data(cell: Cell, path: str, sums: Mapping[str, str]) -> None:
     """UsageError unless the data here are those that the run in the file saw."""
     if not sums:
         return
-    from metalearn_benchmarks.runs.components import Parts
+    from metalearn_benchmarks.runs.components import Components
 
-    here = Parts.of(cell).data(cell)
+    here = Components.of(cell).data(cell)
     for name, wanted in sums.items():
         if here.get(name) != wanted:
             raise UsageError(

@@ -12,14 +12,14 @@ import attrs
 
 from metalearn_benchmarks.experiments.catalogue import Cell
 from metalearn_benchmarks.records import record
-from metalearn_benchmarks.records.archive import Kept, archives_in, runs_in
+from metalearn_benchmarks.records.archive import ArchivedRun, archives_in, runs_in
 from metalearn_benchmarks.records.compatibility import require_same_experiment
 from metalearn_benchmarks.records.files import EXPERIMENT, RESULT
 from metalearn_benchmarks.runs import seed_groups
 from metalearn_benchmarks.runs.backends.local import in_processes
-from metalearn_benchmarks.runs.components import Parts, resolved
+from metalearn_benchmarks.runs.components import Components, resolved
 from metalearn_benchmarks.runs.interruption import Stop
-from metalearn_benchmarks.runs.job import Finished, Job, run_job
+from metalearn_benchmarks.runs.job import CellOutcome, Job, run_job
 from metalearn_benchmarks.runs.progress import Progress
 from metalearn_benchmarks.tasks.images.store.manifest import NotPreparedError
 from metalearn_core import Processes, UsageError
@@ -75,7 +75,7 @@ def run_experiment(
             display.skipped(cell.label)
         else:
             missing.append(cell)
-    jobs = seed_groups.form(missing, directory, {row: plan.seeds for row, plan in plans.items()})
+    jobs = seed_groups.form_groups(missing, directory, {row: plan.seeds for row, plan in plans.items()})
     stop = Stop(multiprocessing.get_context("spawn"), processes)
     with stop.on_interrupt():
         if cluster is not None:
@@ -114,7 +114,7 @@ class Plan:
 
 def _looked_at(
     cells: Sequence[Cell], directory: Path, workers: int, together: seed_groups.Size | None,
-    cluster: RayCluster | None, archived: Sequence[Kept],
+    cluster: RayCluster | None, archived: Sequence[ArchivedRun],
 ) -> tuple[dict[tuple[str, str], Plan], set[Path], dict[tuple[str, str], NotPreparedError]]:  # fmt: skip
     """The plan of each row, folders that are damaged, and rows whose data are not here.
 
@@ -127,7 +127,7 @@ def _looked_at(
     for row, cell in rows.items():
         try:
             # a cluster's devices need not be here
-            parts = Parts.of(cell if cluster is None else attrs.evolve(cell, device="cpu"))
+            parts = Components.of(cell if cluster is None else attrs.evolve(cell, device="cpu"))
             tasks = cell.setting, parts.settings.task_seed
             if tasks not in looked_at:
                 parts.require_tasks()
@@ -163,7 +163,7 @@ def _leave_out(
         display.failed(line)
 
 
-def _account(finished: Finished, display: Progress, outcome: Outcome) -> None:
+def _account(finished: CellOutcome, display: Progress, outcome: Outcome) -> None:
     if finished.error is not None:
         outcome.failed.append(f"{finished.label}: {finished.error}")
         outcome.mendable += finished.mendable
@@ -178,7 +178,7 @@ def _account(finished: Finished, display: Progress, outcome: Outcome) -> None:
 
 def _one_by_one(
     jobs: Sequence[Job], directory: Path, display: Progress, stop: Stop, processes: Processes | None
-) -> Iterator[tuple[Job, list[Finished]]]:
+) -> Iterator[tuple[Job, list[CellOutcome]]]:
     for job in jobs:
         if stop.is_set():
             return

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
-import psutil
 import torch
 
 from metalearn_benchmarks.experiments.catalogue import Cell
+from metalearn_benchmarks.host import machine
 from metalearn_benchmarks.records import record
 from metalearn_benchmarks.records.files import CHECKPOINT, DamagedError
-from metalearn_benchmarks.runs.components import Parts
+from metalearn_benchmarks.runs.components import Components
 
 MOST = 64
 """Seeds of one program, at most, unless a number is asked for: beyond, hardly any time is saved."""
@@ -50,7 +50,7 @@ def label(cells: Sequence[Cell]) -> str:
 
 
 def size_of(
-    cell: Cell, parts: Parts, together: int | None, programs: int,
+    cell: Cell, parts: Components, together: int | None, programs: int,
     memory: Callable[[torch.device], int] | None = None,
 ) -> int:  # fmt: skip
     """How many seeds of the cell's method to train together.
@@ -71,7 +71,7 @@ def size_of(
     return min(max(int(fitting), 1), MOST)
 
 
-def bytes_per_seed(parts: Parts) -> int:
+def bytes_per_seed(parts: Components) -> int:
     """About what one seed of a program needs.
 
     Its state is θ⁰ and φ, with a gradient and Adam's two moments of each. Of every task of the
@@ -90,10 +90,10 @@ def free_memory(device: torch.device) -> int:
     """Bytes that are free where the training runs; of a CPU, what its system can give without swapping."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
+    return machine.free_memory()
 
 
-def form(cells: Iterable[Cell], directory: Path, sizes: Mapping[tuple[str, str], Size]) -> list[Group]:
+def form_groups(cells: Iterable[Cell], directory: Path, sizes: Mapping[tuple[str, str], Size]) -> list[Group]:
     """Every cell in one group, by its first cell: those begun together again, new ones by `sizes`.
 
     Args:

@@ -14,11 +14,11 @@ from metalearn_benchmarks.experiments.catalogue import Cell
 from metalearn_benchmarks.records import record
 from metalearn_benchmarks.records.files import CHECKPOINT, METRICS
 from metalearn_benchmarks.records.metrics_log import MetricsLog
-from metalearn_benchmarks.runs.components import Parts, device_of, resolved
-from metalearn_benchmarks.runs.evaluation import AtTest
-from metalearn_benchmarks.runs.observers.dispatch import Audience
+from metalearn_benchmarks.runs.components import Components, device_of, resolved
+from metalearn_benchmarks.runs.evaluation import Evaluation
+from metalearn_benchmarks.runs.observers.dispatch import ObserverGroup
 from metalearn_benchmarks.runs.results.provenance import begin_peak
-from metalearn_benchmarks.runs.results.result import outcome, told
+from metalearn_benchmarks.runs.results.result import observer_values, result_of
 from metalearn_benchmarks.tasks.minibatches import FlatFamily
 from metalearn_core import Event, Observer, Processes, Settings, TaskFamily, Trained, meta_train_seeds
 
@@ -53,7 +53,7 @@ def run_cells(
     torch.set_num_threads(cells[0].threads)
     processes = processes or Processes()
     begin_peak(device_of(cells[0].device))
-    seeds, parts = list(together) or [cell.seed for cell in cells], Parts.of(cells[0])
+    seeds, parts = list(together) or [cell.seed for cell in cells], Components.of(cells[0])
     with ExitStack() as audiences:
         runs = {}
         for cell in cells:
@@ -76,10 +76,10 @@ def follow_cells(
         watchers: told of every event of every cell's training.
     """
     torch.set_num_threads(cells[0].threads)
-    parts = Parts.of(cells[0])
+    parts = Components.of(cells[0])
     trained = _train(cells, parts, seeds, {}, watchers, processes)
     for cell in cells:
-        AtTest.of(cell, parts.with_seed(cell, cell.seed), trained[cell.seed]).scores(
+        Evaluation.of(cell, parts.with_seed(cell, cell.seed), trained[cell.seed]).scores(
             cell.test_tasks, processes
         )
 
@@ -90,14 +90,14 @@ class Run:
 
     cell: Cell
     folder: Path
-    parts: Parts
+    parts: Components
     clock: MetricsLog
-    audience: Audience
+    audience: ObserverGroup
     together: list[int]
 
     @classmethod
     def prepare(
-        cls, cell: Cell, directory: Path, together: list[int], parts: Parts,
+        cls, cell: Cell, directory: Path, together: list[int], parts: Components,
         watchers: Sequence[Observer], installed: bool,
     ) -> Run:  # fmt: skip
         """Write down what is asked for, and the seeds that train together with it."""
@@ -110,7 +110,9 @@ class Run:
             for watch in watchers:
                 watch(event)
 
-        audience = Audience({**plain, "folder": str(folder)}, cell.observe if installed else None, report)
+        audience = ObserverGroup(
+            {**plain, "folder": str(folder)}, cell.observe if installed else None, report
+        )
         return cls(cell, folder, own, clock, audience, together)
 
     def record(
@@ -119,7 +121,7 @@ class Run:
         """Test the best state and write the result; `seconds`: what training took."""
         cell, since = self.cell, time.monotonic()
         self.clock.complete(trained.validations, self.parts.learner.higher_is_better)
-        tested = AtTest.of(cell, self.parts, trained)
+        tested = Evaluation.of(cell, self.parts, trained)
         total = cell.test_tasks * len(tested.families)
         self.audience(Event("testing", trained.position))
 
@@ -128,14 +130,14 @@ class Run:
                 watch(Event("testing", trained.position, {"done": done, "of": total}))
 
         scores = tested.scores(cell.test_tasks, processes, tell)
-        result = outcome(cell, trained, tested, scores, self.together)
+        result = result_of(cell, trained, tested, scores, self.together)
         result["seconds"] = seconds + time.monotonic() - since
         record.write_result(self.folder, result)
-        self.audience(Event("result", trained.position, told(result)))
+        self.audience(Event("result", trained.position, observer_values(result)))
 
 
 def _train(
-    cells: Sequence[Cell], parts: Parts, seeds: Sequence[int], runs: Mapping[int, Run],
+    cells: Sequence[Cell], parts: Components, seeds: Sequence[int], runs: Mapping[int, Run],
     watchers: Sequence[Observer], processes: Processes,
 ) -> dict[int, Trained]:  # fmt: skip
     """Obtain θ⁰ (and φ) of every seed: by meta-training, by pretraining, or at random.
@@ -160,7 +162,7 @@ def _train(
     return dict(zip(seeds, trained, strict=True))
 
 
-def _trained_on(cell: Cell, parts: Parts) -> tuple[TaskFamily, Settings]:
+def _trained_on(cell: Cell, parts: Components) -> tuple[TaskFamily, Settings]:
     """What the outer loop is given: tasks, minibatches as tasks, or nothing to train on."""
     family, settings = parts.family, parts.settings
     if not cell.method.trains:
@@ -173,9 +175,9 @@ def _trained_on(cell: Cell, parts: Parts) -> tuple[TaskFamily, Settings]:
     return family, settings
 
 
-def begun(cell: Cell, checkpoint: Path) -> tuple[Parts, Trained]:
+def open_checkpoint(cell: Cell, checkpoint: Path) -> tuple[Components, Trained]:
     """What a run's checkpoint holds, to be read and not trained further; UsageError where it does not fit."""
-    parts = Parts.of(cell)
+    parts = Components.of(cell)
     family, settings = _trained_on(cell, parts)
     trained = Trained.begin(parts.rule, parts.learner, settings, parts.generator, family)
     trained.restore(checkpoint, ignoring={"origin", "tasks"})

@@ -16,7 +16,7 @@ from typing import Any
 
 import attrs
 
-from metalearn_benchmarks.host.machine import forget_peak_memory, peak_memory, status
+from metalearn_benchmarks.host.machine import peak_memory, process_status, reset_peak_memory
 from metalearn_benchmarks.speed.settings import Setting
 from metalearn_benchmarks.speed.timing import Timing
 
@@ -84,8 +84,8 @@ def _memory(make: Make) -> dict[str, float]:
     at_first = peak_memory() / 1e6
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    held = status("VmRSS") / 1e6
-    forget_peak_memory()
+    held = process_status("VmRSS") / 1e6
+    reset_peak_memory()
     for _ in range(3):
         step()
     peak = peak_memory() / 1e6

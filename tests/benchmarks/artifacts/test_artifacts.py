@@ -19,10 +19,10 @@ from torch import nn
 from metalearn_benchmarks import load_rule
 from metalearn_benchmarks.artifacts import files, loading
 from metalearn_benchmarks.experiments.catalogue import Method, Overrides, cells, find_experiment
-from metalearn_benchmarks.runs.components import Parts
-from metalearn_benchmarks.runs.evaluation import AtTest
+from metalearn_benchmarks.runs.components import Components
+from metalearn_benchmarks.runs.evaluation import Evaluation
 from metalearn_benchmarks.runs.export import export_run
-from metalearn_benchmarks.runs.training import begun, run_cells
+from metalearn_benchmarks.runs.training import open_checkpoint, run_cells
 from metalearn_core import (
     BaseLearner,
     LearnedOptimizer,
@@ -92,8 +92,8 @@ def refused(told, *arguments, **options):
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_loaded_adapts_and_scores_bit_for_bit_as_in_the_run(runs, exported, method, monkeypatch):
     cell, run = runs[method]
-    parts, trained = begun(cell, run / "checkpoint.pt")
-    tested = AtTest.of(cell, parts, trained)
+    parts, trained = open_checkpoint(cell, run / "checkpoint.pt")
+    tested = Evaluation.of(cell, parts, trained)
     rule, learner, theta = tested.rule, tested.learner, tested.theta
     folder = exported(method)
     for name in ("load", "loads", "Unpickler"):
@@ -187,7 +187,7 @@ def test_a_run_from_other_weights_than_here_can_be_exported(runs, tmp_path):
     text = (other / "experiment.toml").read_text()
     (other / "experiment.toml").write_text(text.replace("seed = 0", "seed = 1", 1))
     folder, _ = export_run(other, tmp_path / "o")
-    _, trained = begun(cell, run / "checkpoint.pt")
+    _, trained = open_checkpoint(cell, run / "checkpoint.pt")
     assert torch.equal(load_rule(folder).theta, trained.at_best()[1].detach())
 
 
@@ -349,7 +349,7 @@ def test_a_tensor_that_is_missing_is_named(exported):
 
 def test_a_learner_that_is_not_installed_is_named_and_can_be_given(exported, monkeypatch, runs):
     folder = exported("maml")
-    learner = Parts.of(runs["maml"][0]).learner
+    learner = Components.of(runs["maml"][0]).learner
     fresh = Registry()
     fresh.catalogues["metalearn_base_learners"].clear()
     monkeypatch.setattr(registry, "default_registry", lambda: fresh)

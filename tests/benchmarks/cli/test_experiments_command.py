@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metalearn_benchmarks.experiments.catalogue import Overrides, cells, experiments, find_experiment
-from metalearn_benchmarks.runs.durations.estimates import Times, Timing, estimate, in_words, program_of
-from metalearn_benchmarks.runs.durations.measuring import Watch, timed
+from metalearn_benchmarks.runs.durations.estimates import Times, Timing, estimate, format_duration, program_of
+from metalearn_benchmarks.runs.durations.measuring import EventTimes, timed
 from metalearn_core import Event
 
 MINE = """
@@ -145,7 +145,7 @@ def test_timing_tells_no_installed_observer(monkeypatch):
 def test_a_watch_counts_seeds_as_one_and_the_engine_to_its_step(monkeypatch):
     clock = iter([1.0, 1.5, 3.0, 3.5, 4.0, 6.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    watch = Watch(last=0.0)
+    watch = EventTimes(last=0.0)
     for event in (
         *(Event("validation", 0), Event("validation", 0)),  # two seeds, from 0 to 1.5
         Event("engine", 1, {"engine": "compiled"}),
@@ -223,7 +223,7 @@ def test_other_versions_have_times_of_their_own(monkeypatch):
 
 @given(st.floats(0, 1e9))
 def test_durations_are_told_within_their_rounding(seconds):
-    count, unit = in_words(seconds).split()
+    count, unit = format_duration(seconds).split()
     size = {"s": 1, "min": 60, "h": 3600, "days": 86_400}[unit]
     assert float(count) * size == pytest.approx(seconds, rel=0.34, abs=1)
 

@@ -16,9 +16,12 @@ from torch import nn
 from metalearn_benchmarks.plotting.style import rendered
 from metalearn_benchmarks.records.reading import read_records
 from metalearn_benchmarks.rule_map import installed
-from metalearn_benchmarks.rule_map import layout as map_layout
 from metalearn_benchmarks.rule_map import text as map_text
 from metalearn_benchmarks.rule_map.drawing import draw_map
+from metalearn_benchmarks.rule_map.layout.arrangement import arrange
+from metalearn_benchmarks.rule_map.layout.blocks import Link, bundle_links, essential_edges, make_blocks
+from metalearn_benchmarks.rule_map.layout.geometry import GAP, Box
+from metalearn_benchmarks.rule_map.layout.ordering import spread
 from metalearn_benchmarks.rule_map.matrix import draw_matrix
 from metalearn_benchmarks.theory import shipped_map
 from metalearn_core import Registry, UpdateRule, UsageError, hookimpl, registry
@@ -145,36 +148,36 @@ class TestWhatFollows:
 class TestThePicture:
     def test_edges_that_follow_are_left_out_and_no_others(self):
         rule_map = made("abcd", "a<b", "b<c", "a<c", "a~d", "b~d", "c~b")
-        drawn = {(e.special, e.general, e.kind) for e in map_layout.essential(rule_map)}
+        drawn = {(e.special, e.general, e.kind) for e in essential_edges(rule_map)}
         assert drawn == {("a", "b", "exact"), ("b", "c", "exact"), ("b", "d", "limit"), ("c", "b", "limit")}
         # an exact edge does not follow from a way in the limit
-        assert len(map_layout.essential(made("abc", "a~b", "b<c", "a<c"))) == 3
+        assert len(essential_edges(made("abc", "a~b", "b<c", "a<c"))) == 3
 
     def test_what_stands_alike_shares_a_frame(self):
         rule_map = made("abcdx", "a<x", "b<x", "c~x", "x<d")
-        edges = map_layout.essential(rule_map)
-        found = map_layout.blocks(rule_map, edges)
+        edges = essential_edges(rule_map)
+        found = make_blocks(rule_map, edges)
         assert [block.names for block in found if block.framed] == [("a", "b")]
-        links = map_layout.bundled([map_layout.Link(e.special, e.general, e.kind) for e in edges], found)
+        links = bundle_links([Link(e.special, e.general, e.kind) for e in edges], found)
         assert {(link.special, link.general) for link in links} == {("frame:a", "x"), ("c", "x"), ("x", "d")}
 
     def test_rules_that_contain_each_other_stand_side_by_side_and_general_ones_above(self):
         rule_map = made("abcd", "a<b", "b<c", "c<b", "c<d")
-        picture = map_layout.arrange(rule_map, lambda name: (60.0, 30.0))
+        picture = arrange(rule_map, lambda name: (60.0, 30.0))
         y = {name: picture.boxes[name].y for name in "abcd"}
         assert y["a"] < y["b"] == y["c"] < y["d"]
         assert {(link.special, link.general) for link in picture.mutual} == {("b", "c"), ("c", "b")}
 
     def test_places_keep_their_order_their_distance_and_the_room(self):
         widths = [40.0, 60.0, 20.0, 50.0]
-        places = map_layout.spread([300.0, 100.0, 105.0, 900.0], widths, 400.0)
+        places = spread([300.0, 100.0, 105.0, 900.0], widths, 400.0)
         for (x, width), (other, wide) in zip(
             zip(places, widths, strict=True), list(zip(places, widths, strict=True))[1:], strict=False
         ):
-            assert other - x >= (width + wide) / 2 + map_layout.GAP - 1e-9
+            assert other - x >= (width + wide) / 2 + GAP - 1e-9
         assert places[0] - 20 >= 0
         assert places[-1] + 25 == pytest.approx(400)
-        assert map_layout.spread([50.0, 200.0], [10.0, 10.0], 400.0) == [50.0, 200.0]
+        assert spread([50.0, 200.0], [10.0, 10.0], 400.0) == [50.0, 200.0]
 
     @pytest.mark.parametrize(
         "rule_map",
@@ -182,7 +185,7 @@ class TestThePicture:
         ids=["shipped", "no edges", "a fan"],
     )
     def test_no_boxes_overlap_and_no_edge_runs_through_one(self, rule_map):
-        picture = map_layout.arrange(rule_map, lambda name: (20.0 + 7 * len(name), 30.0))
+        picture = arrange(rule_map, lambda name: (20.0 + 7 * len(name), 30.0))
         rules = {name: picture.boxes[name] for name in rule_map.nodes}
         for (one, here), (other, there) in combinations(rules.items(), 2):
             assert not here.overlaps(there), (one, other)
@@ -196,7 +199,7 @@ class TestThePicture:
                 for part in (i / 20 for i in range(21)):
                     # much as it is drawn: upright at both ends
                     smooth = part**2 * (3 - 2 * part)
-                    spot = map_layout.Box(x + smooth * (other - x), y + part * (above - y), 0, 0)
+                    spot = Box(x + smooth * (other - x), y + part * (above - y), 0, 0)
                     hit = [name for name, box in rules.items() if box.overlaps(spot)]
                     assert spot.y in ends or not hit, (route.link, hit)
 
@@ -204,9 +207,9 @@ class TestThePicture:
         svg = rendered(draw_map(SHIPPED), "svg", "map").decode()
         ids = set(re.findall(r'id="(map-[^"]*)"', svg))
         assert {f"map-rule-{name}" for name in SHIPPED.nodes} <= ids
-        found = map_layout.blocks(SHIPPED, map_layout.essential(SHIPPED))
+        found = make_blocks(SHIPPED, essential_edges(SHIPPED))
         key = {name: {name, block.key} for block in found for name in block.names}
-        for edge in map_layout.essential(SHIPPED):
+        for edge in essential_edges(SHIPPED):
             ends = {f"map-edge-{a}-{b}" for a in key[edge.special] for b in key[edge.general]}
             assert ends & ids, edge
         for law in map_text.laws(SHIPPED):

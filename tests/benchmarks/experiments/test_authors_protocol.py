@@ -11,7 +11,7 @@ import torch
 from metalearn_benchmarks.experiments.catalogue import Overrides, cells, find_experiment
 from metalearn_benchmarks.records.record import read_record
 from metalearn_benchmarks.runs import evaluation
-from metalearn_benchmarks.runs.components import Parts, resolved
+from metalearn_benchmarks.runs.components import Components, resolved
 from metalearn_benchmarks.runs.training import run_cells
 from metalearn_core import Trained, UsageError
 
@@ -95,7 +95,7 @@ def test_what_is_not_meta_trained_is_the_same_in_both(metalearn, tmp_path):
 def test_the_state_that_is_tested_is_the_programs(method, rule, start):
     """Only of MAML does the program restore all; of TURTLE θ⁰ without φ; of the LSTM nothing."""
     cell = run_of(method)
-    parts = Parts.of(cell)
+    parts = Components.of(cell)
     trained = Trained.begin(
         parts.rule, parts.learner, parts.settings, torch.Generator().manual_seed(0), parts.family
     )

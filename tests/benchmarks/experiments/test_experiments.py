@@ -49,13 +49,13 @@ def labels(found, **overrides):
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", sorted(experiments()))
 def test_every_shipped_experiment_has_every_scale_and_could_be_run(name, scale, prepared):
-    from metalearn_benchmarks.runs.components import Parts
+    from metalearn_benchmarks.runs.components import Components
 
     found = runs(find_experiment(name), scale)
     if found[0].family.name.startswith("glyphs"):
         pytest.importorskip("fontpkg_andada_pro", reason="needs metalearn-benchmarks[images]")
     for cell in {cell.row: cell for cell in found}.values():
-        Parts.of(cell)
+        Components.of(cell)
     assert experiments()[name].reproduces
 
 

@@ -264,6 +264,6 @@ def test_what_another_command_began_meanwhile_with_other_numbers_ends_this_one(c
 def test_what_is_set_aside_takes_no_name_that_is_taken(tmp_path, capsys):
     for content in "abc":
         (tmp_path / "file").write_text(content)
-        quarantine.set_aside(tmp_path / "file", "bad")
+        quarantine.quarantine(tmp_path / "file", "bad")
     assert [(tmp_path / f"file.damaged-{n}").read_text() for n in (1, 2, 3)] == list("abc")
     assert capsys.readouterr().err.count("\n") == 3

@@ -14,7 +14,7 @@ from scipy import stats
 from metalearn_benchmarks.claims import published
 from metalearn_benchmarks.experiments import catalogue
 from metalearn_benchmarks.plotting import style
-from metalearn_benchmarks.plotting.style import for_page, looks, rendered
+from metalearn_benchmarks.plotting.style import for_page, rendered, styles_by_method
 from metalearn_benchmarks.records import record as records
 from metalearn_benchmarks.report import page as report
 from metalearn_benchmarks.report import paper_figures, rule_figures
@@ -235,12 +235,12 @@ def test_the_papers_tables_are_whole():
 
 def test_a_rule_is_drawn_from_the_record_alone(tmp_path):
     runs = synthetic.read(tmp_path, [synthetic.cell("turtle", seed) for seed in SEEDS])
-    figure = draw(rule_figures.responses, runs, looks(runs))
+    figure = draw(rule_figures.responses, runs, styles_by_method(runs))
     lines = {line.get_label(): line for line in figure.axes[0].get_lines()}
     g = lines["t = 0"].get_xdata()
     assert lines["t = 0"].get_ydata() == pytest.approx(-0.01 * g)
     assert lines["t = T − 1"].get_ydata() == pytest.approx(-0.05 * g)
-    paths = draw(rule_figures.paths, runs, looks(runs))
+    paths = draw(rule_figures.paths, runs, styles_by_method(runs))
     assert paths.axes[1].get_lines()[0].get_ydata() == pytest.approx([0.01] * 5)
 
 
@@ -259,7 +259,9 @@ def test_old_records_and_nulls_are_drawn_as_far_as_they_go(tmp_path):
 
 def test_a_figure_in_the_page_has_a_name_and_the_pages_own_colours(tmp_path):
     runs = synthetic.read(tmp_path, [synthetic.cell("maml", 0)])
-    svg = for_page(rendered(draw(rule_figures.paths, runs, looks(runs)), "svg", "x"), 'A "b" & <c>')
+    svg = for_page(
+        rendered(draw(rule_figures.paths, runs, styles_by_method(runs)), "svg", "x"), 'A "b" & <c>'
+    )
     assert svg.startswith('<svg role="img" aria-label="A &quot;b&quot; &amp; &lt;c>"')
     assert "var(--c0)" in svg
     assert "#0072b2" not in svg
@@ -269,7 +271,7 @@ def test_a_figure_in_the_page_has_a_name_and_the_pages_own_colours(tmp_path):
 def test_methods_of_one_title_are_told_apart(tmp_path):
     cells = [synthetic.cell(name, 0, method="turtle") for name in ("wide", "deep")]
     runs = synthetic.read(tmp_path, cells)
-    drawn = draw(error_by_step, runs, looks(runs))
+    drawn = draw(error_by_step, runs, styles_by_method(runs))
     labels = [line.get_label() for line in drawn.axes[0].get_lines()]
     assert labels == ["TURTLE, deep", "TURTLE, wide"]
     colours = {line.get_color() for line in drawn.axes[0].get_lines()}

@@ -79,7 +79,7 @@ def test_counts_are_those_of_the_paper(name):
 
 
 def test_turtle_has_its_inputs_for_images_and_the_network_is_the_programs(prepared):
-    from metalearn_benchmarks.runs.components import Parts
+    from metalearn_benchmarks.runs.components import Components
 
     by_name = {cell.name: cell for cell in at_paper_scale("table-3.1")}
     for name in ("turtle", "fo-turtle"):
@@ -87,7 +87,7 @@ def test_turtle_has_its_inputs_for_images_and_the_network_is_the_programs(prepar
         assert options["history"] == "grad"
         assert (options["learn_lr"], options["alpha_start"]) == ("parameter", "uniform")
         assert by_name[name].method.title.endswith("TURTLE")
-    parts = Parts.of(by_name["turtle"])
+    parts = Components.of(by_name["turtle"])
     assert parts.tested.layout.size == 115_973
     assert sum(p.numel() for p in parts.rule.parameters()) == 1_761 + 115_973
 

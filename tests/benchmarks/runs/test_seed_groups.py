@@ -14,8 +14,8 @@ import pytest
 
 from metalearn_benchmarks.experiments.catalogue import Overrides, cells, find_experiment
 from metalearn_benchmarks.runs import seed_groups
-from metalearn_benchmarks.runs.components import Parts
-from metalearn_benchmarks.runs.job import Voice
+from metalearn_benchmarks.runs.components import Components
+from metalearn_benchmarks.runs.job import GroupReporter
 from metalearn_benchmarks.runs.training import run_cells
 from metalearn_core import Event, Registry, Settings, UpdateRule, hookimpl, registry
 
@@ -186,7 +186,7 @@ def test_a_failure_and_a_divergence_are_told_of_each_seed(metalearn, tmp_path, m
 
 def test_several_seeds_are_told_of_as_one_that_goes_on_when_the_first_diverges():
     told, stop = [], SimpleNamespace(is_set=lambda: False)
-    voice = Voice("both", lambda label, event: told.append((label, event.kind, event.position)), stop)
+    voice = GroupReporter("both", lambda label, event: told.append((label, event.kind, event.position)), stop)
     for event in (
         *(Event("start", 0), Event("start", 0)),
         *(Event("step", 1), Event("step", 1)),
@@ -200,7 +200,7 @@ def test_several_seeds_are_told_of_as_one_that_goes_on_when_the_first_diverges()
 
 def test_a_validation_is_told_as_the_mean_over_the_seeds():
     told, stop = [], SimpleNamespace(is_set=lambda: False)
-    voice = Voice("both", lambda label, event: told.append(dict(event.values)), stop)
+    voice = GroupReporter("both", lambda label, event: told.append(dict(event.values)), stop)
     for position, score in ((0, 1.0), (0, 3.0), (5, 7.0)):
         voice(Event("validation", position, {"score": score, "best": score}))
     assert [values["score"] for values in told] == [1.0, 2.0, 7.0]
@@ -230,7 +230,7 @@ def test_the_settings_say_which_engine_they_want(given, wanted):
 
 def test_left_to_itself_it_takes_together_what_is_compiled_and_fits(monkeypatch):
     (cell,) = smoke(1, engine="compiled")
-    parts = Parts.of(cell)
+    parts = Components.of(cell)
     each = seed_groups.bytes_per_seed(parts)
     assert 4 * 4 * parts.learner.layout.size < each < 2**26
     for fitting, programs, wanted in ((0.1, 1, 1), (7.5, 1, 7), (7.5, 3, 2), (1e9, 1, seed_groups.MOST)):
@@ -242,7 +242,7 @@ def test_left_to_itself_it_takes_together_what_is_compiled_and_fits(monkeypatch)
     assert seed_groups.size_of(cell, eager, None, 1) == 1
     assert seed_groups.size_of(cell, eager, 5, 1) == 5
     (pretrained,) = smoke(1, "finetuning", engine="compiled")
-    assert seed_groups.size_of(pretrained, Parts.of(pretrained), 5, 1) == 1
+    assert seed_groups.size_of(pretrained, Components.of(pretrained), 5, 1) == 1
 
 
 def test_the_free_memory_is_known():
@@ -262,7 +262,7 @@ def begun(directory, seed, named, *files):
 def formed(directory, seeds, size):
     return [
         ([cell.seed for cell in group.cells], list(group.seeds))
-        for group in seed_groups.form(smoke(seeds), directory, {("sine-5-shot", "maml"): size})
+        for group in seed_groups.form_groups(smoke(seeds), directory, {("sine-5-shot", "maml"): size})
     ]
 
 
@@ -270,7 +270,9 @@ def test_new_seeds_are_taken_together_by_method(tmp_path):
     assert formed(tmp_path, 5, 2) == [([0, 1], [0, 1]), ([2, 3], [2, 3]), ([4], [4])]
     name, experiment = find_experiment("sine")
     both = cells(name, experiment, "smoke", Overrides(methods=["maml", "turtle"], seeds=2))
-    found = seed_groups.form(both, tmp_path, {("sine-5-shot", "maml"): 9, ("sine-5-shot", "turtle"): 1})
+    found = seed_groups.form_groups(
+        both, tmp_path, {("sine-5-shot", "maml"): 9, ("sine-5-shot", "turtle"): 1}
+    )
     labels = ["maml, seeds 0-1", "turtle, seed 0", "turtle, seed 1"]
     assert [seed_groups.label(group.cells) for group in found] == labels
 
@@ -286,7 +288,7 @@ def test_those_that_are_finished_or_not_asked_for_keep_their_places(tmp_path):
     begun(tmp_path, 0, [0, 1, 2], "checkpoint.pt", "result.json")
     for seed in (1, 2):
         begun(tmp_path, seed, [0, 1, 2], "checkpoint.pt")
-    found = seed_groups.form(smoke(2)[1:], tmp_path, {("sine-5-shot", "maml"): 3})
+    found = seed_groups.form_groups(smoke(2)[1:], tmp_path, {("sine-5-shot", "maml"): 3})
     assert [([cell.seed for cell in group], group.seeds) for group in found] == [([1], (0, 1, 2))]
 
 
@@ -302,5 +304,5 @@ def test_a_damaged_list_of_seeds_is_nothing_to_go_on_from(tmp_path):
 
 
 def test_the_seeds_of_a_program_may_be_told(tmp_path):
-    (group,) = seed_groups.form(smoke(2)[1:], tmp_path, {("sine-5-shot", "maml"): (0, 1, 7)})
+    (group,) = seed_groups.form_groups(smoke(2)[1:], tmp_path, {("sine-5-shot", "maml"): (0, 1, 7)})
     assert ([cell.seed for cell in group], group.seeds) == ([1], (0, 1, 7))

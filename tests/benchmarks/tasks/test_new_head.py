@@ -13,8 +13,8 @@ from torch import nn
 from metalearn_benchmarks.experiments.catalogue import Cell, Component, methods
 from metalearn_benchmarks.learners.head import Head
 from metalearn_benchmarks.learners.head_features import FeatureFamily, head_on_features
-from metalearn_benchmarks.runs.components import Parts
-from metalearn_benchmarks.runs.evaluation import AtTest, best_state
+from metalearn_benchmarks.runs.components import Components
+from metalearn_benchmarks.runs.evaluation import Evaluation, best_state
 from metalearn_benchmarks.runs.training import HELD_OUT, run_cells
 from metalearn_benchmarks.tasks.minibatches import FlatFamily
 from metalearn_core import (
@@ -122,7 +122,7 @@ def cell_of(method="finetuning", learner="network", **over):
 def pretrained():
     """A cell in float64 with a θ⁰ that tells classes apart."""
     cell = cell_of()
-    parts = Parts.of(cell)
+    parts = Components.of(cell)
     double = {name: getattr(parts, name).to("cpu", torch.float64) for name in ("learner", "tested")}
     parts = attrs.evolve(parts, **double, rule=parts.rule.double())
     trained = Trained.begin(parts.rule, parts.learner, parts.settings, parts.generator, parts.family)
@@ -153,7 +153,7 @@ def test_a_task_starts_with_the_trained_body_and_a_new_head_of_the_seed(pretrain
 def test_adapting_the_head_on_features_is_adapting_it_inside_the_network(pretrained):
     """Against a plain loop over tasks with torch's own Adam on the whole network."""
     cell, parts, trained = pretrained
-    at_test = AtTest.of(cell, parts, trained)
+    at_test = Evaluation.of(cell, parts, trained)
     _, start = best_state(cell, parts, trained)
     family = parts.family
     tasks = family.sample("test", 4, seeded_generator("tasks")).to("cpu", torch.float64)
@@ -223,14 +223,14 @@ def test_methods_run_and_are_tested_on_the_other_family_too(method, tmp_path):
 
 def test_a_base_learner_without_ways_is_refused():
     with pytest.raises(UsageError, match="'headless' must have the option `ways`"):
-        Parts.of(cell_of(learner="headless"))
+        Components.of(cell_of(learner="headless"))
 
 
 def test_a_base_learner_has_its_ways_from_the_family_unless_they_are_said():
     cell = cell_of("maml")
-    assert Parts.of(cell).learner.layout.shapes[-1] == (3,)
+    assert Components.of(cell).learner.layout.shapes[-1] == (3,)
     said = attrs.evolve(cell, learner=Component("network", {"ways": 5}))
-    assert Parts.of(said).learner.layout.shapes[-1] == (5,)
+    assert Components.of(said).learner.layout.shapes[-1] == (5,)
     by_method = attrs.evolve(cell, method=attrs.evolve(cell.method, learner={"width": 4}))
-    assert Parts.of(by_method).learner.layout.shapes[0] == (4, 2)
+    assert Components.of(by_method).learner.layout.shapes[0] == (4, 2)
     assert Path(cell.folder).parts[-1] == "0"

@@ -11,7 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from metalearn_benchmarks.tasks.images.store.manifest import Manifest
-    from metalearn_benchmarks.tasks.images.store.preparation import Tell
+    from metalearn_benchmarks.tasks.images.store.preparation import ReportProgress
     from metalearn_benchmarks.tasks.images.store.store import ImageStore
 
 
@@ -53,7 +53,7 @@ def print_json(what: Any) -> None:
 
 
 @contextmanager
-def telling(quiet: bool) -> Iterator[Tell]:
+def telling(quiet: bool) -> Iterator[ReportProgress]:
     """A live bar on a terminal; elsewhere nothing."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -11,11 +11,11 @@ from metalearn_benchmarks.experiments import catalogue
 from metalearn_benchmarks.experiments.cell import Cell
 from metalearn_benchmarks.experiments.experiment import Experiment, Overrides
 from metalearn_benchmarks.host.machine import cores
-from metalearn_benchmarks.runs.durations.estimates import Estimate, Times, estimate, in_words
+from metalearn_benchmarks.runs.durations.estimates import Estimate, Times, estimate, format_duration
 
 
 @attrs.frozen(eq=False)
-class Found:
+class ListedExperiment:
     """An experiment and all its runs at a scale."""
 
     name: str
@@ -25,21 +25,21 @@ class Found:
 
 
 @attrs.frozen(eq=False)
-class Line:
+class ExperimentLine:
     """An experiment, and what its runs come to on this machine."""
 
-    found: Found
+    listed: ListedExperiment
     estimate: Estimate
 
     def as_row(self) -> dict[str, Any]:
         """For people."""
         told = self.estimate
-        about = "?" if told.seconds is None else in_words(told.seconds)
+        about = "?" if told.seconds is None else format_duration(told.seconds)
         if told.seconds is None and told.timed:
             about = f"? ({told.timed} of {told.programs} timed)"
-        shown = self.found.experiment
+        shown = self.listed.experiment
         return {
-            "experiment": self.found.name,
+            "experiment": self.listed.name,
             "runs": told.runs,
             "about": about,
             "title": shown.title,
@@ -48,29 +48,31 @@ class Line:
 
     def as_data(self) -> dict[str, Any]:
         """For programs; `seconds` is null where a program of the experiment was not timed here."""
-        shown = self.found.experiment
+        shown = self.listed.experiment
         return {
-            "experiment": self.found.name,
+            "experiment": self.listed.name,
             "title": shown.title,
             "reproduces": shown.reproduces,
-            "scale": self.found.scale,
+            "scale": self.listed.scale,
             **attrs.asdict(self.estimate),
         }
 
 
-def found(names: Sequence[str], scale: str) -> list[Found]:
+def listed_experiments(names: Sequence[str], scale: str) -> list[ListedExperiment]:
     """The experiments of these names or files; without any, the shipped ones."""
     known = catalogue.experiments().items() if not names else map(catalogue.find_experiment, names)
-    return [Found(name, e, scale, catalogue.cells(name, e, scale, Overrides())) for name, e in known]
+    return [
+        ListedExperiment(name, e, scale, catalogue.cells(name, e, scale, Overrides())) for name, e in known
+    ]
 
 
-def lines(experiments: Sequence[Found]) -> list[Line]:
+def with_durations(experiments: Sequence[ListedExperiment]) -> list[ExperimentLine]:
     """With what is known of their time on this machine."""
     times = Times.here()
-    return [Line(one, estimate(one.cells, times, cores())) for one in experiments]
+    return [ExperimentLine(one, estimate(one.cells, times, cores())) for one in experiments]
 
 
-def about(told: Sequence[Line], scale: str) -> str:
+def footnote(told: Sequence[ExperimentLine], scale: str) -> str:
     """What the times of a list are, and how to have those that are missing."""
     missing = any(line.estimate.seconds is None for line in told)
     at_a_time = f"{cores()} runs at a time" if cores() > 1 else "one run at a time"

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from metalearn_benchmarks.report.table_text import for_terminal
 from metalearn_core.errors import UsageError
 
 DIRECTORY = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
@@ -17,6 +16,7 @@ def show_report(directory: Path, console: Any, statistics: str = "t", out: Path 
     """Write the report of a DIR and show its tables; UsageError where there is no record."""
     from metalearn_benchmarks.report import tables
     from metalearn_benchmarks.report.page import across_families, write_report
+    from metalearn_benchmarks.report.table_text import for_terminal
 
     found, left_out = readable_records(directory)
     begun = require_records(found, directory)

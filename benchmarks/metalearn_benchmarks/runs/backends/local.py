@@ -19,8 +19,8 @@ import attrs
 
 from metalearn_benchmarks.host.worker_lifetime import end_with_parent
 from metalearn_benchmarks.runs import seed_groups
-from metalearn_benchmarks.runs.interruption import Stop, held_back
-from metalearn_benchmarks.runs.job import TOLD_SECONDS, Finished, Job, finished_of, run_job
+from metalearn_benchmarks.runs.interruption import Stop, interrupts_held_back
+from metalearn_benchmarks.runs.job import TOLD_SECONDS, CellOutcome, Job, finished_of, run_job
 from metalearn_benchmarks.runs.progress import Progress
 from metalearn_core import Event, UsageError
 
@@ -39,9 +39,9 @@ class Worker:
         events: multiprocessing.Queue[tuple[str, Event]] = context.Queue()
         return cls(ProcessPoolExecutor(1, context, _enter_worker, (events, stop, os.getpid())), events)
 
-    def begin(self, job: Job, directory: Path) -> Future[list[Finished]]:
+    def begin(self, job: Job, directory: Path) -> Future[list[CellOutcome]]:
         """Give it a job; Ctrl-C waits meanwhile."""
-        with held_back():
+        with interrupts_held_back():
             return self.pool.submit(_run_in_worker, job, directory)
 
     def pass_on(self, display: Progress) -> set[str]:
@@ -58,13 +58,13 @@ class Worker:
 
 def in_processes(
     jobs: Sequence[Job], directory: Path, display: Progress, stop: Stop, workers: int
-) -> Iterator[tuple[Job, list[Finished]]]:
+) -> Iterator[tuple[Job, list[CellOutcome]]]:
     """Run jobs, `workers` at a time, and yield each with what became of its cells.
 
     A worker that dies is replaced, and its job told as failed. Raises UsageError for what would keep all
     others from going on too.
     """
-    waiting, running = deque(jobs), dict[Future[list[Finished]], tuple[Job, Worker]]()
+    waiting, running = deque(jobs), dict[Future[list[CellOutcome]], tuple[Job, Worker]]()
     idle, begun = [Worker.ready(stop) for _ in range(min(workers, len(jobs)))], set[str]()
     with ExitStack() as ends:
         for worker in idle:
@@ -96,7 +96,7 @@ def in_processes(
                 process.kill()
 
 
-def _result_of(future: Future[list[Finished]], job: Job, directory: Path) -> list[Finished]:
+def _result_of(future: Future[list[CellOutcome]], job: Job, directory: Path) -> list[CellOutcome]:
     try:
         return future.result()
     except BrokenProcessPool:
@@ -118,7 +118,7 @@ def _enter_worker(events: multiprocessing.Queue[tuple[str, Event]], stop: Stop, 
     stop.enter_worker()
 
 
-def _run_in_worker(job: Job, directory: Path) -> list[Finished]:
+def _run_in_worker(job: Job, directory: Path) -> list[CellOutcome]:
     events, stop, parent = _worker
     told_at = 0.0
 

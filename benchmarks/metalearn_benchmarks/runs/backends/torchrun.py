@@ -18,7 +18,7 @@ import torch
 from metalearn_benchmarks.experiments.catalogue import Cell
 from metalearn_benchmarks.host.exit_codes import EXIT_INTERRUPTED
 from metalearn_benchmarks.runs.interruption import Stop
-from metalearn_benchmarks.runs.job import Voice
+from metalearn_benchmarks.runs.job import GroupReporter
 from metalearn_benchmarks.runs.training import follow_cells
 from metalearn_core import FailedElsewhereError, LostProcessError, Processes, UsageError
 from metalearn_core.errors import CheckpointError
@@ -88,7 +88,9 @@ def _follow(processes: Processes) -> int:
             while (asked := processes.of_first(lambda: None)) is not None:
                 cells, seeds = asked
                 try:
-                    follow_cells(cells, seeds, [Voice(me, lambda label, event: None, stop)], processes)
+                    follow_cells(
+                        cells, seeds, [GroupReporter(me, lambda label, event: None, stop)], processes
+                    )
                 except FailedElsewhereError:
                     continue  # process 0 says why, and whether it begins the run again
         processes.leave()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-import os
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -20,6 +19,7 @@ import attrs
 
 from metalearn_benchmarks.experiments.cell import Cell
 from metalearn_benchmarks.host.machine import cores, processor
+from metalearn_benchmarks.host.user_folders import cache_folder
 from metalearn_benchmarks.records.files import write_atomically
 from metalearn_core.errors import UsageError
 
@@ -83,8 +83,7 @@ class Times:
             "versions": [platform.python_version(), *map(version, PACKAGES)],
         }
         name = hashlib.sha256(json.dumps(machine).encode()).hexdigest()[:16]
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        path = Path(base, "metalearn", f"times-{name}.json")
+        path = cache_folder() / f"times-{name}.json"
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
             if kept["format"] == FORMAT:
@@ -151,7 +150,7 @@ def _in_turn(jobs: Sequence[float], workers: int) -> float:
     return max(free)
 
 
-def in_words(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A duration as people say it: `40 s`, `6 min`, `3.5 h`, `12 days`."""
     for unit, size, most in (("s", 1, 90), ("min", 60, 90), ("h", 3600, 48)):
         if seconds < most * size:

@@ -14,7 +14,7 @@ import attrs
 
 from metalearn_benchmarks.experiments.cell import Cell
 from metalearn_benchmarks.runs import seed_groups
-from metalearn_benchmarks.runs.components import Parts
+from metalearn_benchmarks.runs.components import Components
 from metalearn_benchmarks.runs.durations.estimates import Times, Timing
 from metalearn_benchmarks.runs.training import run_cells
 from metalearn_core import Event, Settings
@@ -45,12 +45,12 @@ def measure(cells: Sequence[Cell], times: Times, workers: int, say: Callable[[st
 
 def timed(cell: Cell, seeds: int, workers: int) -> Timing:
     """A cell's program, run for a few outer steps with as many of `seeds` as would train together."""
-    settings = Parts.of(cell).settings
-    together = min(seeds, seed_groups.size_of(cell, Parts.of(cell), None, workers))
+    settings = Components.of(cell).settings
+    together = min(seeds, seed_groups.size_of(cell, Components.of(cell), None, workers))
     few = min(settings.tasks, STEPS * settings.meta_batch)
     changed = {**cell.method.settings, "tasks": few, "engine": settings.wanted_engine}
     short = attrs.evolve(cell, method=attrs.evolve(cell.method, settings=changed))
-    watch = Watch()
+    watch = EventTimes()
     with tempfile.TemporaryDirectory() as folder:
         since = time.monotonic()
         run_cells(
@@ -87,7 +87,7 @@ def _validations(cell: Cell, settings: Settings) -> int:
 
 
 @attrs.define
-class Watch:
+class EventTimes:
     """Observer that notes when something happened; seeds that train together are one."""
 
     engine: str = "eager"

@@ -55,7 +55,7 @@ def listening(names: Sequence[str] | None) -> list[Registered]:
 
 
 @attrs.define(eq=False)
-class Audience:
+class ObserverGroup:
     """All observers of one run, as one observer that never fails.
 
     One that fails, however and whenever, is told of in an event of kind `observer` and dropped.
@@ -109,7 +109,7 @@ class Audience:
     def _call(self, entry: Registered, function: Callable[..., Any], *arguments: Any) -> None:
         """Call what an observer brings; told of and dropped where that fails."""
         try:
-            with unmoved():
+            with global_state_restored():
                 function(*arguments)
         except (Exception, SystemExit) as error:  # a stranger's logger must not take the run down
             self.members = [(held, observer) for held, observer in self.members if held is not entry]
@@ -123,7 +123,7 @@ class Audience:
 
 
 @contextmanager
-def unmoved() -> Iterator[None]:
+def global_state_restored() -> Iterator[None]:
     """Put back the global state that numbers may depend on: generators, dtype, threads, gradients."""
     devices = range(torch.cuda.device_count() if torch.cuda._initialized else 0)
     python, numpys = random.getstate(), np.random.get_state()

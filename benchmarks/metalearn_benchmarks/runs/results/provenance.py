@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from metalearn_benchmarks.experiments.catalogue import Cell
-from metalearn_benchmarks.host.machine import forget_peak_memory, peak_memory, processor
+from metalearn_benchmarks.host.machine import peak_memory, processor, reset_peak_memory
 from metalearn_core import BaseLearner
 
 
@@ -46,7 +46,7 @@ def begin_peak(device: torch.device) -> None:
     """From here on the peak of memory counts: of what a process did before, a run's record says nothing."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    forget_peak_memory()
+    reset_peak_memory()
 
 
 def batch_norm(learner: BaseLearner) -> str:

@@ -9,7 +9,7 @@ import torch
 
 from metalearn_benchmarks.experiments.catalogue import Cell
 from metalearn_benchmarks.runs.components import used
-from metalearn_benchmarks.runs.evaluation import AtTest
+from metalearn_benchmarks.runs.evaluation import Evaluation
 from metalearn_benchmarks.runs.results.provenance import batch_norm, provenance
 from metalearn_benchmarks.runs.results.rule_response import rule_response
 from metalearn_benchmarks.statistics.summaries import summary
@@ -19,8 +19,8 @@ SHOWN = 20
 """Test tasks that the rule's steps are shown on, at most: no more than are evaluated together."""
 
 
-def outcome(
-    cell: Cell, trained: Trained, tested: AtTest, scores: dict[str, torch.Tensor], together: Sequence[int]
+def result_of(
+    cell: Cell, trained: Trained, tested: Evaluation, scores: dict[str, torch.Tensor], together: Sequence[int]
 ) -> dict[str, Any]:
     """A run's `result.json`, all but the time it took.
 
@@ -53,7 +53,7 @@ def outcome(
     }
 
 
-def told(result: dict[str, Any]) -> dict[str, float]:
+def observer_values(result: dict[str, Any]) -> dict[str, float]:
     """Of a result, what observers are told."""
     summary = result["summary"]
     low, high = summary["ci95"]
@@ -68,7 +68,7 @@ def _telling(tasks: Task) -> Task:
 
 
 @torch.no_grad()
-def _curves(tested: AtTest, task: Task) -> dict[str, Any] | None:
+def _curves(tested: Evaluation, task: Task) -> dict[str, Any] | None:
     """What the method predicts on one unseen task after 0, 1 and T steps, where inputs are scalars."""
     if task.query.inputs.shape[1:] != (1,) or task.query.targets.shape[1:] != (1,):
         return None

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metalearn_benchmarks.tasks.images.store.manifest import Manifest, Pixels
-from metalearn_benchmarks.tasks.images.store.on_demand import Made, stored
+from metalearn_benchmarks.tasks.images.store.on_demand import ManifestAndPixels, stored
 from metalearn_benchmarks.tasks.images.store.store import ImageStore, store_folder
 from metalearn_core.errors import UsageError
 
@@ -35,7 +35,7 @@ class Digits:
         """Raises UsageError where scikit-learn or Pillow is missing."""
         return stored(store_folder(self.name, size), lambda: self._made(size))
 
-    def _made(self, size: int) -> Made:
+    def _made(self, size: int) -> ManifestAndPixels:
         try:
             import PIL
             import sklearn
@@ -69,7 +69,7 @@ class FashionMnist:
         """Raises UsageError for files that are missing or not what they should be."""
         return stored(store_folder(self.name, size), lambda: self._made(size))
 
-    def _made(self, size: int) -> Made:
+    def _made(self, size: int) -> ManifestAndPixels:
         pairs = [
             [self.files / f"{p}-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1")]
             for p in ("train", "t10k")
@@ -127,6 +127,6 @@ def _resized(images: npt.NDArray[np.uint8], size: int) -> Pixels:
     )[..., None]
 
 
-def _tests(name: str, size: int, images: dict[str, Pixels], source: dict[str, str]) -> Made:
+def _tests(name: str, size: int, images: dict[str, Pixels], source: dict[str, str]) -> ManifestAndPixels:
     counts: Iterable[tuple[str, str, int]] = [(label, "test", len(each)) for label, each in images.items()]
     return Manifest.of(name, "all in test", size, 1, list(counts), source), images

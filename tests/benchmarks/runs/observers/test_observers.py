@@ -21,7 +21,7 @@ from metalearn_benchmarks.cli.support.progress import Display
 from metalearn_benchmarks.experiments.catalogue import Overrides, cells, find_experiment
 from metalearn_benchmarks.runs import training as cells_module
 from metalearn_benchmarks.runs.observers import shipped as shipped
-from metalearn_benchmarks.runs.observers.dispatch import unmoved
+from metalearn_benchmarks.runs.observers.dispatch import global_state_restored
 from metalearn_benchmarks.runs.runner import run_experiment
 from metalearn_core import Event, Registry, UpdateRule, UsageError, hookimpl, registry
 
@@ -414,9 +414,9 @@ def test_all_that_was_moved_is_put_back():
     torch.manual_seed(5)
     random.seed(5)
     np.random.seed(5)
-    with unmoved():
+    with global_state_restored():
         Meddling({"method": {"settings": {}}})
-    with pytest.raises(KeyError), unmoved():
+    with pytest.raises(KeyError), global_state_restored():
         Meddling({})  # it fails when all is moved
     assert drawn() == before
     state = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()

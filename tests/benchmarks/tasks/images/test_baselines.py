@@ -10,8 +10,8 @@ from plain_networks import plain_conv_4
 from torch import nn
 
 from metalearn_benchmarks.experiments.catalogue import Cell, Component, methods
-from metalearn_benchmarks.runs.components import Parts
-from metalearn_benchmarks.runs.evaluation import AtTest, best_state
+from metalearn_benchmarks.runs.components import Components
+from metalearn_benchmarks.runs.evaluation import Evaluation, best_state
 from metalearn_core import Batch, Registry, Task, Trained, adapt, hookimpl, registry, seeded_generator
 
 WAYS, SHOTS, QUERIES, SIZE, CLASSES = 3, 4, 5, 16, 6
@@ -72,12 +72,12 @@ def at_test(method):
         family=Component("patterns"), learner=Component("conv-4", {"width": 4}),
         method=methods()[method], test_tasks=3,
     )  # fmt: skip
-    parts = Parts.of(cell)
+    parts = Components.of(cell)
     double = {name: getattr(parts, name).to("cpu", torch.float64) for name in ("learner", "tested")}
     parts = attrs.evolve(parts, **double, rule=parts.rule.double())
     trained = Trained.begin(parts.rule, parts.learner, parts.settings, parts.generator, parts.family)
     trained.best = trained.snapshot(0.0)
-    return AtTest.of(cell, parts, trained), best_state(cell, parts, trained)[1], parts
+    return Evaluation.of(cell, parts, trained), best_state(cell, parts, trained)[1], parts
 
 
 def plain_network(parts, theta, head):

@@ -11,7 +11,7 @@ from pathlib import Path
 from metalearn_core import UsageError
 
 
-def _current() -> str:
+def current_address() -> str:
     """The address that Ray would find for `auto`, as far as it can be known without Ray; else `auto`."""
     given = os.environ.get("RAY_ADDRESS")
     noted = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")  # noqa: S108 Ray's own
@@ -22,13 +22,13 @@ def _current() -> str:
     return found if re.fullmatch(r"[^\s/]+:\d+", found) else "auto"
 
 
-def _has_token() -> bool:
+def has_token() -> bool:
     """Whether Ray would find a token: it writes one when it first starts a cluster by itself."""
     told = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     return told or Path.home().joinpath(".ray", "auth_token").exists()
 
 
-def _is_only_on_loopback(target: str, told: str) -> bool:
+def is_only_on_loopback(target: str, told: str) -> bool:
     """Whether a cluster at HOST:PORT can be reached on the loopback address alone.
 
     Ray takes 127.0.0.1 for the machine's outward address, where such a cluster does not listen. Raises

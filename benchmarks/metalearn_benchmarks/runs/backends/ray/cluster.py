@@ -18,14 +18,12 @@ from typing import Any, Self
 
 from metalearn_benchmarks.experiments.catalogue import Cell
 from metalearn_benchmarks.runs import seed_groups
-from metalearn_benchmarks.runs.backends.ray.address import _current, _has_token, _is_only_on_loopback
-from metalearn_benchmarks.runs.backends.ray.under_way import _UnderWay
-from metalearn_benchmarks.runs.job import Finished, Job, Stop
+from metalearn_benchmarks.runs.backends.ray.address import current_address, has_token, is_only_on_loopback
+from metalearn_benchmarks.runs.backends.ray.under_way import RETRIES, JobsUnderWay
+from metalearn_benchmarks.runs.job import CellOutcome, Job, Stop
 from metalearn_benchmarks.runs.progress import Progress
 from metalearn_core import UsageError
 
-RETRIES = 10
-"""Times that a job is begun again after its worker or its node died."""
 BASE_BYTES = 1 << 30
 """Memory of a worker before it trains anything: Python, torch, a compiler's."""
 PRIVATE: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 256 << 20}
@@ -52,11 +50,11 @@ class RayCluster:
             raise UsageError(f"--ray {address}: expected HOST:PORT, auto or local")
 
     def __enter__(self) -> Self:
-        target = _current() if self.address == "auto" else self.address
+        target = current_address() if self.address == "auto" else self.address
         os.environ.update(NO_REPORTS)
-        if target != "local" and _has_token():
+        if target != "local" and has_token():
             os.environ.setdefault(AUTHENTICATION, "token")
-        if target == "local" or (":" in target and _is_only_on_loopback(target, self.address)):
+        if target == "local" or (":" in target and is_only_on_loopback(target, self.address)):
             os.environ[ON_LOOPBACK] = "0"  # read when ray is imported
         try:
             import ray
@@ -125,7 +123,7 @@ class RayCluster:
     def run(
         self, jobs: Sequence[Job], directory: Path, display: Progress, stop: Stop,
         bytes_per_seed: Mapping[tuple[str, str], int],
-    ) -> Iterator[tuple[Job, list[Finished]]]:  # fmt: skip
+    ) -> Iterator[tuple[Job, list[CellOutcome]]]:  # fmt: skip
         """Every job with what it came to, as they end; once told to stop, those that have not begun never do.
 
         Args:
@@ -139,7 +137,7 @@ class RayCluster:
         directory = Path(os.path.abspath(directory))
         with _sign(directory) as sign:
             place = Workplace(directory, sign, Path.cwd(), versions(), environment())
-            under_way = _UnderWay(
+            under_way = JobsUnderWay(
                 self.ray, display, stop, self.ray.remote(**self._mailbox())(_mailbox()).remote()
             )
             for number, job in enumerate(jobs):

@@ -9,13 +9,12 @@ from typing import Any
 
 import attrs
 
-from metalearn_benchmarks.runs.backends.ray.cluster import RETRIES
-from metalearn_benchmarks.runs.job import Finished, Job, Stop, finished_of
+from metalearn_benchmarks.runs.job import CellOutcome, Job, Stop, finished_of
 from metalearn_benchmarks.runs.progress import Progress
 
 
 @attrs.define
-class _UnderWay:
+class JobsUnderWay:
     """The jobs that are on the cluster, and what is heard of them."""
 
     ray: Any
@@ -32,7 +31,7 @@ class _UnderWay:
         task = self.ray.remote(**demands)(work)
         self.jobs[task.remote(job, number, place, self.mailbox)] = number, job
 
-    def ends(self, directory: Path) -> Iterator[tuple[Job, list[Finished]]]:
+    def ends(self, directory: Path) -> Iterator[tuple[Job, list[CellOutcome]]]:
         cancelled = False
         while self.jobs:
             done, _ = self.ray.wait(list(self.jobs), timeout=0.1)
@@ -60,17 +59,17 @@ class _UnderWay:
             else:
                 self.display.event(label, what)
 
-    def outcome(self, task: Any, job: Job, directory: Path) -> list[Finished]:
+    def outcome(self, task: Any, job: Job, directory: Path) -> list[CellOutcome]:
         """What a task came to. A mistake in a node's set-up ends all, without a result or an error."""
         errors, trace = self.ray.exceptions, ""
         try:
-            answer: list[Finished] | str = self.ray.get(task)
+            answer: list[CellOutcome] | str = self.ray.get(task)
             if not isinstance(answer, str):
                 return answer
             self.problem = answer
-            return [Finished(cell.label) for cell in job]
+            return [CellOutcome(cell.label) for cell in job]
         except errors.TaskCancelledError:
-            return [Finished(cell.label) for cell in job]
+            return [CellOutcome(cell.label) for cell in job]
         except errors.RayTaskError as error:
             told, trace = f"its worker failed: {str(error).strip().splitlines()[-1]}", str(error)
         except errors.RayError as error:
@@ -79,3 +78,7 @@ class _UnderWay:
                 " from the checkpoint"
             )
         return [finished_of(cell, directory, told, trace) for cell in job]
+
+
+RETRIES = 10
+"""Times that a job is begun again after its worker or its node died."""

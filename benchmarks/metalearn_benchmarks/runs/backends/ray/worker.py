@@ -17,7 +17,7 @@ import attrs
 import ray
 
 from metalearn_benchmarks.runs import seed_groups
-from metalearn_benchmarks.runs.job import TOLD_SECONDS, Finished, Job, run_job
+from metalearn_benchmarks.runs.job import TOLD_SECONDS, CellOutcome, Job, run_job
 from metalearn_core import Event, UsageError
 
 VARIABLES = ("METALEARN_DATA", "METALEARN_LOAD_PLUGINS")
@@ -114,7 +114,7 @@ class Link:
             return self.stopped
 
 
-def work(job: Job, number: int, place: Workplace, mailbox: Any) -> list[Finished] | str:
+def work(job: Job, number: int, place: Workplace, mailbox: Any) -> list[CellOutcome] | str:
     """Run a job of the command; a string says in one line why this node cannot."""
     if problem := place.problem():
         return problem
@@ -123,7 +123,7 @@ def work(job: Job, number: int, place: Workplace, mailbox: Any) -> list[Finished
     os.environ.update(place.environment)
     link = Link(mailbox)
     if not link.begin(number):
-        return [Finished(cell.label) for cell in job]
+        return [CellOutcome(cell.label) for cell in job]
     with _warnings_told(link, seed_groups.label(job.cells)):
         try:
             return run_job(job, place.directory, link.tell, link)

@@ -18,7 +18,7 @@ import numpy as np
 from metalearn_benchmarks.tasks.images.glyphs import characters as table
 from metalearn_benchmarks.tasks.images.glyphs import fonts
 from metalearn_benchmarks.tasks.images.store.manifest import Manifest, Pixels
-from metalearn_benchmarks.tasks.images.store.on_demand import Made, stored
+from metalearn_benchmarks.tasks.images.store.on_demand import ManifestAndPixels, stored
 from metalearn_benchmarks.tasks.images.store.store import ImageStore, store_folder
 from metalearn_core.errors import UsageError
 
@@ -72,7 +72,9 @@ def _source(found: tuple[fonts.Font, ...]) -> Mapping[str, Any]:
     }
 
 
-def _made(name: str, size: int, found: tuple[fonts.Font, ...], source: Mapping[str, Any]) -> Made:
+def _made(
+    name: str, size: int, found: tuple[fonts.Font, ...], source: Mapping[str, Any]
+) -> ManifestAndPixels:
     drawn = draw(found, size)
     kept = [each for each in table.characters() if len(drawn[each]) >= LEAST]
     manifest = Manifest.of(

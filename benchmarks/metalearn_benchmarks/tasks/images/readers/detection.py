@@ -13,7 +13,7 @@ from metalearn_benchmarks.tasks.images.readers.csv_lists import read_csv
 from metalearn_benchmarks.tasks.images.readers.cub import read_cub
 from metalearn_benchmarks.tasks.images.readers.folders import read_folders
 from metalearn_benchmarks.tasks.images.readers.pickles import read_pickles
-from metalearn_benchmarks.tasks.images.sources.archives import Archive, Together, archives_in, opened
+from metalearn_benchmarks.tasks.images.sources.archives import Archive, SeveralSources, archives_in, opened
 from metalearn_benchmarks.tasks.images.sources.containers import Files, Folder
 from metalearn_benchmarks.tasks.images.sources.sources import Source
 from metalearn_benchmarks.tasks.images.splits import SplitList
@@ -30,7 +30,7 @@ SAYS = {
 
 
 @attrs.frozen(eq=False)
-class Found:
+class DetectedDataset:
     """A copy of a dataset that is whole, and where it lies."""
 
     files: Files
@@ -38,7 +38,7 @@ class Found:
     notes: tuple[str, ...]
 
 
-def find(dataset: Dataset, split: SplitList, path: Path) -> Found:
+def find(dataset: Dataset, split: SplitList, path: Path) -> DetectedDataset:
     """UsageError, in one line, for a copy that is not whole, or not that dataset."""
     for files in _places(dataset, path):
         _require_known(dataset, files)
@@ -46,7 +46,7 @@ def find(dataset: Dataset, split: SplitList, path: Path) -> Found:
             source = reader(files, dataset, split)
             if source is not None:
                 _require_whole(dataset, split, source, files.path)
-                return Found(files, source, (*source.notes, *_swapped(split, source)))
+                return DetectedDataset(files, source, (*source.notes, *_swapped(split, source)))
     raise UsageError(
         f"{path}: no {dataset.title} in it; expected {dataset.forms}"
         f" (from {dataset.home or 'wherever you have it'})"
@@ -62,12 +62,12 @@ def _places(dataset: Dataset, path: Path) -> Iterator[Files]:
         known = [each for each in archives if each.sums.md5 in dataset.archives]
         archives = known or archives  # beside the dataset lie its segmentations, and the like
         if archives:
-            yield archives[0] if len(archives) == 1 else Together(path, archives)
+            yield archives[0] if len(archives) == 1 else SeveralSources(path, archives)
 
 
 def _require_known(dataset: Dataset, files: Files) -> None:
     """UsageError for an archive that is not the published one, where only that one will do."""
-    parts = files.parts if isinstance(files, Together) else [files]
+    parts = files.parts if isinstance(files, SeveralSources) else [files]
     for part in parts:
         if dataset.closed and isinstance(part, Archive) and part.sums.md5 not in dataset.archives:
             known = " or ".join(f"{md5} ({title})" for md5, title in dataset.archives.items())

@@ -16,10 +16,10 @@ import attrs
 from metalearn_benchmarks.tasks.images.sources.containers import (
     HEAD,
     KEPT,
+    Checksums,
     Files,
     Folder,
-    Sums,
-    _is_hidden,
+    is_hidden,
     is_image,
     others,
     reading,
@@ -35,7 +35,7 @@ class Archive(ABC):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.sums = Sums.of(path)
+        self.sums = Checksums.of(path)
 
     @abstractmethod
     def open(self, name: str) -> BinaryIO: ...
@@ -71,7 +71,7 @@ class Zip(Archive):
             self.require_inside(member.filename)
             mode = member.external_attr >> 16 & 0o170000
             self.require_plain(member.filename, mode in (0, 0o100000, 0o040000))
-            if not member.is_dir() and not _is_hidden(member.filename):
+            if not member.is_dir() and not is_hidden(member.filename):
                 names.append(member.filename)
         self.names = names
 
@@ -98,7 +98,7 @@ class Tar(Archive):
         name = member.name.removeprefix("./")
         self.require_inside(name)
         self.require_plain(name, member.isfile() or member.isdir())
-        if not member.isfile() or _is_hidden(name):
+        if not member.isfile() or is_hidden(name):
             return
         self._members[name] = member
         if not is_image(name) and member.size <= KEPT:
@@ -113,7 +113,7 @@ class Tar(Archive):
             return cast(BinaryIO, self._tar.extractfile(self._members[name]))
 
 
-class Together:
+class SeveralSources:
     """Several roots as one; what lies in each is found under the root's own name."""
 
     def __init__(self, path: Path, parts: Sequence[Files]) -> None:

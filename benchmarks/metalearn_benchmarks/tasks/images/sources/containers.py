@@ -88,7 +88,7 @@ def reading(where: Path | str) -> Iterator[None]:
         raise UsageError(f"{where}: the archive is truncated or damaged ({why}); get it again") from error
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
     """What systems leave behind: .DS_Store, ._image.jpg, __MACOSX."""
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
@@ -115,7 +115,7 @@ class Folder:
             seen.add(here)
             place = PurePosixPath(Path(folder).relative_to(self.path).as_posix())
             found = (str(place / name) for name in names)
-            yield from (name for name in found if not _is_hidden(name))
+            yield from (name for name in found if not is_hidden(name))
 
     def open(self, name: str) -> BinaryIO:
         with reading(self.path / name):
@@ -138,7 +138,7 @@ class Folder:
 
 
 @attrs.frozen(eq=False)
-class Sums:
+class Checksums:
     """Checksums of a file."""
 
     size: int
@@ -146,7 +146,7 @@ class Sums:
     sha256: str
 
     @classmethod
-    def of(cls, path: Path) -> Sums:
+    def of(cls, path: Path) -> Checksums:
         """Both in one reading."""
         md5, sha256, size = hashlib.md5(usedforsecurity=False), hashlib.sha256(), 0
         with reading(path), open(path, "rb") as file:

@@ -12,11 +12,11 @@ from metalearn_benchmarks.tasks.images.store.store import ImageStore
 from metalearn_benchmarks.tasks.images.store.writer import StoreWriter
 from metalearn_core.errors import UsageError
 
-Made = tuple[Manifest, Mapping[str, Pixels]]
+ManifestAndPixels = tuple[Manifest, Mapping[str, Pixels]]
 """What a store is to hold, and the images of each class by its name."""
 
 
-def stored(folder: Path, make: Callable[[], Made]) -> ImageStore:
+def stored(folder: Path, make: Callable[[], ManifestAndPixels]) -> ImageStore:
     """The store in `folder`, made there if none is, or one that cannot be read.
 
     Raises UsageError where the folder cannot be written, and whatever `make` raises.

@@ -11,8 +11,8 @@ import attrs
 import numpy as np
 
 from metalearn_benchmarks.tasks.images.datasets import Dataset
-from metalearn_benchmarks.tasks.images.readers.detection import Found, find
-from metalearn_benchmarks.tasks.images.sources.containers import Folder, Sums
+from metalearn_benchmarks.tasks.images.readers.detection import DetectedDataset, find
+from metalearn_benchmarks.tasks.images.sources.containers import Checksums, Folder
 from metalearn_benchmarks.tasks.images.splits import SplitList
 from metalearn_benchmarks.tasks.images.store import decoding
 from metalearn_benchmarks.tasks.images.store.manifest import MANIFEST, Manifest
@@ -20,7 +20,7 @@ from metalearn_benchmarks.tasks.images.store.store import ImageStore
 from metalearn_benchmarks.tasks.images.store.writer import StoreWriter
 from metalearn_core.errors import UsageError
 
-Tell = Callable[[str, int, int | None], None]
+ReportProgress = Callable[[str, int, int | None], None]
 """What is being done, how much of it, of how much if that is known."""
 
 
@@ -34,7 +34,7 @@ class Prepared:
 
 
 def prepare(
-    dataset: Dataset, split: SplitList, path: Path, folder: Path, size: int, tell: Tell,
+    dataset: Dataset, split: SplitList, path: Path, folder: Path, size: int, tell: ReportProgress,
     processes: int | None = None,
 ) -> Prepared:  # fmt: skip
     """Make the store `folder` of the copy at `path`, going on where an earlier call was cut off.
@@ -60,7 +60,7 @@ def _store_at(folder: Path) -> ImageStore | None:
         return None
 
 
-def _is_whole(there: ImageStore, tell: Tell) -> bool:
+def _is_whole(there: ImageStore, tell: ReportProgress) -> bool:
     """Whether the pixels are those that were written; those that are not are put away."""
     try:
         _verify_pixels(there, tell)
@@ -70,7 +70,9 @@ def _is_whole(there: ImageStore, tell: Tell) -> bool:
     return True
 
 
-def _fill(writer: StoreWriter, found: Found, decode: decoding.Decoder, tell: Tell) -> None:
+def _fill(
+    writer: StoreWriter, found: DetectedDataset, decode: decoding.Decoder, tell: ReportProgress
+) -> None:
     """Every class that is missing, in the order in which they lie in the source."""
     disk = SplitList.untangle
     remaining = sorted(writer.remaining(), key=lambda each: found.source.place(disk(each.name)[0]))
@@ -86,7 +88,7 @@ def _fill(writer: StoreWriter, found: Found, decode: decoding.Decoder, tell: Tel
     tell("checksum", done, writer.manifest.images)
 
 
-def plan(dataset: Dataset, split: SplitList, found: Found, size: int) -> Manifest:
+def plan(dataset: Dataset, split: SplitList, found: DetectedDataset, size: int) -> Manifest:
     """All that is known of a store before its first pixel."""
     counts = found.source.counts
     classes = [(name, part, counts[SplitList.untangle(name)[0]]) for name, part in split.classes.items()]
@@ -99,7 +101,7 @@ def plan(dataset: Dataset, split: SplitList, found: Found, size: int) -> Manifes
     }
     if isinstance(found.files, Folder):
         source["lists"] = {
-            name: attrs.asdict(Sums.of(found.files.path / name)) for name in found.source.lists
+            name: attrs.asdict(Checksums.of(found.files.path / name)) for name in found.source.lists
         }
     return Manifest.of(dataset.name, split.name, size, dataset.channels, classes, source)
 
@@ -124,7 +126,7 @@ def require_split(dataset: Dataset, manifest: Manifest) -> None:
         raise UsageError(f"{dataset.name}: {manifest.images} images, expected {total}; prepare it again")
 
 
-def verify(found: ImageStore, known: Mapping[str, Dataset], tell: Tell) -> None:
+def verify(found: ImageStore, known: Mapping[str, Dataset], tell: ReportProgress) -> None:
     """UsageError unless pixels are those written, and classes those of the split list where it is known."""
     name = found.manifest.name
     if name in known and found.manifest.split in known[name].splits:
@@ -132,7 +134,7 @@ def verify(found: ImageStore, known: Mapping[str, Dataset], tell: Tell) -> None:
     _verify_pixels(found, tell)
 
 
-def _verify_pixels(found: ImageStore, tell: Tell) -> None:
+def _verify_pixels(found: ImageStore, tell: ReportProgress) -> None:
     path = found.folder / found.manifest.file
     size = path.stat().st_size
     found.verify(lambda done: tell(f"checksum of {path}", done, size))

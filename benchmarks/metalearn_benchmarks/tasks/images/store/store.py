@@ -9,8 +9,8 @@ from pathlib import Path
 
 import attrs
 import numpy as np
-import platformdirs
 
+from metalearn_benchmarks.host.user_folders import data_folder
 from metalearn_benchmarks.tasks.images.store.manifest import (
     SPLITS,
     ImageClass,
@@ -87,7 +87,7 @@ def data_home() -> Path:
     told = os.environ.get("METALEARN_DATA")
     if told:
         return Path(told)
-    return platformdirs.user_data_path("metalearn", appauthor=False)
+    return data_folder()
 
 
 def store_folder(name: str, size: int) -> Path:

@@ -156,7 +156,7 @@ def _locked(folder: Path) -> BaseFileLock:
     """The folder's lock, held; UsageError where another writer has it."""
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    lock = try_lock(folder / LOCK)
+        lock = try_lock(folder / LOCK)
     if lock is None:
         raise UsageError(f"{folder}: another command is preparing it; wait until that has ended")
     return lock

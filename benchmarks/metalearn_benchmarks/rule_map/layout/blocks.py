@@ -1,4 +1,8 @@
-"""What stands together in the picture of the map, and the arrows that are to be drawn."""
+"""Which rules stand together in the picture of a map, and which links have to be drawn.
+
+Rules that are related alike to others (the same rules contain them, or they contain the same rules) share a
+frame. A link that all rules of a frame have is drawn once, from or to the frame.
+"""
 
 from __future__ import annotations
 
@@ -11,34 +15,6 @@ from metalearn_core.testing.theory.map_parts import Edge
 from metalearn_core.testing.theory.rule_map import RuleMap
 
 
-def groups(rule_map: RuleMap) -> list[str]:
-    """The groups of the map in its order, what belongs to none last."""
-    found = dict.fromkeys(node.group for node in rule_map.nodes.values())
-    return sorted(found, key=lambda group: group == "others")
-
-
-def essential(rule_map: RuleMap) -> list[Edge]:
-    """The claimed edges that do not follow from the others."""
-    kept = {(e.special, e.general): e for e in sorted(rule_map.edges, key=lambda e: e.kind, reverse=True)}
-    for pair, edge in list(kept.items()):
-        others = [e for key, e in kept.items() if key != pair and (edge.kind == "limit" or e.kind == "exact")]
-        if _leads(others, *pair):
-            del kept[pair]
-    return list(kept.values())
-
-
-def _leads(edges: Sequence[Edge], start: str, end: str) -> bool:
-    """Whether a path of edges goes from one rule up to another."""
-    seen, todo = {start}, [start]
-    while todo:
-        now = todo.pop()
-        for edge in edges:
-            if edge.special == now and edge.general not in seen:
-                seen.add(edge.general)
-                todo.append(edge.general)
-    return end in seen
-
-
 @attrs.frozen
 class Block:
     """Rules that stand together: one, several that contain each other, or several in a frame."""
@@ -49,12 +25,55 @@ class Block:
 
     @property
     def key(self) -> str:
-        """What edges call the frame, or the one rule in it."""
+        """The name that links have for the frame, or for the one rule in it."""
         return f"frame:{self.names[0]}" if self.framed else self.names[0]
 
 
-def blocks(rule_map: RuleMap, edges: Sequence[Edge]) -> list[Block]:
-    """Every rule in one block, in the map's order."""
+@attrs.frozen
+class Link:
+    """A line to draw from a rule or frame to another.
+
+    Args:
+        special: Name of the special rule, or key of its frame.
+        general: Name of the general rule, or key of its frame.
+        label: The kind of an edge, or the number of a crossed-out one.
+    """
+
+    special: str
+    general: str
+    label: str
+
+
+def group_names(rule_map: RuleMap) -> list[str]:
+    """Return the groups of the map in its order, the group `others` last."""
+    names = dict.fromkeys(node.group for node in rule_map.nodes.values())
+    return sorted(names, key=lambda group: group == "others")
+
+
+def essential_edges(rule_map: RuleMap) -> list[Edge]:
+    """Return the claimed edges that do not follow from the other edges."""
+    kept = {(e.special, e.general): e for e in sorted(rule_map.edges, key=lambda e: e.kind, reverse=True)}
+    for pair, edge in list(kept.items()):
+        others = [e for key, e in kept.items() if key != pair and (edge.kind == "limit" or e.kind == "exact")]
+        if _has_path(others, *pair):
+            del kept[pair]
+    return list(kept.values())
+
+
+def _has_path(edges: Sequence[Edge], start: str, end: str) -> bool:
+    """Whether a path of edges goes from one rule up to another."""
+    reached, todo = {start}, [start]
+    while todo:
+        now = todo.pop()
+        for edge in edges:
+            if edge.special == now and edge.general not in reached:
+                reached.add(edge.general)
+                todo.append(edge.general)
+    return end in reached
+
+
+def make_blocks(rule_map: RuleMap, edges: Sequence[Edge]) -> list[Block]:
+    """Put every rule into one block, in the map's order."""
     contained = rule_map.contained()
     alike: dict[tuple[object, ...], list[str]] = defaultdict(list)
     for name, node in rule_map.nodes.items():
@@ -73,19 +92,10 @@ def blocks(rule_map: RuleMap, edges: Sequence[Edge]) -> list[Block]:
     ]
 
 
-@attrs.frozen
-class Link:
-    """An arrow to draw, from the key of a rule or frame to another; `label` is its kind or its number."""
-
-    special: str
-    general: str
-    label: str
-
-
-def bundled(links: Iterable[Link], found: Iterable[Block]) -> list[Link]:
-    """The same links, those that all rules of a frame have drawn once."""
+def bundle_links(links: Iterable[Link], blocks: Iterable[Block]) -> list[Link]:
+    """Replace links that all rules of a frame have by one link of the frame."""
     left = dict.fromkeys(links)
-    for block in found:
+    for block in blocks:
         for end in ("special", "general"):
             for link in list(left):
                 each = [attrs.evolve(link, **{end: name}) for name in block.names]
