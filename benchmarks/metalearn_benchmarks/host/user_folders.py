@@ -1,7 +1,7 @@
 """The user's folders for what the harness keeps: a cache, and data.
 
-The variables XDG_CACHE_HOME and XDG_DATA_HOME count on every system. Where they are not set, the folder is the
-usual one of the system.
+The variables XDG_CACHE_HOME and XDG_DATA_HOME count on every system. Where they are not set, the folder is
+the usual one of the system.
 """
 
 from __future__ import annotations
