@@ -303,7 +303,10 @@ def test_a_cell_that_fails_does_not_keep_the_others_from_running(metalearn, tmp_
     monkeypatch.setattr(registry, "default_registry", lambda: fresh)
     code, out, err = metalearn(*QUICK, "--rule", "broken", "-m", "maml", "--out", tmp_path)
     assert code == 1
-    assert "broken, seed 0: rule Broken (test_cli): update raised RuntimeError: as broken as can be" in err
+    assert (
+        "broken, seed 0: rule Broken (test_command_line): update raised RuntimeError: as broken as can be"
+        in err
+    )
     assert "(the traceback is in" in err
     assert "in update" in (tmp_path / "sine/sine-5-shot/broken/0/error.txt").read_text()
     assert "maml, seed 0: mean" in out

@@ -206,10 +206,11 @@ def test_ctrl_c_says_how_to_go_on_and_it_goes_on(metalearn, photos, monkeypatch,
 PROGRAM = """
 import sys, time
 import image_copies as copies
-from metalearn_benchmarks.images import datasets, decoding, store
+from metalearn_benchmarks.tasks.images import datasets
+from metalearn_benchmarks.tasks.images.store import decoding, writer
 from metalearn_benchmarks import cli
 datasets.datasets = lambda: {"mini-imagenet": copies.MINI}
-store.SAVE_SECONDS = 0
+writer.SAVE_SECONDS = 0
 whole = decoding.decoded
 def slow(*arguments, **options):
     time.sleep(wait)
@@ -291,7 +292,7 @@ def test_help_needs_nothing_heavy():
 def test_listing_and_preparing_need_no_torch(tmp_path, photos):
     program = (
         "import sys, image_copies as copies\n"
-        "from metalearn_benchmarks.images import datasets\n"
+        "from metalearn_benchmarks.tasks.images import datasets\n"
         "from metalearn_benchmarks import cli\n"
         "datasets.datasets = lambda: {'mini-imagenet': copies.MINI}\n"
         f"for words in (['prepare', 'mini-imagenet', {str(photos)!r}], ['list']):\n"

@@ -177,7 +177,7 @@ def test_a_failure_and_a_divergence_are_told_of_each_seed(metalearn, tmp_path, m
     assert code == 1
     for seed in (0, 1):
         path = tmp_path / f"sine/sine-5-shot/broken/{seed}/error.txt"
-        told = "rule Broken (test_groups): update raised RuntimeError: as broken as can be"
+        told = "rule Broken (test_seed_groups): update raised RuntimeError: as broken as can be"
         assert f"broken, seed {seed}: {told} (the traceback is in {path})" in err
         assert "in update" in path.read_text()
         assert f"000.0, seed {seed}: stopped at outer step 1" in err
