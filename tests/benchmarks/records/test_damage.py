@@ -15,6 +15,7 @@ from metalearn_benchmarks.cli import run
 from metalearn_benchmarks.experiments.catalogue import Overrides, cells, find_experiment
 from metalearn_benchmarks.records import quarantine
 from metalearn_benchmarks.records import record as records
+from metalearn_benchmarks.records.files import AnotherExperimentError
 from metalearn_benchmarks.records.reading import read_records
 from metalearn_benchmarks.report import page
 from metalearn_benchmarks.runs.interruption import Stop
@@ -256,7 +257,7 @@ def test_what_another_command_began_meanwhile_with_other_numbers_ends_this_one(c
     name, experiment = find_experiment("sine")
     asked = cells(name, experiment, "smoke", Overrides(methods=["maml"], seeds=1, tasks=50, engine="eager"))
     held = {path: path.read_bytes() for path in copy.rglob("[!.]*.*")}
-    with pytest.raises(records.AnotherExperimentError, match=r"settings\.tasks is 60 .* and 50 here"):
+    with pytest.raises(AnotherExperimentError, match=r"settings\.tasks is 60 .* and 50 here"):
         run_job(Group(tuple(asked), (0,)), copy, lambda label, event: None, Stop(get_context("spawn")))
     assert held == {path: path.read_bytes() for path in copy.rglob("[!.]*.*")}
 
