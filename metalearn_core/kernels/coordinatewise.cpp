@@ -224,7 +224,7 @@ struct Kernel {
         return;
       case TANH: return chain(count, a, delta, [&](Vec y) { return one - y * y; });
       case SIGMOID: return chain(count, a, delta, [&](Vec y) { return y * (one - y); });
-      case ELU: return chain(count, a, delta, [&](Vec y) { return Vec::blendv(one, y + one, y < zero); });
+      case ELU: return chain(count, a, delta, [&](Vec y) { return Vec::blendv(y + one, one, y >= zero); });
     }
   }
 
