@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Sequence
 
-from metalearn_benchmarks.claims.published import deviations, published
+from metalearn_benchmarks.claims.published import deviations, published_result
 from metalearn_benchmarks.claims.rules import claim_rules
 from metalearn_benchmarks.experiments.catalogue import find_experiment
 from metalearn_core.testing.kit import all_laws, tier
@@ -50,7 +50,7 @@ def published_tables() -> str:
     for title, settings in TABLES.items():
         rows = []
         for method in experiment.methods:
-            found = [published(setting, method) for setting in settings]
+            found = [published_result(setting, method) for setting in settings]
             if all(found):
                 rows.append(
                     (f"`{method}`", *(f"{100 * p.value:.0f} ± {100 * p.half_width:.0f}" for p in found))

@@ -19,14 +19,14 @@ from metalearn_benchmarks.claims import text as claims_text
 from metalearn_benchmarks.claims.published import trained_as_published
 from metalearn_benchmarks.claims.rules import claim_rules
 from metalearn_benchmarks.claims.verdicts import decide_all
-from metalearn_benchmarks.plotting.style import rendered
+from metalearn_benchmarks.plotting.rendering import render
 from metalearn_benchmarks.records.reading import read_records
 from metalearn_benchmarks.records.record import Record
-from metalearn_benchmarks.report.numbers import interval, number
-from metalearn_benchmarks.report.paper_figures import paper_figures
-from metalearn_benchmarks.report.table_text import MARKDOWN, as_text
+from metalearn_benchmarks.report.numbers import format_interval, format_number
+from metalearn_benchmarks.report.paper.figures import paper_figures
+from metalearn_benchmarks.report.table_text import MARKDOWN, render_table
 from metalearn_benchmarks.report.tables import result_tables
-from metalearn_benchmarks.statistics.comparisons import typical
+from metalearn_benchmarks.statistics.comparisons import typical_over_seeds
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 NEVER = 3.9, 3.0
@@ -43,7 +43,7 @@ def verdicts(records: Sequence[Record]) -> str:
 def tables(records: Sequence[Record]) -> str:
     """Each experiment's table, as `metalearn report` writes it."""
     return "\n".join(
-        f"### `{table.experiment}`, {table.setting}\n\n{as_text(table, MARKDOWN)}"
+        f"### `{table.experiment}`, {table.setting}\n\n{render_table(table, MARKDOWN)}"
         for table in result_tables(records)
     )
 
@@ -52,7 +52,7 @@ def figures(records: Sequence[Record], folder: Path) -> str:
     """The paper's figures, drawn into a folder, and what shows them there."""
     text = ""
     for one in paper_figures(records)[0]:
-        (folder / f"{one.stem}.png").write_bytes(rendered(one.figure, "png", one.stem))
+        (folder / f"{one.stem}.png").write_bytes(render(one.figure, "png", one.stem))
         text += f"### {one.title}\n\n![{one.title}](_generated/{one.stem}.png)\n\n{one.caption}\n\n"
     return text
 
@@ -76,13 +76,14 @@ def _typical(runs: Sequence[Record], names: Sequence[str]) -> tuple[float, tuple
     """What is typical of the runs, and the row of a table that says so after these names."""
     finals = np.array([run.final for run in runs], dtype=float)
     finals = np.where(np.isfinite(finals), finals, np.inf)
-    found = typical(lambda tasks: np.median(finals[:, tasks], axis=1), *finals.shape)
+    found = typical_over_seeds(lambda tasks: np.median(finals[:, tasks], axis=1), *finals.shape)
     medians = np.median(finals, axis=1)
     never = int(_never_learned(finals).sum())
     value, best, worst = (
-        number(x) if np.isfinite(x) else "not finite" for x in (found.value, medians.min(), medians.max())
+        format_number(x) if np.isfinite(x) else "not finite"
+        for x in (found.value, medians.min(), medians.max())
     )
-    errors = (value, interval(found.interval().within(runs[0].score)), best, worst)
+    errors = (value, format_interval(found.interval().clip_to_range(runs[0].score)), best, worst)
     return found.value, (*names, str(len(runs)), *errors, str(never))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from metalearn_benchmarks.records.record import Record
 from metalearn_benchmarks.statistics.comparisons import typical_log_ratio
-from metalearn_benchmarks.statistics.paired_scores import Scores, paired
+from metalearn_benchmarks.statistics.paired_scores import MethodScores, pair_scores
 
 Row = tuple[str, str]
 """An experiment and one of its rows."""
@@ -111,12 +111,12 @@ def paired_ratios(records: Sequence[Record]) -> dict[str, str]:
 
 def _line(what: str, records: Sequence[Record], one: Row, other: Row, setting: str = "sine-5-shot") -> str:
     scores, base = (
-        Scores.of([r for r in records if (r.experiment, r.method, r.setting) == (*row, setting)])
+        MethodScores.from_runs([r for r in records if (r.experiment, r.method, r.setting) == (*row, setting)])
         for row in (one, other)
     )
     found = typical_log_ratio(scores, base)
     logarithm = found.interval()
     value, low, high = (math.exp(x) for x in (logarithm.value, logarithm.low, logarithm.high))
-    ours, theirs = (np.median(side, axis=1) for side in paired(scores, base))
+    ours, theirs = (np.median(side, axis=1) for side in pair_scores(scores, base))
     lower = f"{np.count_nonzero(ours < theirs)} of {found.seeds}"
     return f"| {what} | {value:.2f} | [{low:.2f}, {high:.2f}] | {lower} |\n"

@@ -8,24 +8,29 @@ from importlib import import_module
 from typing import Any
 
 _PUBLIC = {
-    "optimizers.differentiable": "TWINS TwinOptimizer",
     "errors": "UsageError unknown",
     "evaluation": "evaluate meta_test",
-    "training.files": "write_atomically",
-    "inner_loop": "adapt meta_gradient trajectory",
+    "inner_loop": "adapt trajectory",
     "kernels.coordinatewise": "Coordinatewise coordinatewise_cell",
-    "training.processes": "FailedElsewhereError LostProcessError Processes",
     "kernels.programs": "CompiledMetaGradient",
-    "learner": "BaseLearner ParameterLayout forked_rng",
+    "learner": "BaseLearner",
     "optimizers.learned": "LearnedOptimizer",
+    "optimizers.torch_twins": "TWINS TwinOptimizer",
     "outer_loop": "meta_train meta_train_seeds",
-    "registry": "PluginReport Registered Registry base_learners default_registry hookimpl make_rule observers"
-    " placements rules task_families",
+    "registration.entries": "PluginReport Registered",
+    "registration.hooks": "hookimpl",
+    "registry": "Registry base_learners default_registry make_rule observers placements rules task_families",
     "rule": "Signal State UpdateRule log_and_sign",
     "settings": "Clipping Order Settings",
-    "training.task_stream": "TaskStream seeded_generator",
     "task": "Batch Task TaskFamily",
-    "training.trained": "Event Observer Snapshot Trained",
+    "training.events": "Event Observer",
+    "training.files": "write_atomically",
+    "training.meta_gradient": "meta_gradient",
+    "training.parameters": "ParameterLayout forked_rng",
+    "training.processes": "FailedElsewhereError LostProcessError Processes",
+    "training.snapshot": "Snapshot",
+    "training.task_stream": "TaskStream seeded_generator",
+    "training.trained": "Trained",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 

@@ -9,7 +9,18 @@ from pathlib import Path
 
 
 class UsageError(ValueError):
-    """A mistake of the caller: the message says who, what was expected, what came, what to do."""
+    """A mistake of the caller.
+
+    The message names who refuses, what was expected, what came instead, and what to do about it.
+
+    Example:
+        >>> from metalearn_core import Settings, UsageError
+        >>> try:
+        ...     Settings(meta_batch=0)
+        ... except UsageError as error:
+        ...     print(error)
+        Settings: meta_batch must be an integer >= 1, got 0
+    """
 
 
 class RuleError(UsageError):
@@ -48,7 +59,21 @@ def require_kinds(who: str, **given: tuple[object, type]) -> None:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """The error for a name that is not there: it offers the nearest one and lists the others."""
+    """Make the error for a name that does not exist: it offers the nearest name and lists all of them.
+
+    Args:
+        kind: what the name was looked up as, such as `"option"`.
+        name: the name that was not found.
+        known: the names that exist.
+
+    Returns:
+        The error, for the caller to raise.
+
+    Example:
+        >>> from metalearn_core import unknown
+        >>> print(unknown("optimizer", "adan", ["adam", "sgd"]))
+        unknown optimizer 'adan': did you mean 'adam'? there are adam, sgd
+    """
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
@@ -98,7 +123,7 @@ def remedy(error: BaseException) -> str:
     return next((remedy for sign, remedy in REMEDIES.items() if sign in said), "")
 
 
-def in_one_line(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """The kind of the error, what it says, and what to do where that is known; a UsageError says it all."""
     if isinstance(error, UsageError):
         return str(error)
@@ -108,7 +133,7 @@ def in_one_line(error: BaseException) -> str:
 
 
 @contextmanager
-def own_code(whose: str, what: str) -> Iterator[None]:
+def user_code(whose: str, what: str) -> Iterator[None]:
     """In it somebody's own code runs: what that raises becomes a RuleError that names it and what to do."""
     try:
         yield
@@ -117,4 +142,4 @@ def own_code(whose: str, what: str) -> Iterator[None]:
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # torch's own; it is not imported here
             raise
-        raise RuleError(f"{whose}: {what} raised {in_one_line(error)}") from error
+        raise RuleError(f"{whose}: {what} raised {describe_error(error)}") from error

@@ -25,9 +25,31 @@ def meta_test(
     trained: Trained, family: TaskFamily,
     *, tasks: int = 2_000, split: str = "test", steps: int | None = None,
 ) -> Tensor:  # fmt: skip
-    """Scores of the best state on a split: `[tasks, T + 1]`, after each inner step, on the CPU.
+    """Score the best state of a training on a split, after each inner step.
 
-    `steps`: T, by default the settings'. Further as in `evaluate`.
+    Args:
+        trained: what `meta_train` returned; θ⁰ and φ of its best validation are tested.
+        family: the tasks.
+        tasks: the number of tasks, at least 1.
+        split: the split that they come from.
+        steps: T; None takes the one of the settings.
+
+    Returns:
+        Query scores `[tasks, T + 1]`, on the CPU; column t is the score after t inner steps.
+
+    Raises:
+        UsageError: for fewer than 1 task, and for a split that the family lacks.
+
+    Example:
+        >>> import torch
+        >>> from metalearn_core import Settings, make_rule, meta_test, meta_train
+        >>> from metalearn_core.testing import TinySines, tiny_learner
+        >>> learner, settings = tiny_learner(), Settings(tasks=2, steps=1, validation_tasks=2)
+        >>> rule = make_rule("gradient-descent", learner.layout)
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> trained = meta_train(rule, learner, TinySines(), settings, generator=generator)
+        >>> meta_test(trained, TinySines(), tasks=3, steps=4).shape
+        torch.Size([3, 5])
     """
     rule, theta = trained.at_best()
     settings = attrs.evolve(trained.settings, test_steps=steps) if steps is not None else trained.settings
@@ -40,17 +62,42 @@ def evaluate(
     *, split: str, tasks: int, scored: Scored | None = None,
     watch: Callable[[int], None] | None = None, processes: Processes = ALONE,
 ) -> Tensor:  # fmt: skip
-    """Query scores of θ⁰ and a rule, without graphs: `[tasks, T + 1]`, on the CPU.
+    """Score a rule and an initialisation on the query sets of a split, without keeping graphs.
 
     Of the settings it reads T at test, the inner clipping, the task seed and the evaluation batch.
 
     Args:
-        scored: how a meta-batch is scored, as `scores` does it: `(rule, theta, task) -> [tasks, T + 1]`.
-        watch: told before each batch how many tasks are done; what it raises ends the evaluation.
-        processes: those that share the batches; all of them call this, and all get every score.
+        rule: the update rule, with its φ.
+        learner: the base-learner.
+        theta: θ⁰, `[n]`.
+        family: the tasks.
+        settings: as in `meta_train`.
+        split: the split that the tasks come from.
+        tasks: the number of tasks, at least 1.
+        scored: `(rule, theta, task) -> [tasks, T + 1]` scores a meta-batch; None runs the eager inner loop.
+        watch: called before each batch with the number of tasks that are done; an exception that it raises
+            ends the evaluation.
+        processes: those that share the batches; all of them call this function, and all get every score.
+
+    Returns:
+        Query scores `[tasks, T + 1]`, on the CPU; column t is the score after t inner steps.
 
     Raises:
-        UsageError: unless tasks >= 1.
+        UsageError: for fewer than 1 task, and for a split that the family lacks.
+        LostProcessError: where another process has ended or failed.
+
+    Example:
+        >>> import torch
+        >>> from metalearn_core import Settings, evaluate, make_rule
+        >>> from metalearn_core.testing import TinySines, tiny_learner
+        >>> learner = tiny_learner()
+        >>> rule = make_rule("gradient-descent", learner.layout, inner_lr=0.01)
+        >>> theta = learner.initial(torch.Generator().manual_seed(0))
+        >>> scores = evaluate(rule, learner, theta, TinySines(), Settings(steps=5), split="test", tasks=20)
+        >>> scores.shape
+        torch.Size([20, 6])
+        >>> bool(scores[:, 5].mean() < scores[:, 0].mean())  # five steps of adaptation lower the error
+        True
     """
     if tasks < 1:
         raise UsageError(f"evaluate: tasks must be >= 1, got {tasks}")

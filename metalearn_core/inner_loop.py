@@ -1,9 +1,9 @@
-"""The inner loop, Algorithm 9 lines 6-9, and the meta-gradient of its line 11."""
+"""The inner loop: the updates of a rule on a support set (Algorithm 9, lines 6-9)."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,34 +11,54 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils import _pytree as pytree
 
-from metalearn_core.errors import UsageError, own_code, require_kinds, unknown
+from metalearn_core.errors import UsageError, require_kinds, unknown, user_code
 from metalearn_core.learner import BaseLearner
 from metalearn_core.optimizers.differentiable import InnerOptimizer
-from metalearn_core.rule import Signal, State, Undeclared, UpdateRule, parameters_as
+from metalearn_core.rule import (
+    Signal,
+    State,
+    UndeclaredField,
+    UpdateRule,
+    parameters_as,
+    require_contract,
+    require_tensors,
+)
 from metalearn_core.settings import ORDERS, Clipping, Order
-from metalearn_core.task import Batch, Task
+from metalearn_core.task import Batch
 
 
 def adapt(
     rule: UpdateRule, learner: BaseLearner, theta: Tensor, support: Batch,
     *, steps: int, order: Order = "second", clip: Clipping | None = None,
 ) -> Tensor:  # fmt: skip
-    """Adapt θ to a support set in `steps` updates of `rule`: θ⁽ᵀ⁾ (Algorithm 9, lines 6-9).
+    """Adapt θ to a support set in `steps` updates of a rule (Algorithm 9, lines 6-9).
 
     Args:
-        rule, learner: what proposes each update, and whose loss it is about.
+        rule: proposes each update.
+        learner: the base-learner whose support loss is lowered.
         theta: `[n]`, or one start for each task of a meta-batch, `[tasks, n]`.
-        support: one task's, or that of a stacked `Task`; with θ `[tasks, n]` it is read as stacked.
-        steps: T >= 0.
+        support: the support set of one task or of a stacked `Task`; beside θ `[tasks, n]` it is read as
+            stacked.
+        steps: T, the number of updates, at least 0.
         order: `"second"` differentiates through the support gradients; `"first"` takes them, and the
             support loss, for constants.
-        clip: bound on each task's support gradient before the rule sees it.
+        clip: bounds the support gradient of each task before the rule sees it.
 
     Returns:
-        `[n]`, or `[tasks, n]` for a meta-batch. Under `torch.no_grad()` no graph is kept.
+        θ⁽ᵀ⁾, `[n]`, or `[tasks, n]` for a meta-batch. Under `torch.no_grad()` no graph is kept.
 
     Raises:
         UsageError: for arguments that do not fit, and for a rule that breaks its contract.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from metalearn_core import BaseLearner, Batch, adapt, make_rule
+        >>> learner = BaseLearner(nn.Linear(1, 1, bias=False), nn.functional.mse_loss)
+        >>> rule = make_rule("gradient-descent", learner.layout, inner_lr=0.25)
+        >>> support = Batch(torch.ones(1, 1), torch.ones(1, 1))  # the loss is (θ − 1)²
+        >>> adapt(rule, learner, torch.zeros(1), support, steps=2).tolist()
+        [0.75]
     """
     path = trajectory(rule, learner, theta, support, steps=steps, order=order, clip=clip)
     return functools.reduce(lambda _, now: now, path)[0]
@@ -48,9 +68,35 @@ def trajectory(
     rule: UpdateRule, learner: BaseLearner, theta: Tensor, support: Batch,
     *, steps: int, order: Order = "second", clip: Clipping | None = None, truncate: int | None = None,
 ) -> Iterator[tuple[Tensor, State]]:  # fmt: skip
-    """Yield (θ⁽ᵗ⁾, state) for t = 0 ... T; arguments, shapes and errors as in `adapt`.
+    """Yield θ⁽ᵗ⁾ and the state of the rule for t = 0 ... T (Algorithm 9, lines 6-9).
 
-    `truncate`: differentiate so many of the last updates; those before are constants that shift θ.
+    Args:
+        rule: proposes each update.
+        learner: the base-learner whose support loss is lowered.
+        theta: `[n]`, or one start for each task, `[tasks, n]`.
+        support: the support set, as in `adapt`.
+        steps: T, at least 0.
+        order: as in `adapt`.
+        clip: as in `adapt`.
+        truncate: differentiate this many of the last updates; those before are constants that shift θ.
+            None differentiates all of them.
+
+    Yields:
+        θ⁽ᵗ⁾, `[n]` or `[tasks, n]`, and the state, which leads with `[tasks]` where θ does.
+
+    Raises:
+        UsageError: as `adapt` does.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from metalearn_core import BaseLearner, Batch, make_rule, trajectory
+        >>> learner = BaseLearner(nn.Linear(1, 1, bias=False), nn.functional.mse_loss)
+        >>> rule = make_rule("gradient-descent", learner.layout, inner_lr=0.25)
+        >>> support = Batch(torch.ones(1, 1), torch.ones(1, 1))  # the loss is (θ − 1)²
+        >>> path = trajectory(rule, learner, torch.zeros(1), support, steps=3)
+        >>> [theta.item() for theta, state in path]
+        [0.0, 0.5, 0.75, 0.875]
     """
     require_unroll(steps, order, truncate)
     require_kinds("adapt", rule=(rule, UpdateRule), learner=(learner, BaseLearner))
@@ -71,7 +117,7 @@ def trajectory(
     if theta.dtype != learner.dtype:
         raise UsageError(f"adapt: theta is {theta.dtype} and the learner {learner.dtype}; move one with .to")
     track = torch.is_grad_enabled()  # as it is now, not when the path is walked
-    path = _unroll(rule, learner, theta.expand(tasks, n), support, steps, order, clip, track, truncate)
+    path = unroll(rule, learner, theta.expand(tasks, n), support, steps, order, clip, track, truncate)
     if stacked:
         return path
     return ((theta[0], pytree.tree_map(lambda s: s[0], state)) for theta, state in path)
@@ -104,94 +150,6 @@ def require_unroll(
         raise UsageError(f"meta_gradient: outer_decay must be in (0, 1] or None, got {outer_decay!r}")
 
 
-def loss_weights(steps: int, decay: float | None) -> dict[int, float]:
-    """What each query loss L(θ⁽ᵗ⁾) weighs in the outer loss: γᵀ⁻ᵗ, t = 1 ... T, in sum 1; None: T alone."""
-    if decay is None or steps == 0:
-        return {steps: 1.0}
-    weights = {t: decay ** (steps - t) for t in range(1, steps + 1)}
-    return {t: weight / sum(weights.values()) for t, weight in weights.items()}
-
-
-def _outer_loss(
-    path: Iterator[tuple[Tensor, State]], weights: Mapping[int, float], loss_of: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """Σₜ wₜ L(θ⁽ᵗ⁾) along a path."""
-    terms = (weights[t] * loss_of(theta) for t, (theta, _) in enumerate(path) if t in weights)
-    return functools.reduce(torch.add, terms)
-
-
-def meta_gradient(
-    rule: UpdateRule, learner: BaseLearner, theta: Tensor, task: Task,
-    *, steps: int, order: Order = "second", clip: Clipping | None = None,
-    truncate: int | None = None, outer_decay: float | None = None,
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:  # fmt: skip
-    """Mean query loss over tasks at θ⁽ᵀ⁾, and its gradients for θ⁰ and φ (Algorithm 9, line 11).
-
-    Args:
-        rule, learner, steps, order, clip: as in `adapt`.
-        theta: θ⁰, `[n]` shared by all tasks or `[tasks, n]`; its gradient has the same shape.
-        task: one task or a stacked meta-batch.
-        truncate, outer_decay: as in `metalearn_core.Settings`; with a decay the loss is the weighted mean.
-
-    Returns:
-        The loss `[]`, the gradient for θ⁰, and `{name: gradient}` with every φ; what the loss does
-        not depend on has a gradient of zeros, never None.
-    """
-    require_unroll(steps, order, truncate, outer_decay)
-    task = task if task.stacked else Task.stack([task])
-    phi = dict(rule.named_parameters())
-    with torch.enable_grad():
-        theta = theta.detach().requires_grad_()
-        path = trajectory(
-            rule, learner, theta, task.support, steps=steps, order=order, clip=clip, truncate=truncate
-        )
-        context = learner.context(task)
-        loss = _outer_loss(
-            path, loss_weights(steps, outer_decay),
-            lambda theta: per_task(learner.loss, theta, task.query, *context).mean(),
-        )  # fmt: skip
-        return loss.detach(), *_gradients(loss, theta, phi)
-
-
-def meta_gradients(
-    rule: UpdateRule, learner: BaseLearner, theta: Tensor, phi: Mapping[str, Tensor], task: Task,
-    *, steps: int, order: Order = "second", clip: Clipping | None = None,
-    truncate: int | None = None, outer_decay: float | None = None,
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:  # fmt: skip
-    """`meta_gradient` of several seeds on the same meta-batch, each with its own θ⁰ and φ.
-
-    Args:
-        theta: `[seeds, n]`.
-        phi: what stands in the places of the rule's parameters, each leading with `[seeds]`.
-        task: a stacked meta-batch.
-
-    Returns:
-        Losses `[seeds]` and the gradients, shaped as `theta` and `phi`.
-    """
-    learned = {name: parameter.requires_grad for name, parameter in rule.named_parameters()}
-    with torch.enable_grad():
-        theta = theta.detach().requires_grad_()
-        phi = {name: value.detach().requires_grad_(learned[name]) for name, value in phi.items()}
-        start = theta.unsqueeze(1).expand(-1, len(task), -1)
-        path = _unroll(rule, learner, start, task.support, steps, order, clip, True, truncate, phi)
-        context = learner.context(task)
-        of_seed = vmap(lambda theta: per_task(learner.loss, theta, task.query, *context))
-        weights = loss_weights(steps, outer_decay)
-        losses = _outer_loss(path, weights, lambda theta: of_seed(theta).mean(1))
-        return losses.detach(), *_gradients(losses.sum(), theta, phi)
-
-
-def _gradients(loss: Tensor, theta: Tensor, phi: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """For θ⁰ and every φ; zeros for what the loss does not depend on, and for what is not learned."""
-    learned = {name: value for name, value in phi.items() if value.requires_grad}
-    anchored = loss + 0 * theta.sum()  # a loss that θ⁰ does not reach still has a gradient, 0
-    with own_code("meta_gradient", "the backward pass"):
-        found = torch.autograd.grad(anchored, [theta, *learned.values()], allow_unused=True)
-    grads = {name: torch.zeros_like(value) for name, value in phi.items()}
-    grads |= {name: g for name, g in zip(learned, found[1:], strict=True) if g is not None}
-    return found[0], grads
-
-
 def _over_seeds(
     rule: UpdateRule, phi: Mapping[str, Tensor] | None, function: Callable[..., Any]
 ) -> Callable[..., Any]:
@@ -206,7 +164,7 @@ def _over_seeds(
     return functools.partial(vmap(one), phi)
 
 
-def _unroll(
+def unroll(
     rule: UpdateRule, learner: BaseLearner, theta: Tensor, support: Batch,
     steps: int, order: Order, clip: Clipping | None, track: bool, truncate: int | None = None,
     phi: Mapping[str, Tensor] | None = None,
@@ -234,10 +192,10 @@ def start_state(
 
     def start(theta: Tensor) -> State:
         state = rule.init_state(theta)
-        _require_tensors(rule, "init_state", "the state", pytree.tree_leaves(state))
+        require_tensors(rule, "init_state", "the state", pytree.tree_leaves(state))
         return state
 
-    with torch.set_grad_enabled(track), own_code(f"rule {rule.label}", "init_state"):
+    with torch.set_grad_enabled(track), user_code(f"rule {rule.label}", "init_state"):
         return _over_seeds(rule, phi, start if rule.elementwise else vmap(start))(theta)
 
 
@@ -258,12 +216,12 @@ def inner_step(
         total = losses.sum() + 0 * theta.sum()
     seen = losses.detach() if constant else losses
     update = functools.partial(seeds(functools.partial(update_every_task, rule, step)), seen)
-    transform = functools.partial(seen_gradient, constant, clip)
+    transform = functools.partial(gradient_for_rule, constant, clip)
     with torch.set_grad_enabled(track):
         return InnerOptimizer(track=track).step(total, theta, transform, update, state)
 
 
-def seen_gradient(constant: bool, clip: Clipping | None, grad: Tensor) -> Tensor:
+def gradient_for_rule(constant: bool, clip: Clipping | None, grad: Tensor) -> Tensor:
     """What a rule is shown of the support gradient: the order is decided here, never in a rule."""
     grad = grad.detach() if constant else grad
     return grad if clip is None else clip(grad)
@@ -273,41 +231,15 @@ def update_every_task(
     rule: UpdateRule, step: int, losses: Tensor, theta: Tensor, grad: Tensor, state: State
 ) -> tuple[Tensor, State]:
     """One step of the rule for every task: `[tasks, n]`."""
-    undeclared = Undeclared(rule.label)
+    undeclared = UndeclaredField(rule.label)
 
     def one(theta: Tensor, grad: Tensor, loss: Tensor, state: State) -> tuple[Tensor, State]:
         shown_loss = loss if rule.uses_loss else undeclared
         signal = Signal(grad, shown_loss, step if rule.uses_step else undeclared)
         answer = rule.update(theta, signal, state)
-        _require_contract(rule, (theta, state), answer)
+        require_contract(rule, (theta, state), answer)
         return answer
 
     batched: Callable[..., tuple[Tensor, State]] = one if rule.elementwise else vmap(one)
-    with own_code(f"rule {rule.label}", "update"):
+    with user_code(f"rule {rule.label}", "update"):
         return batched(theta, grad, losses, state)
-
-
-def _require_contract(rule: UpdateRule, given: object, answer: object) -> None:
-    """UsageError unless (θ, state) comes back in the structure, shapes and dtypes it was given in."""
-    (old, before), (new, after) = pytree.tree_flatten(given), pytree.tree_flatten(answer)
-    if before != after:
-        raise UsageError(
-            f"rule {rule.label}: update must return (theta, state) as it was given them:"
-            f" {' '.join(str(before).split())}; it returned {' '.join(str(after).split())}"
-        )
-    _require_tensors(rule, "update", "θ", new[:1])
-    _require_tensors(rule, "update", "the state", new[1:])
-    for index, (was, now) in enumerate(zip(old, new, strict=True)):
-        if (was.shape, was.dtype) != (now.shape, now.dtype):
-            raise UsageError(
-                f"rule {rule.label}: update was given {'a state tensor' if index else 'θ'} of shape"
-                f" {tuple(was.shape)} and {was.dtype}, and returned {tuple(now.shape)} and {now.dtype}"
-            )
-
-
-def _require_tensors(rule: UpdateRule, method: str, what: str, leaves: Sequence[object]) -> None:
-    for leaf in leaves:
-        if not isinstance(leaf, Tensor):
-            raise UsageError(
-                f"rule {rule.label}: {what} that {method} returns must be made of tensors, got {leaf!r:.60}"
-            )

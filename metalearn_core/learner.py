@@ -3,107 +3,34 @@
 from __future__ import annotations
 
 import copy
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 
-import attrs
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from metalearn_core.errors import UsageError, own_code, require_kinds
+from metalearn_core.errors import UsageError, require_kinds, user_code
 from metalearn_core.task import Batch, Task
+from metalearn_core.training.parameters import ParameterLayout, forked_rng, reset_every_parameter
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 
 
-@contextmanager
-def forked_rng(generator: torch.Generator) -> Iterator[None]:
-    """Torch's global CPU generator seeded from `generator`, and put back as it was afterwards."""
-    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    with torch.random.fork_rng(devices=[]):
-        # not torch.manual_seed, which would seed every GPU as well, and leave it so
-        torch.default_generator.manual_seed(seed)
-        yield
-
-
-def reset_every_parameter(module: nn.Module) -> None:
-    """Call `reset_parameters` of every submodule that has one: torch's own initialisation."""
-    for part in module.modules():
-        reset = getattr(part, "reset_parameters", None)
-        if callable(reset):
-            reset()
-
-
-def in_words(thing: object) -> str:
+def one_line_repr(thing: object) -> str:
     """Its representation in one line, the same in every process: nothing by its address."""
     return re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(repr(thing).split()))
-
-
-@attrs.frozen
-class ParameterLayout:
-    """Where each trainable parameter of a module lies in one vector θ ∈ Rⁿ."""
-
-    names: tuple[str, ...]
-    shapes: tuple[tuple[int, ...], ...]
-
-    @classmethod
-    def of(cls, module: nn.Module) -> ParameterLayout:
-        """The layout of the parameters with `requires_grad`, in the module's order."""
-        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-        return cls(tuple(name for name, _ in named), tuple(tuple(p.shape) for _, p in named))
-
-    @property
-    def sizes(self) -> list[int]:
-        """Number of coordinates of each parameter."""
-        return [math.prod(shape) for shape in self.shapes]
-
-    @property
-    def size(self) -> int:
-        """n, the number of coordinates of θ."""
-        return sum(self.sizes)
-
-    @property
-    def owner(self) -> Tensor:
-        """Of each coordinate the index of its parameter, `[n]`: for what a rule has one of for each."""
-        return torch.arange(len(self.names)).repeat_interleave(torch.tensor(self.sizes).long())
-
-    def flatten(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """`{name: tensor}` to `[n]`. Raises UsageError where a name or a shape does not fit."""
-        expected = dict(zip(self.names, self.shapes, strict=True))
-        given = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
-        if given != expected:
-            raise UsageError(f"ParameterLayout: expected parameters {expected}, got {given}")
-        if not self.names:
-            return torch.empty(0)
-        return torch.cat([parameters[name].reshape(-1) for name in self.names])
-
-    def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
-        """`[..., n]` to `{name: [..., *shape]}`. Raises UsageError where n is another."""
-        if theta.ndim < 1 or theta.shape[-1] != self.size:
-            raise UsageError(
-                f"ParameterLayout: expected a vector of {self.size} coordinates,"
-                f" got shape {tuple(theta.shape)}"
-            )
-        # split, not slicing: its backward is one concatenation instead of one padded sum per parameter
-        parts = torch.split(theta, self.sizes, dim=-1)
-        return {
-            name: part.reshape((*theta.shape[:-1], *shape))
-            for name, shape, part in zip(self.names, self.shapes, parts, strict=True)
-        }
 
 
 class BaseLearner:
     """Any `nn.Module` as a pure function of θ ∈ Rⁿ, its trainable parameters in one vector.
 
-    Frozen parameters (`requires_grad=False`) and buffers are constants: adapting the head alone is
-    freezing the rest. The module is copied and never written to.
+    Frozen parameters (`requires_grad=False`) and buffers are constants: to adapt the head alone, freeze the
+    rest. The module is copied and never written to.
 
-    A module may judge a query set in the light of the support set, as batch norm with the support set's
-    statistics does: it has an attribute `uses_support = True` and is then called as
-    `module(query inputs, support inputs)`; on a support set itself, as `module(inputs)`.
+    A module may judge a query set in the light of the support set, as batch norm with the statistics of the
+    support set does. It then has an attribute `uses_support = True` and is called as
+    `module(query inputs, support inputs)`; on a support set itself it is called as `module(inputs)`.
 
     Args:
         module: the network.
@@ -116,6 +43,17 @@ class BaseLearner:
     Raises:
         UsageError: for a batch or instance norm that would update running statistics inside the inner loop,
             and for dropout.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from metalearn_core import BaseLearner, Batch
+        >>> learner = BaseLearner(nn.Linear(2, 1), nn.functional.mse_loss)
+        >>> theta = torch.tensor([1.0, 2.0, 0.5])  # the weight, then the bias
+        >>> learner.predict(theta, torch.tensor([[1.0, 1.0]])).tolist()
+        [[3.5]]
+        >>> learner.loss(theta, Batch(torch.tensor([[1.0, 1.0]]), torch.tensor([[3.0]]))).item()
+        0.25
     """
 
     def __init__(
@@ -126,7 +64,7 @@ class BaseLearner:
         initialise: Callable[[nn.Module], None] | None = None,
     ) -> None:
         require_kinds("BaseLearner", module=(module, nn.Module))
-        _refuse_what_changes(module)
+        _refuse_inconsistent_modules(module)
         self.module = copy.deepcopy(module)
         self.layout = ParameterLayout.of(self.module)
         self._loss, self._score = loss, score or loss
@@ -162,8 +100,8 @@ class BaseLearner:
 
     def describe(self) -> str:
         """Module, loss and score in one line."""
-        loss = getattr(self._loss, "__name__", None) or in_words(self._loss)
-        return f"{in_words(self.module)} under {loss}, scored by {self.score_name}"
+        loss = getattr(self._loss, "__name__", None) or one_line_repr(self._loss)
+        return f"{one_line_repr(self.module)} under {loss}, scored by {self.score_name}"
 
     def initial(self, generator: torch.Generator) -> Tensor:
         """Draw θ⁰, `[n]`: on a CPU copy, so that a seed means the same on every device."""
@@ -194,7 +132,7 @@ class BaseLearner:
         """
         parameters = {**self.layout.unflatten(theta), **self.constants}
         given = (inputs, support) if self.uses_support and support is not None else (inputs,)
-        with own_code(f"base-learner {type(self.module).__name__}", "forward"):
+        with user_code(f"base-learner {type(self.module).__name__}", "forward"):
             output: Tensor = functional_call(self.module, parameters, given)
         return output
 
@@ -214,7 +152,7 @@ class BaseLearner:
                 f"BaseLearner: prediction has shape {tuple(prediction.shape)} and targets"
                 f" {tuple(targets.shape)}; give them the same shape"
             )
-        with own_code(f"base-learner {type(self.module).__name__}", name):
+        with user_code(f"base-learner {type(self.module).__name__}", name):
             value = criterion(prediction, targets)
         if not isinstance(value, Tensor) or value.ndim:
             got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.60}"
@@ -224,7 +162,7 @@ class BaseLearner:
         return value
 
 
-def _refuse_what_changes(module: nn.Module) -> None:
+def _refuse_inconsistent_modules(module: nn.Module) -> None:
     """UsageError for a module whose answer, at the same θ, is not the same every time."""
     for name, part in module.named_modules():
         if isinstance(part, nn.modules.dropout._DropoutNd) and part.training and part.p:

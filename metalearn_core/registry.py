@@ -4,139 +4,26 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import inspect
 import os
-import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import attrs
-import pluggy
 
 from metalearn_core.errors import UsageError, unknown
-from metalearn_core.learner import ParameterLayout
+from metalearn_core.registration.entries import (
+    Catalogue,
+    PluginReport,
+    Registered,
+    call_plugin,
+    require_compatible_rule,
+)
+from metalearn_core.registration.hooks import GROUP, KINDS, plugin_manager
 from metalearn_core.rule import UpdateRule
+from metalearn_core.training.parameters import ParameterLayout
 
-GROUP = "metalearn"
 LOAD_PLUGINS = "METALEARN_LOAD_PLUGINS"
 """The environment variable that names the plugins to load, `a,b`; empty: none; not set: all."""
-Factories = Mapping[str, Callable[..., Any]]
-
-hookspec = pluggy.HookspecMarker(GROUP)
-hookimpl = pluggy.HookimplMarker(GROUP)
-"""Marks a plugin's hooks: `@hookimpl def metalearn_update_rules(): return {"name": Rule}`."""
-
-
-class Hooks:
-    """The hooks; each returns `{name: factory}`."""
-
-    @hookspec
-    def metalearn_update_rules(self) -> Factories:  # type: ignore[empty-body]
-        """Update rules: `factory(layout, **options) -> UpdateRule`."""
-
-    @hookspec
-    def metalearn_task_families(self) -> Factories:  # type: ignore[empty-body]
-        """Families of tasks: `factory(**options) -> TaskFamily`."""
-
-    @hookspec
-    def metalearn_base_learners(self) -> Factories:  # type: ignore[empty-body]
-        """Base-learners: `factory(**options) -> BaseLearner`."""
-
-    @hookspec
-    def metalearn_observers(self) -> Factories:  # type: ignore[empty-body]
-        """Observers of runs: `factory(run) -> observer`, `run` a mapping that describes the run.
-
-        A factory with `on_request = True` waits until it is asked for by name.
-        """
-
-    @hookspec
-    def metalearn_map(self) -> Factories:  # type: ignore[empty-body]
-        """Places on the map of what rules can express: `place(rule_map) -> None` calls `rule_map.place`."""
-
-
-KINDS = {
-    "metalearn_update_rules": "rule",
-    "metalearn_task_families": "task family",
-    "metalearn_base_learners": "base-learner",
-    "metalearn_observers": "observer",
-    "metalearn_map": "placement",
-}
-
-
-@attrs.frozen
-class Registered:
-    """A factory, where it came from, and its options; calling it checks the options first."""
-
-    kind: str
-    name: str
-    factory: Callable[..., Any]
-    plugin: str
-    distribution: str
-
-    def options(self) -> dict[str, inspect.Parameter]:
-        """The keyword options that the factory takes, by name; `**` one that takes any."""
-        return {
-            f"**{name}" if p.kind is p.VAR_KEYWORD else name: p
-            for name, p in inspect.signature(self.factory).parameters.items()
-            if name != "layout" and p.kind not in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL)
-        }
-
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        """Make one. Raises UsageError for an unknown option, a refused value, and a factory that fails."""
-        try:
-            known = self.options()
-            for option in options:
-                if option not in known and not any(name.startswith("**") for name in known):
-                    raise unknown("option", option, known)
-            return self.factory(*args, **options)
-        except (Exception, SystemExit) as error:
-            # a TypeError or a ValueError refuses a value; whatever else it is, it is the plugin's mistake
-            refused = isinstance(error, TypeError | ValueError)
-            broken = "" if refused else f"mend or upgrade {self.distribution}: {type(error).__name__}: "
-            raise UsageError(f"{self.kind} {self.name!r}: {broken}{' '.join(str(error).split())}") from error
-
-
-@attrs.frozen
-class PluginReport:
-    """One plugin: what it is, what is wrong with it, if anything, and whether it was left out on request."""
-
-    name: str
-    distribution: str
-    version: str
-    source: str
-    error: str | None = None
-    left_out: bool = False
-
-
-class Catalogue(dict[str, Registered]):
-    """Factories by name; asking for a name that is not there is a UsageError that says why."""
-
-    def __init__(self, kind: str, reports: Sequence[PluginReport] = ()) -> None:
-        super().__init__()
-        self.kind, self.reports = kind, reports
-        # of each name that several claim, the distributions and plugins that do
-        self.contested: dict[str, set[tuple[str, str]]] = {}
-
-    def __missing__(self, name: str) -> Registered:
-        if name in self.contested:
-            raise UsageError(self.clash(name))
-        away = ", ".join(report.name for report in self.reports if report.error or report.left_out)
-        note = f"; not loaded, or not all of it: plugin {away}" if away else ""
-        raise UsageError(f"{unknown(self.kind, name, self)}{note}")
-
-    def clash(self, name: str) -> str:
-        """Who claims a name that has two owners."""
-        owners = " and ".join(f"{dist} (plugin {plugin})" for dist, plugin in sorted(self.contested[name]))
-        return f"{self.kind} {name!r} is claimed by {owners}; uninstall or rename one"
-
-    def add(self, entry: Registered) -> None:
-        """Add a factory; a name with two owners belongs to neither."""
-        if entry.name in self or entry.name in self.contested:
-            owners = self.contested.setdefault(entry.name, set())
-            owners |= {(e.distribution, e.plugin) for e in (self.pop(entry.name, entry), entry)}
-        else:
-            self[entry.name] = entry
 
 
 class Registry:
@@ -144,12 +31,29 @@ class Registry:
 
     Args:
         discover: False finds no plugin by itself; `register` adds one.
-        only: the plugins to load, by their own name or their distribution's; None: all that are installed.
+        only: the plugins to load, by their own name or that of their distribution; None loads all that are
+            installed.
+
+    Raises:
+        UsageError: for a name in `only` that no installed plugin has.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from metalearn_core import ParameterLayout, Registry, UpdateRule, hookimpl
+        >>> class HalfStep(UpdateRule):
+        ...     def update(self, theta, signal, state):
+        ...         return theta - 0.5 * signal.grad, state
+        >>> @hookimpl
+        ... def metalearn_update_rules():
+        ...     return {"half-step": lambda layout: HalfStep()}
+        >>> registry = Registry(discover=False)
+        >>> registry.register(SimpleNamespace(metalearn_update_rules=metalearn_update_rules), "mine")
+        >>> registry.make_rule("half-step", ParameterLayout(("weight",), ((3,),)))
+        HalfStep()
     """
 
     def __init__(self, *, discover: bool = True, only: Collection[str] | None = None) -> None:
-        self._manager = pluggy.PluginManager(GROUP)
-        self._manager.add_hookspecs(Hooks)
+        self._manager = plugin_manager()
         self._reports: list[PluginReport] = []
         self.catalogues = {hook: Catalogue(kind, self._reports) for hook, kind in KINDS.items()}
         if discover:
@@ -159,11 +63,13 @@ class Registry:
     def reports(self) -> list[PluginReport]:
         """What became of each plugin; a name that several claim is an error of every one of them."""
         clashes = [(c.clash(n), who) for c in self.catalogues.values() for n, who in c.contested.items()]
-        told = (
+        reported = (
             (report, [clash for clash, who in clashes if (report.distribution, report.name) in who])
             for report in self._reports
         )
-        return [attrs.evolve(r, error="; ".join(filter(None, [r.error, *more])) or None) for r, more in told]
+        return [
+            attrs.evolve(r, error="; ".join(filter(None, [r.error, *more])) or None) for r, more in reported
+        ]
 
     def _discover(self, only: Collection[str] | None) -> None:
         # pluggy's own loader lets one broken plugin end the host and skips a second owner in silence
@@ -182,7 +88,7 @@ class Registry:
                 self._reports.append(PluginReport(point.name, *owner, point.value, left_out=True))
                 continue
             try:
-                plugin = _answer(point.load, "failed to import")
+                plugin = call_plugin(point.load, "failed to import")
             except UsageError as error:
                 self._reports.append(PluginReport(point.name, *owner, point.value, str(error)))
             else:
@@ -196,7 +102,7 @@ class Registry:
             for hook, entry in found:
                 self.catalogues[hook].add(entry)
             for _, entry in found:
-                _require_fit(entry, entry.factory)
+                require_compatible_rule(entry, entry.factory)
         except Exception as error:  # also what pluggy meets in the plugin's own objects
             reason = " ".join(str(error).split())
         source = getattr(plugin, "__file__", None) or repr(plugin)
@@ -214,7 +120,7 @@ class Registry:
         for hook in hooks:
             if hook not in KINDS:
                 raise unknown("hook", hook, KINDS)
-            mapping = _answer(getattr(plugin, hook), f"{hook} failed")
+            mapping = call_plugin(getattr(plugin, hook), f"{hook} failed")
             if not isinstance(mapping, Mapping) or not all(
                 isinstance(key, str) and key.strip() and callable(made) for key, made in mapping.items()
             ):
@@ -225,72 +131,124 @@ class Registry:
     def make_rule(self, name: str, layout: ParameterLayout, **options: Any) -> UpdateRule:
         """An update rule by name. Raises UsageError for one that is unknown, of another API, or fails."""
         entry = self.catalogues["metalearn_update_rules"][name]
-        _require_fit(entry, entry.factory)
+        require_compatible_rule(entry, entry.factory)
         rule: UpdateRule = entry(layout, **options)
-        _require_fit(entry, type(rule))
+        require_compatible_rule(entry, type(rule))
         if "_parameters" not in vars(rule):
             raise UsageError(f"rule {name!r}: __init__ of {type(rule).__name__} must call super().__init__()")
         return rule
 
 
-def _require_fit(entry: Registered, made: object) -> None:
-    """UsageError for a class of a rule that cannot be used with this core: what to change or upgrade."""
-    if entry.kind != "rule" or not isinstance(made, type):
-        return
-    if not issubclass(made, UpdateRule):
-        raise UsageError(f"rule {entry.name!r}: expected an UpdateRule, got a {made.__name__}; make it one")
-    ours, theirs, told = UpdateRule.api_version, made.api_version, f"rule {entry.name!r} is written for API"
-    if theirs != ours:
-        older = "metalearn-core" if isinstance(theirs, int) and theirs > ours else entry.distribution
-        raise UsageError(f"{told} {theirs}, metalearn-core has API {ours}: upgrade {older}")
-
-
-def _answer(plugins_code: Callable[[], Any], failed: str) -> Any:
-    """What a plugin answers, its prints sent to standard error; UsageError for whatever it raises."""
-    try:
-        with redirect_stdout(sys.stderr):
-            return plugins_code()
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        raise UsageError(f"{failed}: {type(error).__name__}: {' '.join(str(error).split())}") from error
-
-
 @functools.cache
 def default_registry() -> Registry:
-    """The registry of what is installed, or of what METALEARN_LOAD_PLUGINS names; made at first use."""
+    """Return the registry of what is installed, or of what METALEARN_LOAD_PLUGINS names.
+
+    Returns:
+        The registry that `make_rule` and `rules` read, made at the first call.
+
+    Raises:
+        UsageError: where METALEARN_LOAD_PLUGINS names a plugin that is not installed.
+
+    Example:
+        >>> from metalearn_core import default_registry
+        >>> "gradient-descent" in [report.name for report in default_registry().reports]
+        True
+    """
     wanted = os.environ.get(LOAD_PLUGINS)
     return Registry(only=None if wanted is None else [n for n in map(str.strip, wanted.split(",")) if n])
 
 
 def make_rule(name: str, layout: ParameterLayout, **options: Any) -> UpdateRule:
-    """An installed update rule by name, with its options.
+    """Make an installed update rule.
 
-    Raises UsageError for an unknown name or option, and for a value that the rule refuses.
+    Args:
+        name: the name that it is registered under; see `rules`.
+        layout: of the parameters that it will update.
+        options: those of the rule, by keyword.
+
+    Returns:
+        The rule, with its φ as they start.
+
+    Raises:
+        UsageError: for an unknown name or option, and for a value that the rule refuses.
+
+    Example:
+        >>> from metalearn_core import ParameterLayout, make_rule
+        >>> layout = ParameterLayout(("weight", "bias"), ((2, 3), (3,)))
+        >>> rule = make_rule("gradient-descent", layout, inner_lr=0.1, learn_lr="tensor")
+        >>> [(name, tuple(phi.shape)) for name, phi in rule.named_parameters()]
+        [('inner_lr', (2,))]
     """
     return default_registry().make_rule(name, layout, **options)
 
 
 def rules() -> Catalogue:
-    """The installed update rules, by name."""
+    """List the installed update rules by name.
+
+    Returns:
+        `{name: factory}`; a name that is not there raises a UsageError that offers the nearest one.
+
+    Example:
+        >>> from metalearn_core import rules
+        >>> rules()["gradient-descent"].distribution
+        'metalearn-gradient-descent'
+    """
     return default_registry().catalogues["metalearn_update_rules"]
 
 
 def task_families() -> Catalogue:
-    """The installed task families, by name."""
+    """List the installed task families by name.
+
+    Returns:
+        `{name: factory}`; a name that is not there raises a UsageError that offers the nearest one.
+
+    Example:
+        >>> from metalearn_core import task_families
+        >>> sine = task_families()["sine"](support=5, query=10)
+        >>> sine.splits
+        ('train', 'validation', 'test')
+    """
     return default_registry().catalogues["metalearn_task_families"]
 
 
 def base_learners() -> Catalogue:
-    """The installed base-learners, by name."""
+    """List the installed base-learners by name.
+
+    Returns:
+        `{name: factory}`; a name that is not there raises a UsageError that offers the nearest one.
+
+    Example:
+        >>> from metalearn_core import base_learners
+        >>> learner = base_learners()["mlp"](hidden=[8], inputs=1, outputs=1)
+        >>> learner.layout.size
+        25
+    """
     return default_registry().catalogues["metalearn_base_learners"]
 
 
 def observers() -> Catalogue:
-    """The installed observers of runs, by name."""
+    """List the installed observers of runs by name.
+
+    Returns:
+        `{name: factory}`; a name that is not there raises a UsageError that offers the nearest one.
+
+    Example:
+        >>> from metalearn_core import observers
+        >>> observers()["tensorboard"].kind
+        'observer'
+    """
     return default_registry().catalogues["metalearn_observers"]
 
 
 def placements() -> Catalogue:
-    """The installed placements on the map of rules, by name."""
+    """List the installed placements on the map of rules by name.
+
+    Returns:
+        `{name: factory}`; a name that is not there raises a UsageError that offers the nearest one.
+
+    Example:
+        >>> from metalearn_core import placements
+        >>> placements()["lslr"].kind
+        'placement'
+    """
     return default_registry().catalogues["metalearn_map"]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, TypeAlias
 
 import attrs
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from metalearn_core.errors import UsageError
 
@@ -19,8 +20,8 @@ State: TypeAlias = Any
 
 
 @attrs.frozen
-class Undeclared:
-    """Stands in a signal for what the rule did not say that it reads."""
+class UndeclaredField:
+    """The placeholder in a signal for a field that the rule has not declared."""
 
     rule: str
 
@@ -36,47 +37,80 @@ class Undeclared:
 class Signal:
     """What one pass over the support set tells a rule.
 
+    For a rule that is called on a stack (`elementwise`), θ and grad are `[tasks, n]` and loss is `[tasks]`.
+
     Args:
         grad: ∇L(θ⁽ᵗ⁾), `[n]`.
-        loss: L(θ⁽ᵗ⁾), `[]`; constant under the first-order assumption.
+        loss: L(θ⁽ᵗ⁾), `[]`; a constant under the first-order assumption.
         step: t, an int from 0.
 
-    For a rule that is called on a stack (`elementwise`), θ and grad are `[tasks, n]` and loss `[tasks]`.
+    Raises:
+        UsageError: where a rule reads `loss` or `step` without having declared that it does.
+
+    Example:
+        >>> import torch
+        >>> from metalearn_core import Signal
+        >>> signal = Signal(grad=torch.tensor([2.0]), loss=torch.tensor(1.0), step=0)
+        >>> torch.zeros(1) - 0.5 * signal.grad
+        tensor([-1.])
     """
 
     grad: Tensor
-    _loss: Tensor | Undeclared
-    _step: int | Undeclared
+    _loss: Tensor | UndeclaredField
+    _step: int | UndeclaredField
 
     @property
     def loss(self) -> Tensor:
         """The support loss; raises UsageError unless the rule declares `uses_loss`."""
-        if isinstance(self._loss, Undeclared):
+        if isinstance(self._loss, UndeclaredField):
             raise self._loss.error("loss")
         return self._loss
 
     @property
     def step(self) -> int:
         """The inner step; raises UsageError unless the rule declares `uses_step`."""
-        if isinstance(self._step, Undeclared):
+        if isinstance(self._step, UndeclaredField):
             raise self._step.error("step")
         return self._step
 
 
 class UpdateRule(nn.Module, ABC):
-    """θ⁽ᵗ⁺¹⁾, state = update(θ⁽ᵗ⁾, signal, state), written for one task and one vector.
+    """θ⁽ᵗ⁺¹⁾, state = update(θ⁽ᵗ⁾, signal, state), written for one task and one vector (Algorithm 9, line 8).
 
     Its `nn.Parameter`s are the meta-parameters φ. `update` must be pure: it reads its arguments and
-    its parameters, writes nothing, draws no random numbers, does not branch on a tensor's value, and
+    its parameters, writes nothing, draws no random numbers, does not branch on the value of a tensor, and
     returns a state of the structure that it was given. The core batches it over tasks, decides the
     order of differentiation, and clips. An instance may set its class variables where an option decides.
 
     Class variables:
-        uses_loss, uses_step: it reads `signal.loss`, `signal.step`.
-        elementwise: each coordinate for itself, and written so that it takes leading axes: it is
+        uses_loss: it reads `signal.loss`.
+        uses_step: it reads `signal.step`.
+        elementwise: each coordinate is updated by itself, and the code takes leading axes: it is
             called once on the stack `[tasks, n]` instead of under `vmap`.
         coordinatewise: the same function for every coordinate, so permuting θ permutes the result.
         starts_as_descent: as it is made, it is θ ← θ − αg, with one α > 0.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from metalearn_core import BaseLearner, Batch, UpdateRule, adapt
+        >>> class Momentum(UpdateRule):
+        ...     elementwise = True
+        ...
+        ...     def __init__(self, layout, inner_lr=0.25, beta=0.5):
+        ...         super().__init__()
+        ...         self.inner_lr, self.beta = inner_lr, nn.Parameter(torch.tensor(beta))
+        ...
+        ...     def init_state(self, theta):
+        ...         return torch.zeros_like(theta)
+        ...
+        ...     def update(self, theta, signal, velocity):
+        ...         velocity = self.beta * velocity + signal.grad
+        ...         return theta - self.inner_lr * velocity, velocity
+        >>> learner = BaseLearner(nn.Linear(1, 1, bias=False), nn.functional.mse_loss)
+        >>> support = Batch(torch.ones(1, 1), torch.ones(1, 1))  # the loss is (θ − 1)²
+        >>> adapt(Momentum(learner.layout), learner, torch.zeros(1), support, steps=2).tolist()
+        [1.0]
     """
 
     api_version: ClassVar[int] = 1
@@ -123,12 +157,53 @@ def parameters_as(module: nn.Module, values: Mapping[str, Tensor]) -> Iterator[N
 
 
 def log_and_sign(x: Tensor, p: float = 10.0) -> list[Tensor]:
-    """(log|x|/p, sign x) where |x| >= e⁻ᵖ, else (−1, eᵖx): two columns of the shape of x.
+    """Make gradients of all magnitudes readable for a network (Andrychowicz et al., 2016, Appendix A).
 
-    Gradients of all magnitudes made readable for a network (Andrychowicz et al., 2016, Appendix A).
+    The two columns are (log|x|/p, sign x) where |x| >= e⁻ᵖ, else (−1, eᵖx).
+
+    Args:
+        x: gradients, of any shape.
+        p: the smaller the magnitudes that matter, the larger it is.
+
+    Returns:
+        Two columns, each in the shape of x.
+
+    Example:
+        >>> import torch
+        >>> from metalearn_core import log_and_sign
+        >>> magnitude, sign = log_and_sign(torch.tensor([1.0, -1.0, 0.0]))
+        >>> magnitude.tolist(), sign.tolist()
+        ([0.0, 0.0, -1.0], [1.0, -1.0, 0.0])
     """
     threshold = math.exp(-p)
     large = x.abs() >= threshold
     # the clamp keeps the branch not taken, and so its gradient, finite at x = 0
     logarithm = torch.where(large, x.abs().clamp(min=threshold).log() / p, -torch.ones_like(x))
     return [logarithm, torch.where(large, x.sign(), x / threshold)]
+
+
+def require_contract(rule: UpdateRule, given: object, answer: object) -> None:
+    """UsageError unless (θ, state) comes back in the structure, shapes and dtypes it was given in."""
+    (old, before), (new, after) = pytree.tree_flatten(given), pytree.tree_flatten(answer)
+    if before != after:
+        raise UsageError(
+            f"rule {rule.label}: update must return (theta, state) as it was given them:"
+            f" {' '.join(str(before).split())}; it returned {' '.join(str(after).split())}"
+        )
+    require_tensors(rule, "update", "θ", new[:1])
+    require_tensors(rule, "update", "the state", new[1:])
+    for index, (was, now) in enumerate(zip(old, new, strict=True)):
+        if (was.shape, was.dtype) != (now.shape, now.dtype):
+            raise UsageError(
+                f"rule {rule.label}: update was given {'a state tensor' if index else 'θ'} of shape"
+                f" {tuple(was.shape)} and {was.dtype}, and returned {tuple(now.shape)} and {now.dtype}"
+            )
+
+
+def require_tensors(rule: UpdateRule, method: str, what: str, leaves: Sequence[object]) -> None:
+    """UsageError for the first leaf of `what`, which `method` returned, that is no tensor."""
+    for leaf in leaves:
+        if not isinstance(leaf, Tensor):
+            raise UsageError(
+                f"rule {rule.label}: {what} that {method} returns must be made of tensors, got {leaf!r:.60}"
+            )

@@ -19,7 +19,23 @@ LONG_RUN = 10_000
 
 @attrs.frozen
 class Clipping:
-    """A bound on gradients, part of a method. `by`: each element's value, or a vector's norm."""
+    """A bound on gradients, which is a part of a method.
+
+    Args:
+        by: `"value"` bounds each element, `"norm"` the Euclidean norm of each vector.
+        limit: the bound, > 0, in the unit of the gradient.
+
+    Raises:
+        UsageError: for a value that does not fit.
+
+    Example:
+        >>> import torch
+        >>> from metalearn_core import Clipping
+        >>> Clipping("value", 1.0)(torch.tensor([3.0, -0.5]))
+        tensor([ 1.0000, -0.5000])
+        >>> round(Clipping("norm", 1.0)(torch.tensor([3.0, 4.0])).norm().item(), 3)
+        1.0
+    """
 
     by: Literal["value", "norm"]
     limit: float
@@ -52,36 +68,47 @@ _CHOICES = {
 
 @attrs.frozen(kw_only=True)
 class Settings:
-    """How a rule and an initialisation are meta-trained.
+    """How a rule and an initialisation are meta-trained (Algorithm 9).
 
     Args:
         tasks: meta-training tasks, each used once; 0 trains nothing.
         meta_batch: tasks per outer step; the last one is smaller where they do not divide.
-        steps, test_steps: T at training, and at validation and test (None: the same).
-        order: of the meta-gradient.
-        outer_lr: of Adam, over θ⁰ and φ.
+        steps: T at training.
+        test_steps: T at validation and test; None takes `steps`.
+        order: of the meta-gradient, `"first"` or `"second"`.
+        outer_lr: the learning rate of Adam, over θ⁰ and φ.
         outer_loss: `"mean"` over the meta-batch; Algorithm 9 writes the `"sum"`, which with Adam
             only the clipping notices.
         outer_decay: γ in (0, 1]: the outer loss is the mean of the query losses at t = 1 ... T, each weighing
-            γᵀ⁻ᵗ; None: the one at T alone, as Algorithm 9 has it.
-        truncate: the meta-gradient goes back through so many of the last updates; those before only shift
-            θ. None: through all.
+            γᵀ⁻ᵗ. None takes the one at T alone, as Algorithm 9 has it.
+        truncate: the meta-gradient goes back through this many of the last updates; those before only shift
+            θ. None goes back through all.
         warm_up: for this part of the tasks, in (0, 1], T doubles, from 1 and at equal distances, to `steps`.
-        inner_clip: on each task's support gradient, before the rule sees it.
-        outer_clip: on the meta-gradient: by value each element, by norm all of it together.
+        inner_clip: bounds the support gradient of each task, before the rule sees it.
+        outer_clip: bounds the meta-gradient: by value each element, by norm all of it together.
         outer_clip_scope: `"all"`, or the `"initialisation"` alone and not φ.
         validation_interval: tasks between validations; there is one before training and one at its end.
-        validation_tasks: tasks of split `validation`, the same every time.
+        validation_tasks: tasks of the split `validation`, the same every time.
         evaluation_batch: tasks that are evaluated together; for speed and memory, not for results.
-        checkpoint_seconds: time between checkpoints, where a path for one is given.
+        checkpoint_seconds: seconds between checkpoints, where a path for one is given.
         task_seed: which tasks the family gives; the same for every method and seed to be compared.
-        checkpoint_every: the inner loop's θ and state are kept at every so many steps, all else is computed
-            again in the backward pass; None keeps everything up to T = 16, and 50 steps at most beyond.
-        tasks_at_once: a larger meta-batch is taken piece after piece, for want of memory; None: whole.
+        checkpoint_every: θ and the state are kept at every so many inner steps, and all else is computed
+            again in the backward pass. None keeps everything up to T = 16, and 50 steps at most beyond.
+        tasks_at_once: a larger meta-batch is taken piece by piece, to save memory; None takes it whole.
         engine: `"eager"`; `"compiled"`, one program for the whole meta-step; or `"auto"`, which compiles
-            long runs. Between engines numbers part as rounding does.
+            long runs. Numbers of two engines differ by rounding.
 
-    Raises UsageError, naming the field, for a value that does not fit.
+    Raises:
+        UsageError: for a value that does not fit; it names the field.
+
+    Example:
+        >>> from metalearn_core import Clipping, Settings
+        >>> settings = Settings(tasks=70_000, meta_batch=4, steps=5, outer_clip=Clipping("norm", 10.0))
+        >>> settings.order, settings.evaluation_steps
+        ('second', 5)
+        >>> growing = Settings(tasks=100, steps=8, warm_up=0.5)
+        >>> [growing.at(position).steps for position in (0, 20, 40, 60)]
+        [1, 2, 4, 8]
     """
 
     tasks: int = 70_000

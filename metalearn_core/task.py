@@ -14,12 +14,23 @@ from metalearn_core.errors import UsageError
 
 @attrs.frozen(eq=False)
 class Batch:
-    """Examples: `inputs` and `targets`, both `[n, ...]` with the same n >= 1.
+    """Examples: inputs and their targets.
 
-    `stacked`: the batches of a meta-batch, `[tasks, n, ...]`. `Task(..., stacked=True)` sets it, so
-    that `task.support` alone tells `adapt` how to read it beside a shared start θ of shape `[n]`.
+    Args:
+        inputs: `[n, ...]`, n >= 1.
+        targets: `[n, ...]`, with the same n.
+        stacked: whether these are the batches of a meta-batch, `[tasks, n, ...]`. `Task(..., stacked=True)`
+            sets it, so that `task.support` alone tells `adapt` how to read it beside a shared θ⁰ `[n]`.
 
-    Raises UsageError where the two do not fit together or hold no example.
+    Raises:
+        UsageError: where the two do not fit together or hold no example.
+
+    Example:
+        >>> import torch
+        >>> from metalearn_core import Batch
+        >>> batch = Batch(inputs=torch.zeros(5, 3), targets=torch.zeros(5, 1))
+        >>> len(batch)
+        5
     """
 
     inputs: Tensor
@@ -47,12 +58,29 @@ class Batch:
 
 @attrs.frozen(eq=False)
 class Task:
-    """A support and a query set; with `stacked=True` a meta-batch whose tensors lead with `[tasks]`.
+    """A support set and a query set; with `stacked=True` a meta-batch whose tensors lead with `[tasks]`.
 
-    A single task is a sequence of one: `len(task)` is 1 and `task[0]` the task itself. Of a
+    A single task is a sequence of one: `len(task)` is 1 and `task[0]` is the task itself. Of a
     meta-batch, `task[i]` is one task and `task[i:j]` a smaller meta-batch.
 
-    Raises UsageError, by name, where support and query do not fit together.
+    Args:
+        support: the examples that a learner adapts on.
+        query: the examples that it is judged by.
+        stacked: whether this is a meta-batch.
+
+    Raises:
+        UsageError: where support and query do not fit together; it names the part.
+
+    Example:
+        >>> import torch
+        >>> from metalearn_core import Batch, Task
+        >>> task = Task(
+        ...     support=Batch(torch.zeros(5, 1), torch.zeros(5, 1)),
+        ...     query=Batch(torch.zeros(10, 1), torch.zeros(10, 1)),
+        ... )
+        >>> meta_batch = Task.stack([task, task, task])
+        >>> len(meta_batch), meta_batch.query.inputs.shape, len(meta_batch[:2])
+        (3, torch.Size([3, 10, 1]), 2)
     """
 
     support: Batch
@@ -144,7 +172,27 @@ class Task:
 
 @runtime_checkable
 class TaskFamily(Protocol):
-    """A distribution of tasks, by split."""
+    """A distribution of tasks, by split.
+
+    Any object with these members is one; nothing has to be inherited.
+
+    Example:
+        >>> import torch
+        >>> from metalearn_core import Batch, Task, TaskFamily
+        >>> class Lines:
+        ...     splits = ("train", "validation", "test")
+        ...
+        ...     def sample(self, split, count, generator):
+        ...         slope = torch.randn(count, 1, 1, generator=generator)
+        ...         x = torch.randn(count, 15, 1, generator=generator)
+        ...         y = slope * x
+        ...         return Task(Batch(x[:, :5], y[:, :5]), Batch(x[:, 5:], y[:, 5:]), stacked=True)
+        ...
+        ...     def examples(self, split):
+        ...         raise NotImplementedError
+        >>> isinstance(Lines(), TaskFamily), len(Lines().sample("train", 4, torch.Generator()))
+        (True, 4)
+    """
 
     @property
     def splits(self) -> tuple[str, ...]:

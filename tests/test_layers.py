@@ -22,18 +22,21 @@ CORE_MAY = {
 }
 OWNERS = {
     "higher": "optimizers/differentiable",
-    "pluggy": "registry",
+    "pluggy": "registration/hooks",
     "triton": "kernels/coordinatewise_triton",
 }
 """What one file of the core alone imports."""
 RANKS = (
-    {"errors", "kernels/sources", "kernels/coordinatewise_triton"},
-    {"kernels/operators", "kernels/products", "task", "training/files"},
-    {"kernels/coordinatewise", "training/processes"}, {"training/task_stream", "learner"},
-    {"rule", "settings"}, {"optimizers/differentiable"}, {"inner_loop"},
-    {"kernels/by_steps", "optimizers/learned"}, {"kernels/programs", "kernels/pieces", "training/checkpoint"},
-    {"kernels/outer_step", "kernels/scores", "training/trained"}, {"evaluation"},
-    {"kernels/engine"}, {"outer_loop"}, {"registry"},
+    {"errors", "kernels/sources", "kernels/coordinatewise_triton", "registration/hooks", "training/events"},
+    {"kernels/coordinatewise_gpu", "kernels/products", "task", "training/files", "training/parameters"},
+    {"rule", "settings", "kernels/operators", "training/processes"},
+    {"training/task_stream", "learner", "optimizers/differentiable", "kernels/coordinatewise"},
+    {"inner_loop", "optimizers/torch_twins", "training/fingerprint", "training/snapshot", "kernels/pieces"},
+    {"training/checkpoint", "training/meta_gradient", "optimizers/stepping"},
+    {"kernels/by_steps", "optimizers/learned", "training/trained"},
+    {"kernels/programs", "evaluation", "training/seed_run"},
+    {"kernels/outer_step", "kernels/scores"}, {"kernels/engine"}, {"outer_loop"},
+    {"registration/entries"}, {"registry"},
 )  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 PROCESSES = "metalearn_core/training/processes.py"
@@ -49,7 +52,7 @@ FACE = {"__init__", "__main__"}
 READ_FIRST = ("task", "learner", "rule", "inner_loop", "outer_loop")
 """The files of the core that a newcomer reads, in this order."""
 LONGEST_FUNCTION, LONGEST_FILE, LARGEST_FOLDER = 45, 250, 12
-LARGEST_CORE, LARGEST_READING = 1_800, 900
+LARGEST_CORE, LARGEST_READING = 1_650, 900
 
 Sources = dict[str, str]
 """Path in the checkout to source."""
@@ -240,6 +243,12 @@ def lines_of_code(source: str) -> int:
     return len(lines - skipped)
 
 
+def lines_of_imports(source: str) -> int:
+    """Lines of imports: a file that is split says some of them twice, and is no harder to read."""
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    return sum(node.end_lineno - node.lineno + 1 for node in nodes)
+
+
 def long_functions(sources: Sources) -> list[str]:
     """Every function longer than allowed, its docstring not counted."""
     return [
@@ -266,7 +275,7 @@ def test_every_part_of_the_order_is_there():
 
 def test_the_core_can_be_read_in_one_sitting():
     core = {
-        path: lines_of_code(source)
+        path: lines_of_code(source) - lines_of_imports(source)
         for path, source in checkout().items()
         if path.startswith("metalearn_core/")
         and not path.startswith(("metalearn_core/testing", "metalearn_core/kernels", PROCESSES))
@@ -397,6 +406,7 @@ def test_the_counters_count():
     function = 'def f(\n    a,\n):\n    """Doc\n    string."""\n\n    return a\n'
     assert lines_of_code(source) == 2
     assert lines_of_code(source + function) == 2 + 4
+    assert lines_of_imports("import a\nfrom b import (\n    c,\n)\nx = 1\n") == 4
     body = "\n".join("    x = 1" for _ in range(LONGEST_FUNCTION - 1))
     assert long_functions({"a": f'def f():\n    """Doc."""\n{body}\n'}) == []
     assert long_functions({"a": f"class A:\n  def f():\n{body}\n    x = 1\n"}) == ["a:2 f: 46 lines"]

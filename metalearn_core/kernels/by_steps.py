@@ -16,12 +16,13 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils import _pytree as pytree
 
-from metalearn_core.errors import own_code
-from metalearn_core.inner_loop import inner_step, loss_weights, per_task, start_state
+from metalearn_core.errors import user_code
+from metalearn_core.inner_loop import inner_step, per_task, start_state
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import State, UpdateRule, parameters_as
 from metalearn_core.settings import Clipping, Order
 from metalearn_core.task import Batch, Task
+from metalearn_core.training.meta_gradient import loss_weights
 
 Tensors = Sequence[Tensor]
 Function = Callable[..., list[Tensor]]
@@ -32,16 +33,16 @@ UNROLLED = 16
 """Inner steps up to which a meta-gradient is taken of the whole unroll at once."""
 
 
-KEPT = 50
+MOST_KEPT_STEPS = 50
 """How many steps of a path are kept at most, where nobody says."""
 
 
-def taken_by_steps(steps: int, checkpoint_every: int | None) -> bool:
+def is_recomputed(steps: int, checkpoint_every: int | None) -> bool:
     """Whether an unroll is too long to be taken at once, or is asked to be taken otherwise."""
     return steps > UNROLLED or checkpoint_every is not None
 
 
-def as_it_is(name: str, function: Function, arguments: Tensors) -> Tensors:
+def run_eagerly(name: str, function: Function, arguments: Tensors) -> Tensors:
     """Eager code."""
     return function(*arguments)
 
@@ -68,7 +69,7 @@ class BySteps:
     checkpoint_every: int | None = None
     truncate: int | None = None
     outer_decay: float | None = None
-    run: Run = as_it_is
+    run: Run = run_eagerly
 
     @torch.no_grad()
     def __call__(
@@ -79,7 +80,7 @@ class BySteps:
         values, data = list(phi.values()), task.tensors
         support, query = data[:2], [*data[2:], *self.learner.context(task)]
         start = theta.detach().unsqueeze(-2).expand(*theta.shape[:-1], len(task), -1).contiguous()
-        every = self.checkpoint_every or max(1, -(-self.steps // KEPT))
+        every = self.checkpoint_every or max(1, -(-self.steps // MOST_KEPT_STEPS))
         constant = 0 if self.truncate is None else max(0, self.steps - self.truncate)
         weights = loss_weights(self.steps, self.outer_decay)
 
@@ -215,7 +216,7 @@ def _pull_back(outputs: Tensors, inputs: Tensors, cotangents: Tensors) -> list[T
     if not reached or not wanted:
         return [torch.zeros_like(x) for x in inputs]
     ends, given = zip(*reached, strict=True)
-    with own_code("meta_gradient", "the backward pass"):
+    with user_code("meta_gradient", "the backward pass"):
         found = iter(torch.autograd.grad(ends, wanted, given, allow_unused=True))
     grads = [next(found) if x.requires_grad else None for x in inputs]
     return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, grads, strict=True)]

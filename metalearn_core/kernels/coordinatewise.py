@@ -48,15 +48,26 @@ def _has_triton() -> bool:
 
 
 class Coordinatewise(nn.Sequential):
-    """One feed-forward network for all coordinates: columns of numbers in, columns out.
+    """One feed-forward network that is applied to every coordinate of θ by itself.
+
+    It takes columns of numbers and returns columns of numbers. Its layers are `nn.Linear`s, with weights as
+    torch draws them and biases 0. A learned optimiser of this kind is that of Metz et al. (2019).
 
     Args:
-        columns: how many inputs a coordinate has.
-        hidden: the widths of the hidden layers; none makes it a linear map.
-        outputs: how many outputs a coordinate has.
-        activation: a module class, after each hidden layer. ReLU, Tanh, Sigmoid and ELU are fused.
+        columns: the number of inputs of a coordinate.
+        hidden: the widths of the hidden layers; without any the network is a linear map.
+        outputs: the number of outputs of a coordinate.
+        activation: a module class, put after each hidden layer. ReLU, Tanh, Sigmoid and ELU are fused where
+            a meta-step is compiled.
 
-    Its layers are `nn.Linear`s, weights as torch draws them and biases 0.
+    Example:
+        >>> import torch
+        >>> from metalearn_core import Coordinatewise
+        >>> network = Coordinatewise(columns=2, hidden=[8], outputs=1)
+        >>> theta, grad = torch.zeros(5), torch.ones(5)
+        >>> (update,) = network([theta, grad])
+        >>> update.shape
+        torch.Size([5])
     """
 
     def __init__(
@@ -86,20 +97,31 @@ class Coordinatewise(nn.Sequential):
 def coordinatewise_cell(
     columns: Sequence[Tensor], h: Tensor, c: Tensor, weight: Tensor, bias: Tensor, readout: Tensor
 ) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
-    """One LSTM cell for all coordinates, and linear readouts of what it puts out.
+    """Apply one LSTM cell to every coordinate of θ by itself, and read its output linearly.
 
     c′ = σ(f)⊙c + σ(i)⊙tanh(g), h′ = σ(o)⊙tanh(c′), [i, f, g, o] = weight·[columns, h] + bias
-    (Hochreiter and Schmidhuber, 1997); the readouts are readout·h′.
+    (Hochreiter and Schmidhuber, 1997); the readouts are readout·h′. Andrychowicz et al. (2016) use the cell
+    so.
 
     Args:
         columns: the inputs, each `[..., n]`.
-        h, c: `[..., hidden, n]`.
+        h: the hidden state, `[..., hidden, n]`.
+        c: the cell state, `[..., hidden, n]`.
         weight: `[4 hidden, columns + hidden]`.
         bias: `[4 hidden]`.
         readout: `[outputs, hidden]`.
 
     Returns:
-        The readouts, each `[..., n]`, h′ and c′.
+        The readouts, each `[..., n]`, then h′ and c′ in the shapes of h and c.
+
+    Example:
+        >>> import torch
+        >>> from metalearn_core import coordinatewise_cell
+        >>> h = c = torch.zeros(2, 5)  # two units for each of five coordinates
+        >>> weight, bias, readout = torch.ones(8, 3), torch.zeros(8), torch.ones(1, 2)
+        >>> (update,), h, c = coordinatewise_cell([torch.ones(5)], h, c, weight, bias, readout)
+        >>> update.shape, h.shape
+        (torch.Size([5]), torch.Size([2, 5]))
     """
     hidden, outputs = h.shape[-2], len(readout)
     x = torch.stack(list(columns), -2)

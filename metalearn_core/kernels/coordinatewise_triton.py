@@ -7,17 +7,8 @@ coordinates; it writes its own part of the parameters' gradient, and the parts a
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
-
-BLOCK = 64
-"""Coordinates a program."""
-WARPS = 8
-"""Of a program; with these two, little or nothing of a network of 32 features spills out of the registers."""
 
 
 @triton.jit
@@ -194,6 +185,15 @@ def _gate(p, x, h, GATE: tl.constexpr, INS: tl.constexpr, HIDDEN: tl.constexpr, 
 
 
 @triton.jit
+def _gates(p, x, h, INS: tl.constexpr, HIDDEN: tl.constexpr, SIDE: tl.constexpr):
+    """The input gate, the forget gate, the candidate and the output gate."""
+    i = _sigmoid(_gate(p, x, h, 0, INS, HIDDEN, SIDE))
+    f = _sigmoid(_gate(p, x, h, 1, INS, HIDDEN, SIDE))
+    g = _tanh(_gate(p, x, h, 2, INS, HIDDEN, SIDE))
+    return i, f, g, _sigmoid(_gate(p, x, h, 3, INS, HIDDEN, SIDE))
+
+
+@triton.jit
 def _gate_vjp(
     p, total, d, x, h, GATE: tl.constexpr, INS: tl.constexpr, HIDDEN: tl.constexpr, SIDE: tl.constexpr
 ):
@@ -218,29 +218,14 @@ def cell_kernel(
     p = parameters + tl.program_id(1) * P
     ins = _read(x, row, column, used, n, INS, SIDE)
     before = _read(h, row, column, used, n, HIDDEN, SIDE)
-    i, f = (
-        _sigmoid(_gate(p, ins, before, 0, INS, HIDDEN, SIDE)),
-        _sigmoid(_gate(p, ins, before, 1, INS, HIDDEN, SIDE)),
-    )
-    g, o = (
-        _tanh(_gate(p, ins, before, 2, INS, HIDDEN, SIDE)),
-        _sigmoid(_gate(p, ins, before, 3, INS, HIDDEN, SIDE)),
-    )
+    i, f, g, o = _gates(p, ins, before, INS, HIDDEN, SIDE)
     now = f * _read(c, row, column, used, n, HIDDEN, SIDE) + i * g
     out = o * _tanh(now)
     _write(h_next, out, row, column, used, n, HIDDEN, SIDE)
     _write(c_next, now, row, column, used, n, HIDDEN, SIDE)
     readout = p + 4 * HIDDEN * (INS + HIDDEN + 1)
-    _write(
-        y,
-        _affine(readout, readout + OUTS * HIDDEN, out, OUTS, HIDDEN, HIDDEN, SIDE),
-        row,
-        column,
-        used,
-        n,
-        OUTS,
-        SIDE,
-    )
+    read = _affine(readout, readout + OUTS * HIDDEN, out, OUTS, HIDDEN, HIDDEN, SIDE)
+    _write(y, read, row, column, used, n, OUTS, SIDE)
 
 
 @triton.jit
@@ -256,14 +241,7 @@ def cell_vjp_kernel(
     ins = _read(x, row, column, used, n, INS, SIDE)
     before = _read(h, row, column, used, n, HIDDEN, SIDE)
     cell = _read(c, row, column, used, n, HIDDEN, SIDE)
-    i, f = (
-        _sigmoid(_gate(p, ins, before, 0, INS, HIDDEN, SIDE)),
-        _sigmoid(_gate(p, ins, before, 1, INS, HIDDEN, SIDE)),
-    )
-    g, o = (
-        _tanh(_gate(p, ins, before, 2, INS, HIDDEN, SIDE)),
-        _sigmoid(_gate(p, ins, before, 3, INS, HIDDEN, SIDE)),
-    )
+    i, f, g, o = _gates(p, ins, before, INS, HIDDEN, SIDE)
     seen = _tanh(f * cell + i * g)
 
     START: tl.constexpr = 4 * HIDDEN * (INS + HIDDEN + 1)
@@ -283,57 +261,3 @@ def cell_vjp_kernel(
     x_too, h_too = _gate_vjp(p, total, d * seen * o * (1 - o), ins, before, 3, INS, HIDDEN, SIDE)
     _write(grad_x, of_x + x_too, row, column, used, n, INS, SIDE)
     _write(grad_h, of_h + h_too, row, column, used, n, HIDDEN, SIDE)
-
-
-def _launch(kernel: Any, x: Tensor, tensors: list[Tensor], *constants: Any) -> None:
-    """One program for each block of each group. `constants`: the shape, then how long the parameters are."""
-    groups, rows, _, n = x.shape
-    shape = constants[0] if isinstance(constants[0], tuple) else constants[:-1]
-    side = max(16, triton.next_power_of_2(max(shape)))
-    blocks = triton.cdiv(rows * n, BLOCK)
-    kernel[(blocks, groups)](*tensors, rows, n, *constants, side, BLOCK, num_warps=WARPS)
-
-
-def _parts(x: Tensor, parameters: Tensor) -> Tensor:
-    """Room for each block's part of the parameters' gradient."""
-    return parameters.new_empty(len(x), triton.cdiv(x.shape[1] * x.shape[3], BLOCK), parameters.shape[1])
-
-
-def _features(x: Tensor, count: int) -> Tensor:
-    return x.new_empty(*x.shape[:2], count, x.shape[3])
-
-
-def network(x: Tensor, parameters: Tensor, widths: list[int], activation: int) -> Tensor:
-    """As `torch.ops.metalearn.network`, for contiguous tensors."""
-    y = _features(x, widths[-1])
-    _launch(network_kernel, x, [x, parameters, y], tuple(widths), activation, parameters.shape[1])
-    return y
-
-
-def network_vjp(
-    x: Tensor, parameters: Tensor, cotangent: Tensor, widths: list[int], activation: int
-) -> tuple[Tensor, Tensor]:
-    """As `torch.ops.metalearn.network_vjp`, for contiguous tensors."""
-    grad_x, parts = torch.empty_like(x), _parts(x, parameters)
-    tensors = [x, parameters, cotangent, grad_x, parts]
-    _launch(network_vjp_kernel, x, tensors, tuple(widths), activation, parameters.shape[1])
-    return grad_x, parts.sum(1)
-
-
-def cell(x: Tensor, h: Tensor, c: Tensor, parameters: Tensor, outputs: int) -> tuple[Tensor, Tensor, Tensor]:
-    """As `torch.ops.metalearn.cell`, for contiguous tensors."""
-    answers = _features(x, outputs), torch.empty_like(h), torch.empty_like(c)
-    _launch(
-        cell_kernel, x, [x, h, c, parameters, *answers], x.shape[2], h.shape[2], outputs, parameters.shape[1]
-    )
-    return answers
-
-
-def cell_vjp(
-    x: Tensor, h: Tensor, c: Tensor, parameters: Tensor, dy: Tensor, dh: Tensor, dc: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As `torch.ops.metalearn.cell_vjp`, for contiguous tensors."""
-    grads, parts = (torch.empty_like(x), torch.empty_like(h), torch.empty_like(c)), _parts(x, parameters)
-    tensors = [x, h, c, parameters, dy, dh, dc, *grads, parts]
-    _launch(cell_vjp_kernel, x, tensors, x.shape[2], h.shape[2], dy.shape[2], parameters.shape[1])
-    return (*grads, parts.sum(1))

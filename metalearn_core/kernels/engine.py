@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from metalearn_core.evaluation import scores
-from metalearn_core.inner_loop import meta_gradient
-from metalearn_core.kernels.by_steps import BySteps, taken_by_steps
+from metalearn_core.kernels.by_steps import BySteps, is_recomputed
 from metalearn_core.kernels.coordinatewise import fused_networks
 from metalearn_core.kernels.outer_step import Member, OuterStep, Packed, gradient_settings
 from metalearn_core.kernels.pieces import over_pieces
@@ -21,6 +20,7 @@ from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule
 from metalearn_core.settings import Settings
 from metalearn_core.task import Task
+from metalearn_core.training.meta_gradient import meta_gradient
 from metalearn_core.training.processes import ALONE, Processes
 
 
@@ -46,7 +46,7 @@ class Engine:
         self._members, self._meta_batch = members, settings.meta_batch
         self._learner, self._settings = learner, settings
         self.name = chosen or settings.wanted_engine
-        if self.name == "compiled" and (missing := self._missing()):
+        if self.name == "compiled" and (missing := self._missing_compiler()):
             self.name, self.note = "eager", f"runs eager: {missing}"
         elif processes.count > 1:
             self.note = f"{processes.count} processes share each meta-batch, {self.name}"
@@ -57,9 +57,9 @@ class Engine:
         self._scores = scored if self.name == "compiled" else None
         self._plain = False  # a compiler that failed once makes no kernel for networks either
 
-    def _missing(self) -> str | None:
+    def _missing_compiler(self) -> str | None:
         """What compiling needs and some process lacks, or None: all of them go the same way."""
-        own, ranks = _missing(self._learner.device), range(self._processes.count)
+        own, ranks = _missing_compiler(self._learner.device), range(self._processes.count)
         lacking = self._processes.each(lambda _: torch.tensor(own is not None), ranks)
         return own or ("another process has no C++ compiler" if any(lacking) else None)
 
@@ -76,8 +76,8 @@ class Engine:
                 self._fall_back(error)
         settings = self._settings.at(position)
         answers = [
-            eager_step(member, self._learner, settings, task, self._processes) if goes else (0.0, False)
-            for member, goes in zip(self._members, alive, strict=True)
+            eager_step(member, self._learner, settings, task, self._processes) if is_alive else (0.0, False)
+            for member, is_alive in zip(self._members, alive, strict=True)
         ]
         return [loss for loss, _ in answers], [taken for _, taken in answers]
 
@@ -133,7 +133,7 @@ def eager_step(
     how = gradient_settings(settings)
 
     def gradients(task: Task) -> list[Tensor]:
-        if taken_by_steps(settings.steps, every):
+        if is_recomputed(settings.steps, every):
             by_steps = BySteps(rule, learner, **how, checkpoint_every=every)
             loss, grad, of_phi = by_steps(theta, dict(rule.named_parameters()), task)
         else:
@@ -168,7 +168,7 @@ def _clip(member: Member, settings: Settings) -> None:
         torch.nn.utils.clip_grad_norm_(clipped, settings.outer_clip.limit)
 
 
-def _missing(device: torch.device) -> str | None:
+def _missing_compiler(device: torch.device) -> str | None:
     """What compiling needs and is not here, or None."""
     if device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
         return "no C++ compiler is installed"

@@ -130,10 +130,10 @@ for _name, _kernel in (
 
 
 def _on_gpu(name: str) -> Callable[..., Any]:
-    """The kernel of this name in `coordinatewise_triton`, imported when it is first called."""
+    """The kernel of this name in `coordinatewise_gpu`, imported when it is first called."""
 
     def on_gpu(*arguments: Any) -> Any:
-        kernels = importlib.import_module("metalearn_core.kernels.coordinatewise_triton")
+        kernels = importlib.import_module("metalearn_core.kernels.coordinatewise_gpu")
         given = (x.contiguous() if isinstance(x, Tensor) else x for x in arguments)
         return getattr(kernels, name)(*given)
 

@@ -11,14 +11,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from metalearn_core.inner_loop import meta_gradient, meta_gradients
-from metalearn_core.kernels.by_steps import BySteps, taken_by_steps
+from metalearn_core.kernels.by_steps import BySteps, is_recomputed
 from metalearn_core.kernels.pieces import over_pieces
 from metalearn_core.kernels.programs import CompilationError, Programs, require_one_step_for_all
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule, parameters_as
 from metalearn_core.settings import Settings
 from metalearn_core.task import Task
+from metalearn_core.training.meta_gradient import meta_gradient, meta_gradients
 from metalearn_core.training.processes import ALONE, FailedElsewhereError, Processes
 
 
@@ -62,7 +62,7 @@ class Packed:
         tensor.data = values
         adam.state[tensor] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
 
-    def taken(self, alive: Tensor) -> int:
+    def adam_steps(self, alive: Tensor) -> int:
         """Steps of Adam that the seeds which are `alive`, `[seeds]`, have taken."""
         return int(self.steps[alive].max())
 
@@ -93,7 +93,7 @@ class OuterStep:
         self._rule, self._learner, self._settings = rule, learner, settings
         self._programs = Programs() if programs is None else programs
         self._scale = settings.meta_batch if settings.outer_loss == "sum" else 1
-        self._by_steps = taken_by_steps(settings.steps, settings.checkpoint_every)
+        self._by_steps = is_recomputed(settings.steps, settings.checkpoint_every)
         named = dict(rule.named_parameters())
         self._shapes = {name: p.shape for name, p in named.items() if p.requires_grad}
         self._constants = [name for name, p in named.items() if not p.requires_grad]
@@ -103,7 +103,7 @@ class OuterStep:
 
         Returns the losses `[seeds]`, and whether the step was taken `[seeds]`. Raises CompilationError.
         """
-        steps = packed.taken(alive) + 1
+        steps = packed.adam_steps(alive) + 1
         corrections = torch.tensor([1 - 0.9**steps, math.sqrt(1 - 0.999**steps)], dtype=torch.float64)
         constants = [
             torch.stack([dict(m.rule.named_parameters())[name].detach() for m in packed.members])
@@ -114,13 +114,13 @@ class OuterStep:
             corrections.to(packed.values), alive.to(packed.values.device),
         ]  # fmt: skip
         # where several seeds cannot go together, each by itself comes next, and its errors are told
-        told = len(packed.members) == 1
+        alone = len(packed.members) == 1
         in_pieces = len(task) > (self._settings.tasks_at_once or len(task))
         if self._by_steps or in_pieces or self._processes.count > 1:
-            answers = self._by_parts(state, constants, task, told)
+            answers = self._by_parts(state, constants, task, alone)
         else:
             arguments = [*state, *constants, *task.tensors]
-            answers = self._programs("whole", self._whole, arguments, eager_first=told)
+            answers = self._programs("whole", self._whole, arguments, eager_first=alone)
         losses, taken, *now = answers
         with torch.no_grad():
             for matrix, new in zip((packed.values, packed.first, packed.second), now, strict=True):
@@ -129,7 +129,7 @@ class OuterStep:
         return losses, taken
 
     def _by_parts(
-        self, state: Sequence[Tensor], constants: Sequence[Tensor], task: Task, told: bool
+        self, state: Sequence[Tensor], constants: Sequence[Tensor], task: Task, alone: bool
     ) -> Sequence[Tensor]:
         """The same by several programs: of one inner step, or of a piece or share of the meta-batch."""
 
@@ -142,7 +142,7 @@ class OuterStep:
             if self._by_steps:
                 require_one_step_for_all(self._rule)
                 return whole(*arguments)
-            return self._programs("gradients", whole, arguments, eager_first=told)
+            return self._programs("gradients", whole, arguments, eager_first=alone)
 
         def share(task: Task) -> Sequence[Tensor]:
             return over_pieces(gradients, task, self._settings.tasks_at_once)

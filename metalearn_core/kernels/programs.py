@@ -15,15 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalearn_core.errors import UsageError, in_one_line
-from metalearn_core.inner_loop import meta_gradient, require_unroll
-from metalearn_core.kernels.by_steps import BySteps, Function, taken_by_steps
+from metalearn_core.errors import UsageError, describe_error
+from metalearn_core.inner_loop import require_unroll
+from metalearn_core.kernels.by_steps import BySteps, Function, is_recomputed
 from metalearn_core.kernels.coordinatewise import fused_networks
 from metalearn_core.kernels.products import arrange
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule, parameters_as
 from metalearn_core.settings import Clipping, Order
 from metalearn_core.task import Task
+from metalearn_core.training.meta_gradient import meta_gradient
 
 Program = Callable[..., Sequence[Tensor]]
 
@@ -61,14 +62,34 @@ class Programs:
 class CompiledMetaGradient:
     """`meta_gradient` of one rule and learner, compiled once for each shape of its arguments.
 
-    Up to 16 inner steps are one program; longer unrolls are one for a step and one for its way back.
+    Up to 16 inner steps are one program. A longer unroll is one program for a step and one for its way back.
 
     Args:
-        rule, learner, steps, order, clip: as in `metalearn_core.meta_gradient`. The rule's φ is read at
-            every call: a program is about its shape, not its values.
-        checkpoint_every, truncate, outer_decay: as in `metalearn_core.Settings`.
+        rule: the update rule. Its φ is read at every call, so a program depends on its shape, not its values.
+        learner: the base-learner.
+        steps: T, at least 0.
+        order: as in `meta_gradient`.
+        clip: as in `meta_gradient`.
+        checkpoint_every: as in `Settings`.
+        truncate: as in `meta_gradient`.
+        outer_decay: as in `meta_gradient`.
 
-    Raises UsageError for an unroll that there is not.
+    Raises:
+        UsageError: for an unroll that does not exist, such as one of −1 steps.
+
+    Example:
+        >>> import torch
+        >>> from metalearn_core import CompiledMetaGradient, make_rule
+        >>> from metalearn_core.testing import TinySines, tiny_learner
+        >>> learner = tiny_learner()
+        >>> rule = make_rule("gradient-descent", learner.layout)
+        >>> compiled = CompiledMetaGradient(rule, learner, steps=5)
+        >>> task = TinySines().sample("train", 4, torch.Generator().manual_seed(0))
+        >>> theta = learner.initial(torch.Generator().manual_seed(0))
+        >>> loss, grad, of_phi = compiled(theta, task)  # doctest: +SKIP
+        >>> compiled = CompiledMetaGradient(rule, learner, steps=-1)
+        Traceback (most recent call last):
+        metalearn_core.errors.UsageError: adapt: steps must be an integer >= 0, got -1
     """
 
     def __init__(
@@ -90,7 +111,7 @@ class CompiledMetaGradient:
         """
         task = task if task.stacked else Task.stack([task])
         phi = {name: parameter.detach() for name, parameter in self._rule.named_parameters()}
-        if taken_by_steps(self._settings["steps"], self._every):
+        if is_recomputed(self._settings["steps"], self._every):
             require_one_step_for_all(self._rule)
             if theta.shape != (self._learner.layout.size,):
                 wanted = f"[{self._learner.layout.size}] where steps are taken one by one"
@@ -152,15 +173,15 @@ def compiled(function: Function, arguments: Sequence[Tensor], *, eager_first: bo
                 node.meta.clear()
             # between its kernels a step is C++ too; on a GPU it is one graph, launched at once
             options = {"triton.cudagraphs": True} if arguments[0].is_cuda else {"cpp_wrapper": True}
-            with torch.no_grad(), _findable_again():
+            with torch.no_grad(), _disk_cache():
                 program: Program = torch._inductor.compile(graph, list(arguments), options=options)
                 program(*arguments)
     except Exception as error:  # tracers and compilers raise what they like
-        raise CompilationError(in_one_line(error)) from error
+        raise CompilationError(describe_error(error)) from error
     return program
 
 
-def _findable_again() -> AbstractContextManager[Any]:
+def _disk_cache() -> AbstractContextManager[Any]:
     """A context in which Inductor looks for programs on disk; without shapes it does not."""
     from torch._guards import TracingContext, tracing
     from torch._subclasses.fake_tensor import FakeTensorMode

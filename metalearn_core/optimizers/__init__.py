@@ -1,1 +1,1 @@
-"""TODO"""
+"""Update rules as optimisers: the seam to `higher`, optimisers of torch."""

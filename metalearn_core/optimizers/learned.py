@@ -5,27 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import attrs
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from metalearn_core.errors import RuleError, UsageError, unknown
-from metalearn_core.inner_loop import seen_gradient, start_state, update_every_task
-from metalearn_core.learner import ParameterLayout
 from metalearn_core.optimizers.differentiable import Advance, register
+from metalearn_core.optimizers.stepping import RuleStepper
 from metalearn_core.rule import State, UpdateRule
 from metalearn_core.settings import ORDERS, Clipping, Order
+from metalearn_core.training.parameters import ParameterLayout
 
 MEMORY = "rule"
 """Where an optimiser's `state` keeps that of the rule: it belongs to all parameters together."""
 
 
 class LearnedOptimizer(torch.optim.Optimizer):
-    """θ, state ← update(θ, ∇L, state) at every `step`: an update rule drives an ordinary training loop.
+    """An update rule as an ordinary `torch.optim.Optimizer`: every `step` is θ, state ← update(θ, ∇L, state).
 
-    The parameters are one vector θ, in their order. One that is frozen at the start stays outside it; a
-    gradient that is None counts as zeros, as in `adapt`, unless all are: then `step` does nothing.
+    The parameters are one vector θ, in their order. A parameter that is frozen at the start stays outside it.
+    A gradient that is None counts as zeros, as in `adapt`, unless all are None: then `step` does nothing.
 
     In `higher.innerloop_ctx` it is differentiable through φ and θ⁰. There the rule sees the loss that
     `diffopt.step(loss)` is given; here `step(closure)` must return it where the rule `uses_loss`.
@@ -34,10 +33,23 @@ class LearnedOptimizer(torch.optim.Optimizer):
         params: as `torch.optim` takes them, also `(name, parameter)` pairs; one group, without options.
         rule: made for as many parameters. It is not copied: its φ are where a meta-gradient ends.
         order: what `higher` differentiates through; `"first"` takes gradients and losses for constants.
-        clip: bound on the gradient before the rule sees it.
+        clip: bounds the gradient before the rule sees it.
 
     Raises:
-        UsageError: for what does not fit together.
+        UsageError: for arguments that do not fit together.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from metalearn_core import LearnedOptimizer, ParameterLayout, make_rule
+        >>> network = nn.Linear(1, 1, bias=False)
+        >>> _ = nn.init.zeros_(network.weight)
+        >>> rule = make_rule("gradient-descent", ParameterLayout.of(network), inner_lr=0.25)
+        >>> optimizer = LearnedOptimizer(network.parameters(), rule)
+        >>> (network(torch.ones(1, 1)) - 1).square().sum().backward()  # the loss is (θ − 1)²
+        >>> optimizer.step()
+        >>> network.weight.item()
+        0.5
     """
 
     def __init__(
@@ -57,7 +69,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         group = self.param_groups[0]
         names = [str(name) for name in group.get("param_names", range(len(group["params"])))]
         self.layout = ParameterLayout(tuple(names), tuple(tuple(p.shape) for p in group["params"]))
-        self._example = _example_state(self._walk(), group["params"])
+        self._example = _example_state(self._stepper(), group["params"])
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Take the one group that there can be. UsageError for a second one, and for options of a group."""
@@ -98,10 +110,10 @@ class LearnedOptimizer(torch.optim.Optimizer):
         shown = self._shown_loss(loss, params[0])
         grads = [parameter.grad for parameter in params]
         if any(grad is not None for grad in grads):
-            walk = self._walk()
-            for parameter, value in zip(params, walk(params, grads, shown, track=False), strict=True):
+            stepper = self._stepper()
+            for parameter, value in zip(params, stepper(params, grads, shown, track=False), strict=True):
                 parameter.copy_(value)
-            self.state[MEMORY] = walk.kept()  # type: ignore[index]
+            self.state[MEMORY] = stepper.state_dict()  # type: ignore[index]
         return loss
 
     def _shown_loss(self, loss: Any, like: Tensor) -> Tensor:
@@ -122,10 +134,10 @@ class LearnedOptimizer(torch.optim.Optimizer):
 
     def unrolled(self, device: torch.device | None) -> Advance:
         """Its further steps as a function that `higher` can differentiate; its own state stays as it is."""
-        walk = self._walk()
-        if walk.step:
-            walk.state = pytree.tree_map(lambda held: held.detach().clone().to(device), walk.state)
-        return walk
+        stepper = self._stepper()
+        if stepper.step:
+            stepper.state = pytree.tree_map(lambda held: held.detach().clone().to(device), stepper.state)
+        return stepper
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from what `state_dict` told. UsageError if that was of another rule or other parameters."""
@@ -136,7 +148,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
                 f"LearnedOptimizer: the state has entries {', '.join(others[:3])}; it is another optimizer's"
             )
         if held:
-            _require_like(held, self.rule, self._example)
+            _require_matching_state(held, self.rule, self._example)
         super().load_state_dict(state_dict)
         if held:
             device = self.param_groups[0]["params"][0].device
@@ -148,83 +160,38 @@ class LearnedOptimizer(torch.optim.Optimizer):
         own = ("rule", "order", "clip", "layout", "_example")
         return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
 
-    def _walk(self) -> Walk:
-        walk = Walk(self.rule, self.layout, self.clip, self.order == "first")
+    def _stepper(self) -> RuleStepper:
+        stepper = RuleStepper(self.rule, self.layout, self.clip, self.order == "first")
         held = self.state.get(MEMORY)  # type: ignore[call-overload]
         if held:
-            walk.step = held["step"]
-            walk.state = pytree.tree_unflatten(held["memory"], pytree.tree_structure(self._example))
-        return walk
+            stepper.step = held["step"]
+            stepper.state = pytree.tree_unflatten(held["memory"], pytree.tree_structure(self._example))
+        return stepper
 
 
 register(LearnedOptimizer)
 
 
-@attrs.define(eq=False)
-class Walk:
-    """A rule on its way: its state, of a stack of one, and t. Called, it takes a step.
-
-    `constant`: gradients and losses are taken for constants.
-    """
-
-    rule: UpdateRule
-    layout: ParameterLayout
-    clip: Clipping | None
-    constant: bool
-    state: State = None
-    step: int = 0
-
-    def __call__(
-        self, params: Sequence[Tensor], grads: Sequence[Tensor | None], loss: Tensor, *, track: bool
-    ) -> list[Tensor]:
-        """The parameters after one more step; `track`: keep the graph."""
-        constant = self.constant or not track
-        with torch.set_grad_enabled(track):
-            theta = self._flat(params)
-            grad = self._flat([_dense(g, p) for g, p in zip(grads, params, strict=True)])
-            if self.step == 0:
-                self.state = start_state(self.rule, theta, track=track)
-            shown = loss.detach() if constant else loss
-            theta, self.state = update_every_task(
-                self.rule, self.step, shown.reshape(1), theta,
-                seen_gradient(constant, self.clip, grad), self.state,
-            )  # fmt: skip
-            self.step += 1
-            return list(self.layout.unflatten(theta[0]).values())
-
-    def _flat(self, tensors: Sequence[Tensor]) -> Tensor:
-        return self.layout.flatten(dict(zip(self.layout.names, tensors, strict=True))).unsqueeze(0)
-
-    def kept(self) -> dict[str, Any]:
-        """What it needs to go on, in plain containers."""
-        return {"rule": self.rule.label, "step": self.step, "memory": pytree.tree_leaves(self.state)}
-
-
-def _dense(grad: Tensor | None, parameter: Tensor) -> Tensor:
-    if grad is None:
-        return torch.zeros_like(parameter)
-    return grad if grad.layout is torch.strided else grad.to_dense()
-
-
-def _example_state(walk: Walk, params: Sequence[Tensor]) -> State:
+def _example_state(stepper: RuleStepper, params: Sequence[Tensor]) -> State:
     """What the rule's state looks like, without values, found by a step that changes nothing.
 
     Raises UsageError for a rule that cannot take it.
     """
     theta = [parameter.detach() for parameter in params]
     try:
-        walk(theta, [None] * len(theta), theta[0].new_zeros(()), track=False)
+        stepper(theta, [None] * len(theta), theta[0].new_zeros(()), track=False)
     except (RuntimeError, ValueError, IndexError) as error:
         if isinstance(error, UsageError) and not isinstance(error, RuleError):
             raise
         raise UsageError(
-            f"LearnedOptimizer: rule {walk.rule.label} cannot update these {walk.layout.size} coordinates;"
+            f"LearnedOptimizer: rule {stepper.rule.label} cannot update these"
+            f" {stepper.layout.size} coordinates;"
             f" make it for their layout and dtype ({str(error).strip().splitlines()[0]})"
         ) from error
-    return pytree.tree_map(lambda leaf: leaf.to("meta"), walk.state)
+    return pytree.tree_map(lambda leaf: leaf.to("meta"), stepper.state)
 
 
-def _require_like(held: dict[str, Any], rule: UpdateRule, example: State) -> None:
+def _require_matching_state(held: dict[str, Any], rule: UpdateRule, example: State) -> None:
     """UsageError unless what is `held` is a state of this rule, shaped as the example is."""
     if held["rule"] != rule.label:
         raise UsageError(

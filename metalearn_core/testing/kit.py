@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 import attrs
 
-from metalearn_core.errors import in_one_line
+from metalearn_core.errors import describe_error
 from metalearn_core.testing.arguments import require_laws, require_maker
 from metalearn_core.testing.laws import LAWS, Law, MakeRule
 
@@ -106,5 +106,5 @@ def _result(name: str, law: Law, make_rule: MakeRule) -> Result:
     except AssertionError as error:
         return Result(name, tier(name), "failed", str(error))
     except Exception as error:  # whatever it is, it is the rule's
-        return Result(name, tier(name), "failed", in_one_line(error))
+        return Result(name, tier(name), "failed", describe_error(error))
     return Result(name, tier(name), "skipped" if reason else "passed", reason or "")

@@ -13,8 +13,9 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from metalearn_core.learner import BaseLearner, forked_rng
+from metalearn_core.learner import BaseLearner
 from metalearn_core.task import Task
+from metalearn_core.training.parameters import forked_rng
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,

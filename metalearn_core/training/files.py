@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import BinaryIO
 
 from metalearn_core.errors import writing
 
-if sys.platform != "win32":
+fcntl: ModuleType | None
+try:
     import fcntl
+except ImportError:  # Windows has none
+    fcntl = None
 
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
     """Write a whole file or none: a reader sees the old or the new one, also after a crash.
 
-    Of several processes that write the same one waits for the other; the last one's stays.
+    Of several processes that write the same file, one waits for the other; the last one's stays.
 
-    Raises WriteError where the disk is full or the folder cannot be written.
+    Args:
+        path: where to write; the folder exists.
+        data: the whole contents.
+
+    Raises:
+        WriteError: where the disk is full or the folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from metalearn_core import write_atomically
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_atomically(Path(folder, "result.txt"), b"0.75")
+        ...     Path(folder, "result.txt").read_text()
+        '0.75'
     """
     temporary = path.with_name(path.name + ".tmp")
     with writing(path), _alone(temporary) as file:
@@ -41,7 +58,7 @@ def _alone(path: Path) -> Iterator[BinaryIO]:
     """A file that no other process writes meanwhile, as far as the file system has locks."""
     while True:
         with open(path, "ab") as file:
-            if sys.platform != "win32":
+            if fcntl is not None:
                 with suppress(OSError):
                     fcntl.flock(file, fcntl.LOCK_EX)
             # whoever had the lock before has renamed the file, or taken it away

@@ -24,11 +24,26 @@ PATIENCE = timedelta(days=1)
 
 
 class LostProcessError(Exception):
-    """Another process has ended."""
+    """Another process of the run has ended or failed.
+
+    Example:
+        >>> from metalearn_core import FailedElsewhereError, LostProcessError
+        >>> try:
+        ...     raise FailedElsewhereError("another process of this run could not do its part")
+        ... except LostProcessError as error:  # both are caught
+        ...     print(error)
+        another process of this run could not do its part
+    """
 
 
 class FailedElsewhereError(LostProcessError):
-    """Another process could not do its part, and is still there."""
+    """Another process of the run could not do its part, and is still there.
+
+    Example:
+        >>> from metalearn_core import FailedElsewhereError, LostProcessError
+        >>> issubclass(FailedElsewhereError, LostProcessError)
+        True
+    """
 
 
 class State(Protocol):
@@ -46,16 +61,23 @@ class State(Protocol):
 
 @attrs.define(eq=False)
 class Processes:
-    """One process among those that train a run; by default it is alone, and nothing is spoken.
+    """One process among those that train a run; by default it is alone and exchanges nothing.
+
+    Every method raises LostProcessError where another process has ended, and FailedElsewhereError where
+    another one could not do its part of what the method is for. An error of its own is raised as it is.
 
     Args:
-        rank: its number; process 0 is the one that writes and tells.
-        count: how many there are.
-        stop: it wants all to stop after the next step; may be set at any time.
-        stopping: one of them wanted so, and all know: their observers may raise KeyboardInterrupt.
+        rank: its number; process 0 writes the files and reports.
+        count: the number of processes.
+        stop: whether it wants all to stop after the next step; may be set at any time.
+        stopping: whether one of them wanted so and all know it: their observers may raise KeyboardInterrupt.
 
-    Every method raises LostProcessError where another process is no more, and FailedElsewhereError where
-    another one could not do its part of what the method is for; an error of its own is raised as it is.
+    Example:
+        >>> import torch
+        >>> from metalearn_core import Processes
+        >>> alone = Processes()
+        >>> alone.each(lambda piece: torch.tensor(piece * 10), range(3))
+        [tensor(0), tensor(10), tensor(20)]
     """
 
     rank: int = 0
@@ -67,7 +89,7 @@ class Processes:
     def joined(cls, device: torch.device) -> Processes:
         """Meet the others as the environment says (`torchrun` sets it): gloo, and NCCL for CUDA."""
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        _spoken(lambda: dist.init_process_group(backend, timeout=PATIENCE))
+        _exchange(lambda: dist.init_process_group(backend, timeout=PATIENCE))
         return cls(dist.get_rank(), dist.get_world_size())
 
     def leave(self) -> None:
@@ -94,7 +116,7 @@ class Processes:
                 failure = error
         signs = found[0].new_tensor([float(failure is not None), float(self.stop)])
         flat = torch.cat([*(x.reshape(-1) for x in found), signs])
-        _spoken(lambda: dist.all_reduce(flat))
+        _exchange(lambda: dist.all_reduce(flat))
         *parts, failed, stopping = torch.split(flat, [*(x.numel() for x in found), 1, 1])
         self.stopping = bool(stopping)
         _require_done(failure, bool(failed))
@@ -111,7 +133,7 @@ class Processes:
         except Exception as error:  # the others wait: they are told first
             failure = error
         found: list[Any] = [None] * self.count
-        _spoken(lambda: dist.all_gather_object(found, own))
+        _exchange(lambda: dist.all_gather_object(found, own))
         _require_done(failure, any(parts is None for parts in found))
         return [found[number % self.count][number // self.count] for number in range(len(pieces))]
 
@@ -127,7 +149,7 @@ class Processes:
             except Exception as error:  # the others wait: they are told first
                 held, failure = io.BytesIO(), error
         box = [held.getvalue()]
-        _spoken(lambda: dist.broadcast_object_list(box, 0))
+        _exchange(lambda: dist.broadcast_object_list(box, 0))
         _require_done(failure, not box[0])
         # what is read was written by this same program
         return torch.load(io.BytesIO(box[0]), map_location="cpu", weights_only=False) if self.rank else made
@@ -135,12 +157,12 @@ class Processes:
     def begin(self, state: State, path: Path | None) -> None:
         """Process 0 goes on from a checkpoint, if there is one; all then have the state that it has."""
 
-        def begun() -> Mapping[str, Any]:
+        def state_of_first() -> Mapping[str, Any]:
             if path is not None and path.exists():
                 state.restore(path)
             return state.contents() if self.count > 1 else {}
 
-        contents = self.of_first(begun)
+        contents = self.of_first(state_of_first)
         if self.rank > 0:  # another machine may draw another origin from the same seed
             state.take(contents, Path("of process 0"), ["origin"])
 
@@ -155,7 +177,7 @@ def _require_done(own: Exception | None, failed: bool) -> None:
         raise FailedElsewhereError("another process of this run could not do its part")
 
 
-def _spoken(exchange: Callable[[], object]) -> None:
+def _exchange(exchange: Callable[[], object]) -> None:
     try:
         exchange()
     except (RuntimeError, ValueError) as error:  # a connection that is closed

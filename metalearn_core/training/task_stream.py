@@ -15,7 +15,23 @@ BLOCK = 100
 
 
 def seeded_generator(*key: object) -> torch.Generator:
-    """A CPU generator whose seed is a hash of `key`, so that unlike keys give unrelated streams."""
+    """Make a CPU generator whose seed is a hash of `key`, so that unlike keys give unrelated streams.
+
+    Args:
+        key: values whose `str` says what the stream is for.
+
+    Returns:
+        A new generator; equal keys give equal streams on every machine.
+
+    Example:
+        >>> import torch
+        >>> from metalearn_core import seeded_generator
+        >>> first = torch.randn(2, generator=seeded_generator("weights", 0))
+        >>> torch.equal(first, torch.randn(2, generator=seeded_generator("weights", 0)))
+        True
+        >>> torch.equal(first, torch.randn(2, generator=seeded_generator("weights", 1)))
+        False
+    """
     digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
@@ -25,14 +41,31 @@ class TaskStream:
     """Tasks 0, 1, 2, ... of one split: block b of 100 comes from a generator seeded by (seed, split, b).
 
     So task i does not depend on the meta-batch it is used in nor on where a run was resumed, and no
-    generator state has to be kept. `family` is sampled on the CPU and moved to `device`.
+    generator state has to be kept. The family is sampled on the CPU, and the tasks move to the device.
 
     A family whose tasks are large may have two more methods: `draw(split, count, generator)`, called in the
     place of `sample`, gives tasks whose inputs are small (say, numbers of images); `realise(split, task,
-    dtype)` makes, on the device, those that are taken. What it makes is not looked through for NaN.
+    dtype)` makes, on the device, those that are taken. What it makes is not checked for NaN.
 
-    Raises UsageError for a split that the family lacks, for tasks of the wrong number, and for a
-    task that holds a NaN or an infinity.
+    Args:
+        family: the tasks.
+        split: the name of one of its splits.
+        seed: which sequence of tasks this is.
+        device: where the tasks go.
+        dtype: that of their floating-point tensors.
+
+    Raises:
+        UsageError: for a split that the family lacks, for tasks of the wrong number, and for a
+            task that holds a NaN or an infinity.
+
+    Example:
+        >>> import torch
+        >>> from metalearn_core import TaskStream
+        >>> from metalearn_core.testing import TinySines
+        >>> stream = TaskStream(TinySines(), "train", 0, torch.device("cpu"), torch.float32)
+        >>> seven, of_a_batch = stream.take(7, 1), stream.take(5, 4)[2:3]
+        >>> torch.equal(seven.support.inputs, of_a_batch.support.inputs)
+        True
     """
 
     family: TaskFamily

@@ -38,8 +38,8 @@ def prepared(data_home):
     """miniImageNet and CUB as they are when prepared, but for the pictures: noise, 21 of each class."""
     import numpy as np
 
+    from metalearn_benchmarks.tasks.images.store.locations import store_folder
     from metalearn_benchmarks.tasks.images.store.manifest import SPLITS, Manifest
-    from metalearn_benchmarks.tasks.images.store.store import store_folder
     from metalearn_benchmarks.tasks.images.store.writer import StoreWriter
 
     draw = np.random.default_rng(0)

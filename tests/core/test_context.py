@@ -19,9 +19,9 @@ from metalearn_core import (
     make_rule,
     meta_gradient,
 )
-from metalearn_core.inner_loop import meta_gradients
 from metalearn_core.kernels.by_steps import BySteps
 from metalearn_core.kernels.scores import CompiledScores
+from metalearn_core.training.meta_gradient import meta_gradients
 
 ORDERS = ("first", "second")
 close = functools.partial(torch.testing.assert_close, rtol=1e-9, atol=1e-11)

@@ -21,10 +21,10 @@ from metalearn_core import (
     task_families,
     trajectory,
 )
-from metalearn_core.inner_loop import meta_gradients
 from metalearn_core.kernels.by_steps import BySteps
 from metalearn_core.kernels.programs import CompiledMetaGradient
 from metalearn_core.testing import Architecture
+from metalearn_core.training.meta_gradient import meta_gradients
 from metalearn_core.training.task_stream import TaskStream
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}

@@ -17,13 +17,13 @@ from metalearn_core import (
     meta_train_seeds,
     task_families,
 )
-from metalearn_core.inner_loop import meta_gradients
 from metalearn_core.kernels import engine
 from metalearn_core.kernels.by_steps import UNROLLED
 from metalearn_core.kernels.outer_step import OuterStep, Packed
 from metalearn_core.kernels.pieces import over_pieces
 from metalearn_core.testing import Architecture
 from metalearn_core.training import checkpoint
+from metalearn_core.training.meta_gradient import meta_gradients
 
 FAMILY = task_families()["sine"](support=5, query=5)
 LEARNER = Architecture((1, 3, 1)).learner()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
-PROGRAM = "from metalearn_benchmarks.cli import main, run; run.show_report = lambda *_: None; main()"
+PROGRAM = (
+    "from metalearn_benchmarks.cli import main, run; run.write_and_print_report = lambda *_: None; main()"
+)
 """The command, without the page at its end, which takes seconds to draw."""
 
 

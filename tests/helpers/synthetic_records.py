@@ -9,8 +9,9 @@ import numpy as np
 
 from metalearn_benchmarks.experiments.catalogue import methods
 from metalearn_benchmarks.records import record
+from metalearn_benchmarks.records.cell_file import write_cell
 from metalearn_benchmarks.records.reading import read_records
-from metalearn_benchmarks.statistics.summaries import summary
+from metalearn_benchmarks.statistics.summaries import summarise_run
 
 SIZE = {
     "tasks": 70_000, "meta_batch": 1, "validation_tasks": 1_000, "validation_interval": 2_500,
@@ -58,7 +59,8 @@ def result(
     score = "accuracy" if accuracy else "mean squared error"
     return {
         "score": score, "higher_is_better": accuracy,
-        "scores": dict.fromkeys(families, scores), "summary": summary([row[-1] for row in scores], score),
+        "scores": dict.fromkeys(families, scores),
+        "summary": summarise_run([row[-1] for row in scores], score),
         "validations": [[2_500 * i, float(x)] for i, x in enumerate(curve)], "best_position": 70_000,
         "diverged": None, "curves": _curves(generator, steps), "meta_parameters": 1_741, "parameters": 1_761,
         "rule_response": _response(shown), "batch_norm": "none: the base-learner has no batch norm",
@@ -96,7 +98,7 @@ def _response(steps: list[int]) -> dict[str, Any]:
 def write(directory: Path, cell: dict[str, Any], **given: Any) -> Path:
     """A finished run's folder below `directory`."""
     folder = directory / cell["experiment"] / cell["setting"] / cell["name"] / str(cell["seed"])
-    record.write_cell(folder, cell)
+    write_cell(folder, cell)
     record.write_result(folder, result(cell, **given))
     return folder
 

@@ -26,9 +26,9 @@ from metalearn_core import (
     meta_train_seeds,
     task_families,
 )
-from metalearn_core.inner_loop import meta_gradients
 from metalearn_core.kernels.programs import CompiledMetaGradient, traced
 from metalearn_core.testing import Architecture, Problem
+from metalearn_core.training.meta_gradient import meta_gradients
 
 RULES = ["alfa", "lslr", "lstm-optimizer", "meta-curvature", "mlp-optimizer"]
 DESCENT = ["alfa", "lslr", "meta-curvature"]

@@ -18,6 +18,7 @@ import tomllib
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 
 import attrs
@@ -754,16 +755,18 @@ class DetachesTheLoss(ReadsTheLoss):
 
 @contextmanager
 def engine(**parts):
-    """The inner loop with some of its functions exchanged."""
+    """The inner loop and the meta-gradient with some of their functions exchanged."""
     with pytest.MonkeyPatch.context() as patch:
         for name, part in parts.items():
-            patch.setattr(inner_loop, name, part)
+            for module in (inner_loop, import_module("metalearn_core.training.meta_gradient")):
+                if hasattr(module, name):
+                    patch.setattr(module, name, part)
         yield
 
 
 def shows_the_gradient(seen):
     """An engine that shows rules `seen(constant, gradient)`."""
-    return lambda: engine(seen_gradient=lambda constant, clip, gradient: seen(constant, gradient))
+    return lambda: engine(gradient_for_rule=lambda constant, clip, gradient: seen(constant, gradient))
 
 
 def with_other_arguments(change):

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Artifacts: trained rules with their initialisations, written to files and loaded again."""

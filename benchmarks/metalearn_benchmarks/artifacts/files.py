@@ -1,8 +1,8 @@
-"""Artifacts: a trained rule and its initialisation in two files that anybody can read.
+"""The two files of an artifact, written and read.
 
 `rule.safetensors` holds θ⁰ by the names of the learner's parameters (`theta.<name>`) and the rule's state
-(`phi.<name>`); `card.json` says what they are. Each holds a hash of the other, so a pair that does not belong
-together, or that was changed, is refused. Nothing in them is ever run.
+(`phi.<name>`). `card.json` says what they are. Each file holds a hash of the other, so that a pair that does
+not belong together, or that was changed, is refused. Nothing in the files is ever run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,19 @@ THETA, PHI = "theta.", "phi."
 
 
 def write_artifact(folder: Path, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Write both files, each whole or not at all, and return the card. UsageError where they cannot be."""
+    """Write both files, each whole or not at all.
+
+    Args:
+        folder: The folder of the artifact.
+        about: What the card says.
+        tensors: θ⁰ and φ by their names.
+
+    Returns:
+        The card.
+
+    Raises:
+        UsageError: `about` cannot be written as JSON, or the files cannot be written.
+    """
     kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     shapes = {name: [*tensor.shape] for name, tensor in kept.items()}
     plain = {"format": FORMAT, **about, "tensors": shapes}
@@ -43,7 +55,11 @@ def write_artifact(folder: Path, about: Mapping[str, Any], tensors: Mapping[str,
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The card alone. UsageError where there is none, or none of this format."""
+    """Read the card alone.
+
+    Raises:
+        UsageError: There is no card, or it has another format.
+    """
     path = folder / CARD
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
@@ -63,7 +79,11 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def read_artifact(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Card and tensors of an artifact that is whole. UsageError where it is not."""
+    """Read the card and the tensors of an artifact.
+
+    Raises:
+        UsageError: A file is missing, cannot be read, or was changed.
+    """
     card, path = read_card(folder), folder / TENSORS
     try:
         data = path.read_bytes()
@@ -76,10 +96,10 @@ def read_artifact(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         tensors = safetensors.torch.load(data)
         (size,) = struct.unpack("<Q", data[:8])
-        told = json.loads(data[8 : 8 + size]).get("__metadata__", {}).get("card")
+        hash_of_card = json.loads(data[8 : 8 + size]).get("__metadata__", {}).get("card")
     except (SafetensorError, ValueError, KeyError, struct.error) as error:
         raise UsageError(f"{path}: not a safetensors file ({error}); export the run again") from error
-    if told != _digest_of_card(card):
+    if hash_of_card != _digest_of_card(card):
         raise UsageError(f"{folder / CARD}: it was changed after the export; export the run again")
     return card, tensors
 
@@ -90,7 +110,7 @@ def _digest_of_card(card: Mapping[str, Any]) -> str:
 
 
 def installed_version(distribution: str) -> str:
-    """Of a distribution; `unknown` of what was registered by hand."""
+    """Return the version of a distribution, or `unknown` where it is not installed."""
     try:
         return version(distribution)
     except PackageNotFoundError:

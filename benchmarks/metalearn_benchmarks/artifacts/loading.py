@@ -1,4 +1,4 @@
-"""A trained rule brought back from an artifact, or refused with what does not fit."""
+"""Loading a trained rule from an artifact."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ from metalearn_core import (
 
 @attrs.frozen(eq=False)
 class Artifact:
-    """A trained rule, and where it starts.
+    """A trained rule and its initialisation.
 
     Args:
-        rule: with its φ, in the dtype it was trained in, on the CPU.
+        rule: The rule with its φ, in the dtype it was trained in, on the CPU.
         theta: θ⁰, `[n]`; None where the rule was loaded for another layout than its own.
-        layout: of θ⁰, or the one that the rule was loaded for.
-        steps: T, as it was tested.
-        clip: of the gradients that the rule sees, as it was trained.
-        card: all that `card.json` says.
+        layout: The layout of θ⁰, or the one that the rule was loaded for.
+        steps: T, the number of inner steps at test.
+        clip: The clipping of the gradients that the rule sees, as in training.
+        card: The content of `card.json`.
     """
 
     rule: UpdateRule
@@ -55,39 +55,39 @@ class Artifact:
     card: dict[str, Any]
 
     def start(self, learner: BaseLearner | None = None) -> tuple[BaseLearner, Tensor]:
-        """The learner and the θ that `rule` adapts: all of θ⁰, or what its method leaves free of it.
+        """Return the learner and the θ that `rule` adapts: all of θ⁰ or what its method leaves free.
 
         Args:
-            learner: of the artifact's layout and dtype; by default the one it was trained on, by its name.
+            learner: A learner of the artifact's layout and dtype; by default the one it was trained on.
 
         Raises:
-            UsageError: where the learner is not installed or does not fit, and for a rule without θ⁰.
+            UsageError: The learner is not installed or does not fit, or there is no θ⁰.
         """
         if self.theta is None:
             raise UsageError("artifact: it was loaded for another layout, so there is no θ⁰; draw one")
-        learner = learner or _learner_of(self.card)
+        learner = learner or _make_learner(self.card)
         _require_fit(learner, self.layout, self.card["dtype"], _title(self.card))
         theta = self.theta.to(learner.device)
-        return Head(learner).alone(theta) if self.card["adapts"] == "head" else (learner, theta)
+        return Head(learner).freeze_body(theta) if self.card["adapts"] == "head" else (learner, theta)
 
 
 def load_rule(
     path: Path | str, learner: BaseLearner | ParameterLayout | None = None, *, transfer: bool = False
 ) -> Artifact:
-    """The trained rule and θ⁰ of an artifact that `metalearn export` has written.
+    """Load the trained rule and θ⁰ of an artifact that `metalearn export` has written.
 
     Args:
-        path: its folder, or one of its two files. Nothing in them is run.
-        learner: what it is to be used with; another layout or dtype than that it was trained on is refused.
-        transfer: take the rule alone to the learner's layout, whatever that is; its φ must not depend on
-            the layout.
+        path: The folder of the artifact, or one of its two files. Nothing in them is run.
+        learner: The learner to use it with. Another layout or dtype than in training is refused.
+        transfer: Take the rule alone to the learner's layout, whatever that is. The rule's φ must not
+            depend on the layout.
 
     Returns:
         An `Artifact`: `adapt(artifact.rule, *artifact.start(), support, steps=artifact.steps)`.
 
     Raises:
-        UsageError: for a file that is missing, changed or of another format; a plugin that is not
-            installed, or that makes another rule of the same options; a learner that does not fit.
+        UsageError: A file is missing, changed or of another format; a plugin is not installed, or makes
+            another rule of the same options; or the learner does not fit.
     """
     path = Path(path)
     folder = path.parent if path.name in (CARD, TENSORS) else path
@@ -104,7 +104,7 @@ def load_rule(
         clip, steps = card["adaptation"]["clip"], card["adaptation"]["steps"]
         used = _used_layout(card, layout, learner, transfer)
         for_rule = adapted if used == layout else used
-        rule = _rule_of(card, for_rule, phi)
+        rule = _load_trained(card, for_rule, phi)
         flat = layout.flatten(theta) if used == layout else None
         return Artifact(rule, flat, used, steps, None if clip is None else Clipping(**clip), card)
     except (KeyError, TypeError) as error:
@@ -132,7 +132,7 @@ def _used_layout(
         _require_fit(learner, layout, card["dtype"], _title(card))
         return layout
     own, more = (
-        {name: tuple(x.shape) for name, x in _made(card, one).state_dict().items()}
+        {name: tuple(x.shape) for name, x in _make_untrained(card, one).state_dict().items()}
         for one in (layout, ParameterLayout((*layout.names, "one more"), (*layout.shapes, (1,))))
     )
     for name, shape in own.items():
@@ -167,57 +167,57 @@ def _require_fit(
         )
 
 
-def _made(card: Mapping[str, Any], layout: ParameterLayout) -> UpdateRule:
+def _make_untrained(card: Mapping[str, Any], layout: ParameterLayout) -> UpdateRule:
     """The rule that the card names, with φ as it is made; UsageError where that cannot be here."""
-    told, who = card["rule"], f"{_title(card)}: rule {card['rule']['name']!r}"
-    source = f"{told['distribution']} {told['version']}"
-    if told["name"] not in rules():
-        raise UsageError(f"{who} is not installed here; pip install {told['distribution']}")
-    entry = rules()[told["name"]]
-    if entry.distribution != told["distribution"]:
+    origin, who = card["rule"], f"{_title(card)}: rule {card['rule']['name']!r}"
+    source = f"{origin['distribution']} {origin['version']}"
+    if origin["name"] not in rules():
+        raise UsageError(f"{who} is not installed here; pip install {origin['distribution']}")
+    entry = rules()[origin["name"]]
+    if entry.distribution != origin["distribution"]:
         raise UsageError(f"{who} is of {source}, and here of {entry.distribution}; install the one it is of")
-    if told["api_version"] != UpdateRule.api_version:
+    if origin["api_version"] != UpdateRule.api_version:
         raise UsageError(
-            f"{who} is of API {told['api_version']}, and this metalearn-core of {UpdateRule.api_version}"
+            f"{who} is of API {origin['api_version']}, and this metalearn-core of {UpdateRule.api_version}"
         )
     try:
         with forked_rng(torch.Generator()):
-            return make_rule(told["name"], layout, **told["options"])
+            return make_rule(origin["name"], layout, **origin["options"])
     except UsageError as error:
         raise UsageError(f"{who} cannot be made with its options ({error}); it was of {source}") from error
 
 
-def _rule_of(card: Mapping[str, Any], layout: ParameterLayout, phi: Mapping[str, Tensor]) -> UpdateRule:
+def _load_trained(card: Mapping[str, Any], layout: ParameterLayout, phi: Mapping[str, Tensor]) -> UpdateRule:
     """The rule with its φ."""
-    rule = _made(card, layout).to(getattr(torch, card["dtype"]))
-    told, who = card["rule"], f"{_title(card)}: rule {card['rule']['name']!r}"
-    here = installed_version(told["distribution"])
-    own, kept = (
+    rule = _make_untrained(card, layout).to(getattr(torch, card["dtype"]))
+    origin, who = card["rule"], f"{_title(card)}: rule {card['rule']['name']!r}"
+    here = installed_version(origin["distribution"])
+    own, stored = (
         {name: f"{list(x.shape)} of {x.dtype}" for name, x in held.items()}
         for held in (rule.state_dict(), phi)
     )
-    for name in dict.fromkeys((*own, *kept)):
-        if own.get(name) != kept.get(name):
+    for name in dict.fromkeys((*own, *stored)):
+        if own.get(name) != stored.get(name):
             raise UsageError(
-                f"{who}: {name} is {kept.get(name, 'missing')} in the artifact and"
-                f" {own.get(name, 'missing')} as {told['distribution']} {here} makes it; it was of"
-                f" {told['version']}"
+                f"{who}: {name} is {stored.get(name, 'missing')} in the artifact and"
+                f" {own.get(name, 'missing')} as {origin['distribution']} {here} makes it; it was of"
+                f" {origin['version']}"
             )
-    if here != told["version"]:
+    if here != origin["version"]:
         warnings.warn(
-            f"{who} was trained with {told['distribution']} {told['version']}, here it is {here}",
+            f"{who} was trained with {origin['distribution']} {origin['version']}, here it is {here}",
             stacklevel=3,
         )
     rule.load_state_dict(dict(phi))
     return rule
 
 
-def _learner_of(card: Mapping[str, Any]) -> BaseLearner:
-    told = card["learner"]
-    if told["name"] not in base_learners():
+def _make_learner(card: Mapping[str, Any]) -> BaseLearner:
+    origin = card["learner"]
+    if origin["name"] not in base_learners():
         raise UsageError(
-            f"{_title(card)}: base-learner {told['name']!r} is not installed here; pip install"
-            f" {told['distribution']}, or give the learner"
+            f"{_title(card)}: base-learner {origin['name']!r} is not installed here; pip install"
+            f" {origin['distribution']}, or give the learner"
         )
-    made: BaseLearner = base_learners()[told["name"]](**told["options"])
+    made: BaseLearner = base_learners()[origin["name"]](**origin["options"])
     return made.to("cpu", getattr(torch, card["dtype"]))

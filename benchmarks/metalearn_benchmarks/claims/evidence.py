@@ -1,4 +1,4 @@
-"""What records there are for a row of a claim in a setting, and what is missing."""
+"""Find the records of a claim's method in a setting, and say what is missing."""
 
 from __future__ import annotations
 
@@ -9,59 +9,63 @@ from typing import Any
 
 import attrs
 
-from metalearn_benchmarks.claims.rules import RowRule, SettingRule, value_at
+from metalearn_benchmarks.claims.rules import RowRule, SettingRule, nested_value
 from metalearn_benchmarks.records.record import Record
-from metalearn_benchmarks.statistics.paired_scores import Scores
+from metalearn_benchmarks.statistics.paired_scores import MethodScores
 from metalearn_core.errors import UsageError
 
 
 @attrs.frozen(eq=False)
 class Evidence:
-    """A method's runs in a setting.
+    """The runs of a method in a setting.
 
     Args:
-        method, place: in words; place is the setting and T.
-        runs: none where `lacks` says that there are none to be used.
-        lacks: what is missing, a line each, with what would settle it.
-        command: runs more of it, but for the number of seeds.
+        method: the method, in words.
+        place: the setting and T, in words.
+        runs: the runs; empty where `missing` says why none can be used.
+        scores: their scores; None where there are none.
+        missing: a line for each thing that is missing, with what would supply it.
+        command: the command that makes more runs, without the number of seeds.
     """
 
     method: str
     place: str
     runs: list[Record]
-    scores: Scores | None
-    lacks: tuple[str, ...]
+    scores: MethodScores | None
+    missing: tuple[str, ...]
     command: str
 
     @property
     def title(self) -> str:
-        """Method, setting and T, in words."""
+        """The method, the setting and T, in words."""
         return f"{self.method} {self.place}"
 
 
 @attrs.define
-class Evidences:
-    """Finds evidence in records, each once."""
+class EvidenceFinder:
+    """Finds the runs of methods in records, and remembers what it has found."""
 
     records: Sequence[Record]
-    _found: dict[Hashable, Evidence] = attrs.field(factory=dict)
+    _cache: dict[Hashable, Evidence] = attrs.field(factory=dict)
 
-    def of(self, row: RowRule, setting: SettingRule, steps: int | None) -> Evidence:
-        """The runs of a method in a setting, with T = `steps` where it is asked for."""
+    def find(self, row: RowRule, setting: SettingRule, steps: int | None) -> Evidence:
+        """Return the runs of a method in a setting; with T = `steps`, unless that is None."""
         key = (row.title, setting.title, steps)
-        if key not in self._found:
-            self._found[key] = _evidence(self.records, row, setting, steps)
-        return self._found[key]
+        if key not in self._cache:
+            self._cache[key] = _collect_evidence(self.records, row, setting, steps)
+        return self._cache[key]
 
 
-def _evidence(records: Sequence[Record], row: RowRule, setting: SettingRule, steps: int | None) -> Evidence:
+def _collect_evidence(
+    records: Sequence[Record], row: RowRule, setting: SettingRule, steps: int | None
+) -> Evidence:
     place = f"on {setting.title}" + ("" if steps is None else f" with T = {steps}")
     where = f"{row.title} {place}"
     command = _command(row, setting, steps)
     fitting = [
         run
         for run in records
-        if row.fits(run) and setting.fits(run) and (steps is None or _steps(run) == steps)
+        if row.fits(run) and setting.fits(run) and (steps is None or _inner_steps(run) == steps)
     ]
     large = [run for run in fitting if setting.too_small(run) is None]
     if not large:
@@ -77,14 +81,14 @@ def _evidence(records: Sequence[Record], row: RowRule, setting: SettingRule, ste
         lack = f"several methods are {where}: {', '.join(names)}; take all but one out of DIR"
         return Evidence(row.title, place, [], None, (lack,), command)
     try:
-        scores = Scores.of(runs, setting.tests(runs[0]))
+        scores = MethodScores.from_runs(runs, setting.test_family(runs[0]))
     except UsageError as error:
         return Evidence(row.title, place, [], None, (str(error),), command)
     return Evidence(row.title, place, runs, scores, (), command)
 
 
 def _command(row: RowRule, setting: SettingRule, steps: int | None) -> str:
-    """What runs it at the paper's scale."""
+    """The command that runs it at the paper's scale."""
     words = ["metalearn run", row.run or setting.run, "--scale paper"]
     if row.run is None and row.method is not None:
         words.append(f"-m {row.method}")
@@ -92,37 +96,37 @@ def _command(row: RowRule, setting: SettingRule, steps: int | None) -> str:
     return " ".join(words)
 
 
-def _steps(run: Record) -> Any:
-    """T, where it is the same at training and at test."""
-    trained = value_at(run.cell, "method.settings.steps")
-    return trained if value_at(run.cell, "method.settings.test_steps") in (None, trained) else None
+def _inner_steps(run: Record) -> Any:
+    """T, where training and test use the same; otherwise None."""
+    trained = nested_value(run.cell, "method.settings.steps")
+    return trained if nested_value(run.cell, "method.settings.test_steps") in (None, trained) else None
 
 
 def _one_method(runs: list[Record], row: RowRule) -> tuple[list[Record], list[str]]:
-    """The runs of one method, and the names of all that fit.
+    """The runs of one method, and the names of all methods that fit.
 
-    The same method may stand in several experiments: the one with most seeds is taken. Of different
-    methods, the one of the row's own name is; none, where there is no such.
+    Where the same method is in several experiments, the one with most seeds is used. Where different methods
+    fit, the one with the row's own name is used, or none where no method has it.
     """
     groups = [list(group) for _, group in groupby(runs, lambda r: (r.experiment, r.setting, r.method))]
     groups.sort(key=lambda group: (-len(group), group[0].experiment, group[0].setting))
-    contents = [_content(group[0]) for group in groups]
+    contents = [_method_content(group[0]) for group in groups]
     names = sorted({group[0].method for group in groups})
     if any(content != contents[0] for content in contents):
-        groups = [group for group in groups if _without_steps(group[0].method) == row.method]
-        contents = [_content(group[0]) for group in groups]
+        groups = [group for group in groups if _name_without_steps(group[0].method) == row.method]
+        contents = [_method_content(group[0]) for group in groups]
         if not groups or any(content != contents[0] for content in contents):
             return [], names
     return groups[0], names
 
 
-def _without_steps(name: str) -> str:
-    """The name of a row whose T is not the method's own, as it would be at that T."""
+def _name_without_steps(name: str) -> str:
+    """A row's name without the `steps` that it overrides."""
     return re.sub(r",steps=\d+(?=,|$)", "", name)
 
 
-def _content(run: Record) -> dict[str, Any]:
-    """All that a run's numbers depend on, but for its seed, its size and where it was computed."""
+def _method_content(run: Record) -> dict[str, Any]:
+    """What a run's numbers depend on, except for its seed, its size and the machine."""
     method = {key: value for key, value in run.cell["method"].items() if key not in ("title", "source")}
     method["settings"] = {k: v for k, v in method["settings"].items() if k not in ("engine", "tasks_at_once")}
     family, learner = run.cell["family"], run.cell.get("learner")

@@ -1,4 +1,4 @@
-"""The paper's own numbers, and where this library departs from it: data by name. Imports no torch."""
+"""The paper's own numbers, and the places where this library departs from it. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-FOLDER = resources.files("metalearn_benchmarks.claims") / "paper"
+PAPER_FOLDER = resources.files("metalearn_benchmarks.claims") / "paper"
 TABLES = {"table-3-1": "Table 3.1", "table-3-4": "Table 3.4"}
 SETTING = re.compile(
     r"(?P<train>.+?)(-to-(?P<inside>.+?))?-(?P<ways>\d+)-way-(?P<shots>\d+)-shot(-to-(?P<after>.+))?"
@@ -19,13 +19,19 @@ SETTING = re.compile(
 DOMAINS = {"miniimagenet": "miniImageNet", "cub": "CUB", "cub2002011": "CUB", "cub1403030": "CUB"}
 
 
-BEYOND = ("truncate", "outer_decay", "warm_up")
-"""Settings that the paper does not have."""
+UNPUBLISHED_SETTINGS = ("truncate", "outer_decay", "warm_up")
+"""Settings of the outer loop that the paper does not have."""
 
 
 @attrs.frozen
-class Published:
-    """A number of the paper: a fraction, its 95 % half-width, and where it stands."""
+class PublishedResult:
+    """A result in the paper.
+
+    Args:
+        value: the accuracy, a fraction.
+        half_width: half of the 95 % interval.
+        table: the table that has it.
+    """
 
     value: float
     half_width: float
@@ -37,7 +43,15 @@ class Published:
 
 @attrs.frozen(kw_only=True)
 class Deviation:
-    """What the paper does, what is done here, why, and the methods for which it matters."""
+    """A place where this library differs from the paper.
+
+    Args:
+        title: what differs, in a few words.
+        paper: what the paper does.
+        here: what this library does.
+        why: the reason.
+        methods: the methods that it matters for.
+    """
 
     title: str
     paper: str
@@ -47,8 +61,15 @@ class Deviation:
 
 
 @attrs.frozen
-class Place:
-    """What a setting's name says: the domains trained and tested on, ways and shots."""
+class SettingName:
+    """What the name of a classification setting says.
+
+    Args:
+        train: the domain of the training tasks.
+        test: the domain of the test tasks.
+        ways: the number of classes of a task.
+        shots: the number of support images of a class.
+    """
 
     train: str
     test: str
@@ -57,54 +78,62 @@ class Place:
 
     @property
     def domain(self) -> str:
-        """Where training and test are."""
+        """The domain as the paper's tables name it, for example `miniImageNet to CUB`."""
         return self.train if self.train == self.test else f"{self.train} to {self.test}"
 
 
-def place(setting: str) -> Place | None:
-    """`family-N-way-K-shot`, with `-to-family` after the first or at the end; None for another name."""
+def parse_setting(setting: str) -> SettingName | None:
+    """Parse the name of a classification setting.
+
+    Args:
+        setting: `family-N-way-K-shot`, with `-to-family` after the first family or at the end where another
+            family is tested on.
+
+    Returns:
+        What the name says, or None where it has another form.
+    """
     found = SETTING.fullmatch(setting)
     if found is None:
         return None
-    train = _domain(found["train"])
+    train = _domain_name(found["train"])
     test = found["after"] or found["inside"]
-    return Place(train, _domain(test) if test else train, int(found["ways"]), int(found["shots"]))
+    return SettingName(train, _domain_name(test) if test else train, int(found["ways"]), int(found["shots"]))
 
 
-def _domain(name: str) -> str:
-    """The paper's name of a data set, however it is spelt; any other stays as it is."""
+def _domain_name(name: str) -> str:
+    """The paper's spelling of a data set's name; an unknown name stays as it is."""
     return DOMAINS.get(re.sub(r"[^a-z0-9]", "", name.lower()), name)
 
 
 def trained_as_published(cell: Mapping[str, Any]) -> bool:
-    """Whether a run's meta-gradient is the paper's: of the loss after T steps, through all of them."""
-    return all(cell["method"]["settings"].get(key) is None for key in BEYOND)
+    """Whether a run's meta-gradient is the paper's: that of the loss after T steps, through all of them."""
+    return all(cell["method"]["settings"].get(key) is None for key in UNPUBLISHED_SETTINGS)
 
 
-def published(setting: str, method: str) -> Published | None:
-    """The paper's number of a method, by both names; None where it has none.
+def published_result(setting: str, method: str) -> PublishedResult | None:
+    """Return the paper's result of a method in a setting, or None where it has none.
 
-    A method with anything overridden in it (`turtle,steps=10`) is not the paper's row.
+    A method with an overridden option (`turtle,steps=10`) has no result in the paper.
     """
-    where = place(setting)
-    if where is None or where.ways != 5:
+    name = parse_setting(setting)
+    if name is None or name.ways != 5:
         return None
-    column = f"{where.domain} {where.shots}-shot"
+    column = f"{name.domain} {name.shots}-shot"
     for key, title in TABLES.items():
         table = _tables()[key]
         if column in table["columns"] and method in table and method != "columns":
             value, half_width = table[method][table["columns"].index(column)]
-            return Published(value, half_width, title)
+            return PublishedResult(value, half_width, title)
     return None
 
 
 @cache
 def _tables() -> Mapping[str, Any]:
-    return tomllib.loads((FOLDER / "tables.toml").read_text(encoding="utf-8"))
+    return tomllib.loads((PAPER_FOLDER / "tables.toml").read_text(encoding="utf-8"))
 
 
 @cache
 def deviations() -> tuple[Deviation, ...]:
-    """Every place where this library and the paper, or the authors' program, part."""
-    data = tomllib.loads((FOLDER / "deviations.toml").read_text(encoding="utf-8"))
+    """Return every place where this library differs from the paper or from the authors' program."""
+    data = tomllib.loads((PAPER_FOLDER / "deviations.toml").read_text(encoding="utf-8"))
     return tuple(Deviation(**entry) for entry in data["deviation"])

@@ -1,4 +1,4 @@
-"""The written rules that decide the paper's claims: what `paper/claims.toml` says, as objects."""
+"""The rules in `paper/claims.toml` that decide the paper's claims, as objects."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from metalearn_benchmarks.claims.published import trained_as_published
 from metalearn_benchmarks.records.record import Record
 
 
-def value_at(cell: dict[str, Any], key: str) -> Any:
-    """What a run's `experiment.toml` says under a dotted key, or None."""
+def nested_value(cell: dict[str, Any], key: str) -> Any:
+    """Return the value under a dotted key of a run's `experiment.toml`, or None."""
     found: Any = cell
     for part in key.split("."):
         found = found.get(part) if isinstance(found, dict) else None
     return found
 
 
-def _fits(cell: dict[str, Any], where: dict[str, Any]) -> bool:
-    return all(value_at(cell, key) == value for key, value in where.items())
+def _matches(cell: dict[str, Any], where: dict[str, Any]) -> bool:
+    return all(nested_value(cell, key) == value for key, value in where.items())
 
 
-def _plain(name: str) -> str:
+def _plain_name(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 @attrs.frozen(kw_only=True)
 class RowRule:
-    """Which records are of a method. Arguments: see `claims.toml`."""
+    """Which records belong to a method. `claims.toml` explains the fields."""
 
     title: str
     where: dict[str, Any]
@@ -41,14 +41,14 @@ class RowRule:
     run: str | None = None
 
     def fits(self, run: Record) -> bool:
-        """Whether a record is of this method, as the text has it."""
-        of_the_text = run.result.get("protocol", "paper") == "paper" and trained_as_published(run.cell)
-        return of_the_text and _fits(run.cell, self.where)
+        """Whether a record belongs to this method, run as the paper's text describes it."""
+        as_published = run.result.get("protocol", "paper") == "paper" and trained_as_published(run.cell)
+        return as_published and _matches(run.cell, self.where)
 
 
 @attrs.frozen(kw_only=True)
 class SettingRule:
-    """Which records are of a family of tasks, and how large they must be. Arguments: see `claims.toml`."""
+    """Which records belong to a setting, and how large they must be. `claims.toml` explains the fields."""
 
     title: str
     family: list[str]
@@ -58,20 +58,20 @@ class SettingRule:
     tested_on: list[str] | None = None
 
     def fits(self, run: Record) -> bool:
-        """Whether a record is of this setting, whatever its size."""
-        name = _plain(str(value_at(run.cell, "family.name")))
-        trained = name in map(_plain, self.family) and _fits(run.cell, self.where)
-        return trained and (self.tested_on is None or self.tests(run) is not None)
+        """Whether a record belongs to this setting, whatever its size."""
+        name = _plain_name(str(nested_value(run.cell, "family.name")))
+        trained = name in map(_plain_name, self.family) and _matches(run.cell, self.where)
+        return trained and (self.tested_on is None or self.test_family(run) is not None)
 
-    def tests(self, run: Record) -> str | None:
-        """The family of a record's scores that count here; None: the one that it was trained on."""
-        wanted = [_plain(name) for name in self.tested_on or []]
-        return next((family for family in run.result["scores"] if _plain(family) in wanted), None)
+    def test_family(self, run: Record) -> str | None:
+        """Return the test family whose scores count here, or None for the family trained on."""
+        wanted = [_plain_name(name) for name in self.tested_on or []]
+        return next((family for family in run.result["scores"] if _plain_name(family) in wanted), None)
 
     def too_small(self, run: Record) -> str | None:
-        """By what a record is too small to speak of the paper's scale, in words."""
+        """Say in words why a record is below the paper's scale; None where it is not."""
         for key, least in self.least.items():
-            value = value_at(run.cell, key)
+            value = nested_value(run.cell, key)
             if not isinstance(value, int | float) or value < least:
                 return f"{key} is {value}, at least {least:g} is asked for"
         return None
@@ -79,9 +79,9 @@ class SettingRule:
 
 @attrs.frozen(kw_only=True)
 class TestRule:
-    """A comparison that must come out in a certain way. Arguments: see `claims.toml`."""
+    """A comparison and the range that its effect must lie in. `claims.toml` explains the fields."""
 
-    __test__ = False  # pytest: this is none of yours
+    __test__ = False  # pytest must not collect this class
 
     measure: Literal["difference", "ratio", "seconds", "spread"]
     settings: list[str]
@@ -117,8 +117,8 @@ class TestRule:
             raise ValueError("a test has `least`, or `most`, or least < most")
 
     @property
-    def asked(self) -> str:
-        """The threshold, in words."""
+    def threshold(self) -> str:
+        """The range that the effect must lie in, in words."""
         if math.isinf(self.most):
             return f"at least {self.least:g}"
         return f"at most {self.most:g}" if math.isinf(self.least) else f"{self.least:g} to {self.most:g}"
@@ -126,7 +126,7 @@ class TestRule:
 
 @attrs.frozen(kw_only=True)
 class ClaimRule:
-    """A claim of the paper and what decides it: tests on records, or the map of rules."""
+    """A claim of the paper, and the tests on records or the relation in the map of rules that decide it."""
 
     says: str
     source: str
@@ -138,7 +138,7 @@ class ClaimRule:
 
 @attrs.frozen(kw_only=True)
 class Rules:
-    """All of `claims.toml`."""
+    """The contents of `claims.toml`."""
 
     confidence: float
     row: dict[str, RowRule]
@@ -147,7 +147,15 @@ class Rules:
 
 
 def claim_rules(text: str | None = None) -> Rules:
-    """The shipped rules, or those of a text in the same form; what it misspells is an exception."""
+    """Return the shipped rules, or those of a text in the same format.
+
+    Args:
+        text: TOML in the format of `claims.toml`; None for the shipped file.
+
+    Raises:
+        ValueError: a claim names a row or a setting that is not there, or a test contradicts itself.
+        cattrs.BaseValidationError: a key is misspelt or a value has the wrong type.
+    """
     if text is None:
         text = (resources.files("metalearn_benchmarks.claims") / "paper/claims.toml").read_text("utf-8")
     converter = cattrs.Converter(forbid_extra_keys=True)

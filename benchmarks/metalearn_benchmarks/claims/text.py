@@ -1,4 +1,4 @@
-"""Verdicts on the paper's claims, for people and for programs."""
+"""Verdicts on the paper's claims as a terminal table, as Markdown and as JSON data."""
 
 from __future__ import annotations
 
@@ -12,104 +12,108 @@ from rich.table import Table
 from rich.text import Text
 
 from metalearn_benchmarks.claims.verdicts import Outcome, Part, Verdict
-from metalearn_benchmarks.records.files import null_for_not_finite
+from metalearn_benchmarks.records.files import replace_non_finite
 from metalearn_benchmarks.statistics.estimate import Estimate
 
-LOOKS = {Outcome.HOLDS: "green", Outcome.FAILS: "red", Outcome.OPEN: "yellow"}
-SHOWN = 4
-"""Lines of what would settle a claim; the rest is counted."""
+OUTCOME_COLOURS = {Outcome.HOLDS: "green", Outcome.FAILS: "red", Outcome.OPEN: "yellow"}
+MAX_ADVICE_LINES = 4
+"""The lines of advice shown for a claim; the rest is counted."""
 
 
 @attrs.frozen
-class Overview:
-    """All verdicts as rich prints them: a table, what would settle the open ones, how sure all this is."""
+class VerdictOverview:
+    """All verdicts as rich prints them: a table, the advice for open ones, and a summary."""
 
     verdicts: Sequence[Verdict]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield self._table()
         for verdict in self.verdicts:
-            yield from _below(verdict)
+            yield from _details(verdict)
         yield Text()
-        yield Text(summary(self.verdicts))
+        yield Text(verdict_summary(self.verdicts))
 
     def _table(self) -> Table:
         table = Table(title="The paper's claims")
         for name in ("claim", "verdict", "parts", "effect, 95 %", "asked", "seeds", "tasks"):
             table.add_column(name, overflow="fold" if name == "claim" else "ellipsis")
         for verdict in self.verdicts:
-            part = verdict.telling
+            part = verdict.decisive_part
             cells = ("–", "–", "–", "–")
             if part is not None and part.estimate is not None:
-                cells = (effect(part.estimate), part.asked, str(part.seeds), str(part.tasks))
+                cells = (format_effect(part.estimate), part.threshold, str(part.seeds), str(part.tasks))
             elif part is not None:
-                cells = ("–", part.asked, "–", "–")
-            look = LOOKS[verdict.outcome]
-            table.add_row(verdict.name, Text(verdict.outcome, style=look), _parts(verdict), *cells)
+                cells = ("–", part.threshold, "–", "–")
+            colour = OUTCOME_COLOURS[verdict.outcome]
+            table.add_row(
+                verdict.name, Text(verdict.outcome, style=colour), _parts_that_hold(verdict), *cells
+            )
         return table
 
 
-def effect(estimate: Estimate) -> str:
-    """The number and its interval, with three digits that count."""
+def format_effect(estimate: Estimate) -> str:
+    """Return a number and its interval with three significant digits."""
     if math.isnan(estimate.low):
         return f"{estimate.value:.3g}"
     return f"{estimate.value:.3g} [{estimate.low:.3g}, {estimate.high:.3g}]"
 
 
-def _parts(verdict: Verdict) -> str:
-    """How many parts hold, of how many."""
+def _parts_that_hold(verdict: Verdict) -> str:
+    """The number of parts that hold, and of all parts."""
     hold = sum(part.outcome == Outcome.HOLDS for part in verdict.parts)
     return f"{hold} of {len(verdict.parts)} hold"
 
 
-def _below(verdict: Verdict) -> list[Text]:
-    """The claim in the paper's words, what tells most, and what would settle it."""
+def _details(verdict: Verdict) -> list[Text]:
+    """The claim in the paper's words, its decisive part, and what would settle it."""
     lines = [
         Text(),
-        Text.assemble((verdict.name, "bold"), ": ", (verdict.outcome, LOOKS[verdict.outcome])),
+        Text.assemble((verdict.name, "bold"), ": ", (verdict.outcome, OUTCOME_COLOURS[verdict.outcome])),
         Text(f"  {verdict.says} ({verdict.source})"),
         Text(f"  rule: {verdict.why}"),
     ]
-    part = verdict.telling
+    part = verdict.decisive_part
     if part is not None and part.estimate is not None:
-        lines.append(Text(f"  {_told(part)}"))
+        lines.append(Text(f"  {_describe_part(part)}"))
     name = "would settle it" if verdict.outcome == Outcome.OPEN else "see"
-    lines += [Text(f"  {name}: {line}") for line in verdict.settle[:SHOWN]]
-    if len(verdict.settle) > SHOWN:
-        lines.append(Text(f"  and {len(verdict.settle) - SHOWN} more; --json has all"))
+    lines += [Text(f"  {name}: {line}") for line in verdict.advice[:MAX_ADVICE_LINES]]
+    if len(verdict.advice) > MAX_ADVICE_LINES:
+        lines.append(Text(f"  and {len(verdict.advice) - MAX_ADVICE_LINES} more; --json has all"))
     return lines
 
 
-def _told(part: Part) -> str:
+def _describe_part(part: Part) -> str:
     assert part.estimate is not None
     return (
-        f"{part.label}: {effect(part.estimate)}, {part.asked} is asked; {part.seeds} seed(s),"
+        f"{part.label}: {format_effect(part.estimate)}, {part.threshold} is asked; {part.seeds} seed(s),"
         f" {part.tasks} test task(s)"
     )
 
 
-def decided(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """Those that the records say anything of."""
-    return [one for one in verdicts if one.telling is not None and one.telling.estimate is not None]
+def verdicts_with_evidence(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Return the verdicts on claims that the records have any evidence for."""
+    return [
+        one for one in verdicts if one.decisive_part is not None and one.decisive_part.estimate is not None
+    ]
 
 
 def as_markdown(verdicts: Sequence[Verdict]) -> str:
-    """The verdicts as a Markdown table, with the part of each that tells most."""
+    """Return the verdicts as a Markdown table with the decisive part of each."""
     lines = ["| claim | verdict | effect, 95 % | asked | seeds | test tasks |", "|---|---|---|---|---|---|"]
-    for verdict in decided(verdicts):
-        part = verdict.telling
+    for verdict in verdicts_with_evidence(verdicts):
+        part = verdict.decisive_part
         assert part is not None
         assert part.estimate is not None
         cells = (
             f"{verdict.says} ({verdict.source})", f"**{verdict.outcome}**",
-            f"{part.label}: {effect(part.estimate)}", part.asked, str(part.seeds), str(part.tasks),
+            f"{part.label}: {format_effect(part.estimate)}", part.threshold, str(part.seeds), str(part.tasks),
         )  # fmt: skip
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def summary(verdicts: Sequence[Verdict]) -> str:
-    """How many claims came out which way, and how many of the verdicts chance alone may have made."""
+def verdict_summary(verdicts: Sequence[Verdict]) -> str:
+    """Return the number of claims with each outcome, and how many may be wrong by chance."""
     counts = [(sum(v.outcome == outcome for v in verdicts), str(outcome)) for outcome in Outcome]
     decided = [v for v in verdicts if v.outcome != Outcome.OPEN and any(p.estimate for p in v.parts)]
     text = f"{len(verdicts)} claims: " + ", ".join(f"{count} {name}" for count, name in counts) + "."
@@ -123,13 +127,22 @@ def summary(verdicts: Sequence[Verdict]) -> str:
 
 
 def as_data(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
-    """The verdicts as JSON has them; a bound that is not there is null."""
-    found = []
-    for verdict in verdicts:
-        parts = [attrs.asdict(part) for part in verdict.parts]
-        plain = {**attrs.asdict(verdict), "outcome": str(verdict.outcome), "parts": parts}
-        plain["verdict"] = plain.pop("outcome")
-        for part in parts:
-            part["verdict"] = str(part.pop("outcome"))
-        found.append(null_for_not_finite(plain))
-    return found
+    """Return the verdicts as data for JSON; a bound that does not exist is null."""
+    return [replace_non_finite(_verdict_data(verdict)) for verdict in verdicts]
+
+
+def _verdict_data(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "name": verdict.name, "says": verdict.says, "source": verdict.source, "why": verdict.why,
+        "confidence": verdict.confidence, "parts": [_part_data(part) for part in verdict.parts],
+        "settle": verdict.advice, "verdict": str(verdict.outcome),
+    }  # fmt: skip
+
+
+def _part_data(part: Part) -> dict[str, Any]:
+    estimate, shared = (None if e is None else attrs.asdict(e) for e in (part.estimate, part.shared))
+    return {
+        "label": part.label, "asked": part.threshold, "least": part.least, "most": part.most,
+        "estimate": estimate, "shared": shared, "seeds": part.seeds, "tasks": part.tasks,
+        "lacks": part.missing, "verdict": str(part.outcome),
+    }  # fmt: skip

@@ -1,29 +1,34 @@
-"""The paper's claims against records: holds, does not hold, or too little evidence.
+"""Decide the paper's claims from records: holds, does not hold, or too little evidence.
 
-Every test comes down to effects with intervals and a region: it holds where the interval lies within the
-region, does not hold where it lies outside, and otherwise the records do not say. Where all of several
-parts must hold, each may be judged at the claim's confidence (if the claim is false, one part is false, and
-that one passes rarely); where one part out of many would refute it, or bear it out, the parts share the
-error among them (Bonferroni).
+Every test consists of effects with intervals, and of a claimed range. A part holds where its interval lies
+within the range. It does not hold where its interval lies outside. Otherwise the records leave it open.
+Where all of several parts must hold, each is judged at the claim's confidence: if the claim is false, one
+part is false, and that part rarely passes. Where one part out of many could refute or confirm the claim, the
+parts share the error (Bonferroni).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 
 import attrs
 
-from metalearn_benchmarks.claims.effects import Effect, of_scores, of_seconds, of_spread
-from metalearn_benchmarks.claims.evidence import Evidences
-from metalearn_benchmarks.claims.rules import ClaimRule, Rules, TestRule
+from metalearn_benchmarks.claims.evidence import EvidenceFinder
+from metalearn_benchmarks.claims.requirements import (
+    Requirement,
+    Requirements,
+    require_all,
+    requirements_of_test,
+)
+from metalearn_benchmarks.claims.rules import ClaimRule, Rules
 from metalearn_benchmarks.records.record import Record
 from metalearn_benchmarks.statistics.estimate import Estimate
 
 
 class Outcome(StrEnum):
-    """What records say of a claim."""
+    """The outcome of a claim or of a part of it."""
 
     HOLDS = "holds"
     FAILS = "does not hold"
@@ -35,16 +40,23 @@ HOLDS, FAILS, OPEN = Outcome.HOLDS, Outcome.FAILS, Outcome.OPEN
 
 @attrs.frozen
 class Part:
-    """One effect of a claim, against its region.
+    """One effect of a claim, judged against its range.
 
     Args:
-        estimate: with the interval at the claim's confidence; None where there are no records.
-        shared: the same with the interval at a confidence that all parts share.
-        lacks: why this part decides nothing, whatever the interval; a line each.
+        label: what the effect is, in words.
+        threshold: the range that the claim asks for, in words.
+        least: the lower end of the range.
+        most: the upper end of the range.
+        outcome: whether the effect lies in the range.
+        estimate: the effect with its interval at the claim's confidence; None where there are no records.
+        shared: the effect with its interval at the Bonferroni confidence of all parts together.
+        seeds: the number of seeds that the effect is computed from.
+        tasks: the number of test tasks that it is computed from.
+        missing: a line for each reason why this part decides nothing, whatever its interval.
     """
 
     label: str
-    asked: str
+    threshold: str
     least: float
     most: float
     outcome: Outcome
@@ -52,12 +64,23 @@ class Part:
     shared: Estimate | None
     seeds: int
     tasks: int
-    lacks: tuple[str, ...]
+    missing: tuple[str, ...]
 
 
 @attrs.frozen
 class Verdict:
-    """What the records say of a claim, and what would settle it where they do not say enough."""
+    """The verdict on a claim.
+
+    Args:
+        name: the key of the claim in `claims.toml`.
+        says: the claim in the paper's words.
+        source: the place in the paper.
+        why: why the rule that decides is as it is.
+        outcome: whether the claim holds.
+        confidence: the confidence at which the claim is decided.
+        parts: all effects of the claim.
+        advice: a line for each thing that would settle an open claim.
+    """
 
     name: str
     says: str
@@ -66,81 +89,55 @@ class Verdict:
     outcome: Outcome
     confidence: float
     parts: tuple[Part, ...]
-    settle: tuple[str, ...]
+    advice: tuple[str, ...]
 
     @property
-    def telling(self) -> Part | None:
-        """Of the parts that came out as the claim did, the one furthest from holding."""
+    def decisive_part(self) -> Part | None:
+        """The part with the same outcome as the claim that is furthest from holding."""
 
         def rank(part: Part) -> tuple[bool, bool, float]:
-            return part.outcome != self.outcome, part.estimate is None, _room(part)
+            return part.outcome != self.outcome, part.estimate is None, _margin(part)
 
         return min(self.parts, key=rank, default=None)
 
 
-@attrs.frozen
-class Requirements:
-    """Of its parts so many must hold."""
-
-    needed: int
-    children: tuple[Requirements | Requirement, ...]
-
-    def leaves(self) -> Iterator[Requirement]:
-        """All effects of it, from left to right."""
-        for child in self.children:
-            yield from [child] if isinstance(child, Requirement) else child.leaves()
-
-    def takes_all(self) -> bool:
-        """Whether every leaf of it must hold."""
-        below = all(child.takes_all() for child in self.children if isinstance(child, Requirements))
-        return below and self.needed == len(self.children)
-
-
-@attrs.frozen
-class Requirement:
-    """An effect and the region that it is asked to lie in."""
-
-    test: TestRule
-    effect: Effect
-
-
 def decide_all(rules: Rules, records: Sequence[Record]) -> list[Verdict]:
-    """Every claim, in the order of the rules."""
-    evidences = Evidences(records)
-    return [decide(name, claim, rules, evidences) for name, claim in rules.claim.items()]
+    """Decide every claim from these records, in the order of the rules."""
+    evidence = EvidenceFinder(records)
+    return [decide(name, claim, rules, evidence) for name, claim in rules.claim.items()]
 
 
-def decide(name: str, claim: ClaimRule, rules: Rules, evidences: Evidences) -> Verdict:
-    """One claim."""
+def decide(name: str, claim: ClaimRule, rules: Rules, evidence: EvidenceFinder) -> Verdict:
+    """Decide the claim with this name."""
     if claim.map:
-        return _by_the_map(name, claim, rules.confidence)
-    tree = _all([_of_test(test, rules, evidences) for test in claim.test])
+        return _decide_by_map(name, claim, rules.confidence)
+    tree = require_all([requirements_of_test(test, rules, evidence) for test in claim.test])
     leaves = list(tree.leaves())
     shared = 1 - (1 - rules.confidence) / len(leaves)
-    parts = [_judged(leaf, rules.confidence, shared, tree.takes_all()) for leaf in leaves]
-    outcome = _counted(tree, iter(parts))
-    settle: list[str] = []
+    parts = [_judge(leaf, rules.confidence, shared, tree.needs_all()) for leaf in leaves]
+    outcome = _combined_outcome(tree, iter(parts))
+    advice: list[str] = []
     if outcome == OPEN:
         for leaf, part in zip(leaves, parts, strict=True):
-            confidence = rules.confidence if tree.takes_all() else shared
-            settle += _what_would_settle(leaf, part, confidence)
-    unique = tuple(dict.fromkeys(settle))
+            confidence = rules.confidence if tree.needs_all() else shared
+            advice += _advice(leaf, part, confidence)
+    unique = tuple(dict.fromkeys(advice))
     return Verdict(
         name, claim.says, claim.source, claim.why, outcome, rules.confidence, tuple(parts), unique
     )  # fmt: skip
 
 
-def _by_the_map(name: str, claim: ClaimRule, confidence: float) -> Verdict:
-    """A theorem holds where the map of rules has it, which properties check on drawn examples."""
+def _decide_by_map(name: str, claim: ClaimRule, confidence: float) -> Verdict:
+    """Decide a theorem: it holds where the map of rules has it. Property tests check the map on examples."""
     from metalearn_benchmarks.theory import shipped_map
 
     relation = shipped_map().relation(claim.map["special"], claim.map["general"])
     outcomes = {"exact": HOLDS, "limit": HOLDS, "same": HOLDS, "not": FAILS}
     part = Part(
         label=f"{claim.map['general']} contains {claim.map['special']}: {relation.verdict}",
-        asked="exact or in the limit", least=-math.inf, most=math.inf,
+        threshold="exact or in the limit", least=-math.inf, most=math.inf,
         outcome=outcomes.get(relation.verdict, OPEN),
-        estimate=None, shared=None, seeds=0, tasks=0, lacks=(),
+        estimate=None, shared=None, seeds=0, tasks=0, missing=(),
     )  # fmt: skip
     check = f"`metalearn map {claim.map['general']} --check 200` checks it here"
     return Verdict(
@@ -149,77 +146,26 @@ def _by_the_map(name: str, claim: ClaimRule, confidence: float) -> Verdict:
     )  # fmt: skip
 
 
-def _all(children: Sequence[Requirements | Requirement]) -> Requirements:
-    return Requirements(len(children), tuple(children))
-
-
-def _of_test(test: TestRule, rules: Rules, evidences: Evidences) -> Requirements:
-    """So many settings, in each all T, in each any or all of the rows, each against all others.
-
-    Spread is of all T and all rows together.
-    """
-    of_settings = []
-    for place in range(len(test.settings)):
-        of_steps = []
-        steps: Sequence[int | None] = test.steps or [None]
-        if test.measure == "spread":
-            of_settings.append(_all([Requirement(test, _growth(test, rules, evidences, place))]))
-            continue
-        for t in steps:
-            rows = [
-                _all(
-                    [Requirement(test, effect) for effect in _effects(test, rules, evidences, place, row, t)]
-                )
-                for row in test.of or test.each
-            ]
-            of_steps.append(Requirements(1 if test.of else len(rows), tuple(rows)))
-        of_settings.append(_all(of_steps))
-    return Requirements(test.at_least or len(of_settings), tuple(of_settings))
-
-
-def _growth(test: TestRule, rules: Rules, evidences: Evidences, place: int) -> Effect:
-    """How spread grows with T in one setting."""
-    setting = rules.setting[test.settings[place]]
-    rows = [[(t, evidences.of(rules.row[name], setting, t)) for t in test.steps] for name in test.each]
-    return of_spread(test, rows)
-
-
-def _effects(
-    test: TestRule, rules: Rules, evidences: Evidences, place: int, name: str, steps: int | None
-) -> Iterator[Effect]:
-    """The effects of one row in one setting at one T: one for each row that it is held against."""
-    setting, row = rules.setting[test.settings[place]], rules.row[name]
-    one = evidences.of(row, setting, steps)
-    measured: Callable[..., Effect] = of_seconds if test.measure == "seconds" else of_scores
-    if test.than_steps is not None:
-        yield measured(test, one, evidences.of(row, setting, test.than_steps))
-    elif test.than_settings:
-        other = rules.setting[test.than_settings[place]]
-        yield measured(test, one, evidences.of(row, other, steps), same_tasks=False)
-    for rival in test.against:
-        yield measured(test, one, evidences.of(rules.row[rival], setting, steps))
-
-
-def _judged(leaf: Requirement, plain: float, shared: float, takes_all: bool) -> Part:
+def _judge(leaf: Requirement, plain: float, shared: float, needs_all: bool) -> Part:
     effect, test = leaf.effect, leaf.test
     own, common = effect.estimate(plain), effect.estimate(shared)
     outcome = OPEN
-    if own is not None and common is not None and not effect.lacks:
-        bearing = own if takes_all else common
+    if own is not None and common is not None and not effect.missing:
+        bearing = own if needs_all else common
         if test.least < bearing.low and bearing.high < test.most:
             outcome = HOLDS
         elif common.high <= test.least or common.low >= test.most:
             outcome = FAILS
     return Part(
-        effect.label, test.asked, test.least, test.most, outcome, own, common,
-        effect.seeds, effect.tasks, effect.lacks,
+        effect.label, test.threshold, test.least, test.most, outcome, own, common,
+        effect.seeds, effect.tasks, effect.missing,
     )  # fmt: skip
 
 
-def _counted(tree: Requirements, parts: Iterator[Part]) -> Outcome:
-    """The outcome of a tree, from those of its leaves in their order."""
+def _combined_outcome(tree: Requirements, parts: Iterator[Part]) -> Outcome:
+    """The outcome of requirements, from the outcomes of the single ones in their order."""
     outcomes = [
-        next(parts).outcome if isinstance(child, Requirement) else _counted(child, parts)
+        next(parts).outcome if isinstance(child, Requirement) else _combined_outcome(child, parts)
         for child in tree.children
     ]
     if outcomes.count(HOLDS) >= tree.needed:
@@ -227,15 +173,15 @@ def _counted(tree: Requirements, parts: Iterator[Part]) -> Outcome:
     return FAILS if len(outcomes) - outcomes.count(FAILS) < tree.needed else OPEN
 
 
-def _room(part: Part) -> float:
-    """How far an effect is inside its region, in half-widths of its interval; outside: below 0."""
+def _margin(part: Part) -> float:
+    """How far an effect lies inside its range, in half-widths of its interval; negative outside."""
     if part.estimate is None or math.isnan(part.estimate.low):
         return -math.inf
     value, half = part.estimate.value, max((part.estimate.high - part.estimate.low) / 2, 1e-300)
     return min(value - part.least, part.most - value) / half
 
 
-def _what_would_settle(leaf: Requirement, part: Part, confidence: float) -> list[str]:
+def _advice(leaf: Requirement, part: Part, confidence: float) -> list[str]:
     if part.outcome != OPEN:
         return []
-    return list(part.lacks) or leaf.effect.more(leaf.test.least, leaf.test.most, confidence)
+    return list(part.missing) or leaf.effect.advice(leaf.test.least, leaf.test.most, confidence)

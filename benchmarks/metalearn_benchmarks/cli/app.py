@@ -1,4 +1,7 @@
-"""The command `metalearn`. What a command needs is imported when it runs: `--help` needs no torch."""
+"""The command `metalearn` and its entry point; all commands are registered here.
+
+A command imports what it needs when it runs, so that `--help` is fast and imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,7 @@ for command in COMMANDS:
 
 
 def main() -> None:
-    """The command's entry point: a user's mistake is one line and exit code 2."""
+    """Run the command; a user's mistake is one line on standard error and exit code 2."""
     try:
         metalearn(standalone_mode=False)
     except UsageError as error:

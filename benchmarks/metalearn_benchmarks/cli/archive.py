@@ -1,4 +1,4 @@
-"""`metalearn archive`: many records in one compact file."""
+"""`metalearn archive`: write many records into one compact file."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def archive(directories: tuple[Path, ...], out: Path) -> None:
     three digits, those of the steps before as means. `tar xf FILE` lays the records out as folders again.
     """
     from metalearn_benchmarks.records.archive import write_archive
-    from metalearn_benchmarks.records.reading import digest
+    from metalearn_benchmarks.records.reading import result_digest
 
     found: list[Any] = []
     for directory in directories:
         some, left_out = readable_records(directory)
         if left_out:
             raise UsageError(f"{directory}: {len(left_out)} of its records cannot be read; mend or move them")
-        kept = {digest(record) for record in found}
-        found += [record for record in some if digest(record) not in kept]
+        kept = {result_digest(record) for record in found}
+        found += [record for record in some if result_digest(record) not in kept]
     if not found:
         raise UsageError(f"{', '.join(map(str, directories))}: no finished run to archive")
     size = write_archive(found, out)

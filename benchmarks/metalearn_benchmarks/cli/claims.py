@@ -1,4 +1,4 @@
-"""`metalearn claims`: the claims of the paper against records."""
+"""`metalearn claims`: compare the claims of the paper with records."""
 
 from __future__ import annotations
 
@@ -32,4 +32,4 @@ def claims(directory: Path, as_json: bool) -> None:
 
         click.echo(json.dumps(text.as_data(verdicts), indent=1, ensure_ascii=False))
     else:
-        terminal.console().print(text.Overview(verdicts))
+        terminal.console().print(text.VerdictOverview(verdicts))

@@ -1,4 +1,4 @@
-"""`metalearn experiments`: what there is to run, and about how long it takes here."""
+"""`metalearn experiments`: list the experiments, and about how long they take on this machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import click
 
 from metalearn_benchmarks.cli.support.options import JSON, SCALE
 from metalearn_benchmarks.host.exit_codes import EXIT_INTERRUPTED
-from metalearn_benchmarks.host.machine import cores
 from metalearn_benchmarks.host.terminal import print_table
 
 
@@ -22,10 +21,10 @@ def experiments(names: tuple[str, ...], scale: str, measure: bool, as_json: bool
     """The shipped experiments, or EXPERIMENTs: what they reproduce, how many runs, about how long here."""
     from metalearn_benchmarks.cli.support import experiment_list
 
-    found = experiment_list.listed_experiments(names, scale)
+    listed = experiment_list.list_experiments(names, scale)
     if measure:
-        _measure(found, as_json)
-    lines = experiment_list.with_durations(found)
+        _measure(listed, as_json)
+    lines = experiment_list.estimate_durations(listed)
     if as_json:
         print_table([line.as_data() for line in lines], as_json)
         return
@@ -33,14 +32,16 @@ def experiments(names: tuple[str, ...], scale: str, measure: bool, as_json: bool
     click.echo(experiment_list.footnote(lines, scale))
 
 
-def _measure(found: list[Any], quiet: bool) -> None:
-    from metalearn_benchmarks.runs.durations.estimates import Times
-    from metalearn_benchmarks.runs.durations.measuring import measure
+def _measure(experiments: list[Any], quiet: bool) -> None:
+    """Time the programs that have no time on this machine; Ctrl-C keeps what was timed."""
+    from metalearn_benchmarks.host.machine import cores
+    from metalearn_benchmarks.runs.durations.estimates import TimingCache
+    from metalearn_benchmarks.runs.durations.measuring import time_programs
 
-    times = Times.here()
+    cache = TimingCache.load()
     try:
-        for one in found:
-            measure(one.cells, times, cores(), lambda text: click.echo(f"timing {text}", err=quiet))
+        for listed in experiments:
+            time_programs(listed.cells, cache, cores(), lambda text: click.echo(f"timing {text}", err=quiet))
     except KeyboardInterrupt:
         click.echo("stopped; what had been timed is kept, the same command goes on", err=True)
         sys.exit(EXIT_INTERRUPTED)

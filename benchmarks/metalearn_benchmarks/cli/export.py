@@ -1,4 +1,4 @@
-"""`metalearn export`: a trained rule as an artifact."""
+"""`metalearn export`: write a trained rule as an artifact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`metalearn families`: the installed families of tasks."""
+"""`metalearn families`: list the installed families of tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`metalearn map`: what each rule can express, shown, drawn and tried. Heavy imports wait."""
+"""`metalearn map`: show, draw and check what each rule can express."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from metalearn_benchmarks.host import terminal
 EXIT_FAILED_CLAIMS = 1
 
 
-class Examples(click.IntRange):
-    """A number of examples, where the next word may be meant for something else."""
+class ExampleCount(click.IntRange):
+    """A number of examples, where the next word may be meant as a RULE."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Say what to do about a word that is no number."""
+        """Refuse a word that is no number, and say what to do."""
         if isinstance(value, str) and not value.lstrip("+-").isdigit():
             self.fail(f"{value!r} is no number; write RULE before --check, or --check N", param, ctx)
         return super().convert(value, param, ctx)
@@ -30,7 +30,7 @@ class Examples(click.IntRange):
     "--out", type=click.Path(path_type=Path), help="Also write the whole map there: SVG, PNG, text."
 )
 @click.option(
-    "--check", "examples", type=Examples(min=1), is_flag=False, flag_value=25, metavar="[N]",
+    "--check", "examples", type=ExampleCount(min=1), is_flag=False, flag_value=25, metavar="[N]",
     help="Try every claim shown on N drawn examples (25 unless said).",
 )  # fmt: skip
 @JSON
@@ -42,53 +42,54 @@ def rule_map(rules: tuple[str, ...], out: Path | None, examples: int | None, as_
 
     if examples is not None:
         require_testing()
-    found, problems = installed_map()
+    whole_map, problems = installed_map()
     for line in problems:
         click.echo(f"metalearn: {line}", err=True)
     for rule in rules:
-        if rule not in found.nodes:
-            raise unknown("rule on the map", rule, found.nodes)
+        if rule not in whole_map.nodes:
+            raise unknown("rule on the map", rule, whole_map.nodes)
     if out is not None:
-        _draw_map(found, out, as_json)
+        _draw_map(whole_map, out, as_json)
     if examples is not None:
-        _check_map(found, rules, examples, as_json)
+        _check_map(whole_map, rules, examples, as_json)
     elif as_json:
         import json
 
-        click.echo(json.dumps(text.as_data(found, rules), indent=1, ensure_ascii=False))
+        click.echo(json.dumps(text.as_data(whole_map, rules), indent=1, ensure_ascii=False))
     elif out is None or rules:
-        click.echo(text.as_text(found, rules), nl=False)
+        click.echo(text.as_text(whole_map, rules), nl=False)
 
 
-def _draw_map(found: Any, out: Path, quiet: bool) -> None:
-    from metalearn_benchmarks.plotting.style import rendered
+def _draw_map(whole_map: Any, out: Path, quiet: bool) -> None:
+    """Write the map as text, and both figures as SVG and PNG."""
+    from metalearn_benchmarks.plotting.rendering import render
     from metalearn_benchmarks.records.files import write_atomically
     from metalearn_benchmarks.rule_map.drawing import draw_map
     from metalearn_benchmarks.rule_map.matrix import draw_matrix
     from metalearn_benchmarks.rule_map.text import as_text
 
-    files: dict[str, bytes | str] = {"map.txt": as_text(found)}
-    for stem, figure in (("map", draw_map(found)), ("map-matrix", draw_matrix(found))):
+    files: dict[str, bytes | str] = {"map.txt": as_text(whole_map)}
+    for stem, figure in (("map", draw_map(whole_map)), ("map-matrix", draw_matrix(whole_map))):
         for ending in ("svg", "png"):
-            files[f"{stem}.{ending}"] = rendered(figure, ending, stem)
+            files[f"{stem}.{ending}"] = render(figure, ending, stem)
     for name, content in files.items():
         write_atomically(out / name, content)
     click.echo(f"map: {', '.join(str(out / name) for name in sorted(files))}", err=quiet)
 
 
-def _check_map(found: Any, rules: tuple[str, ...], examples: int, as_json: bool) -> None:
+def _check_map(whole_map: Any, rules: tuple[str, ...], examples: int, as_json: bool) -> None:
     """A line for each edge under a live bar, then the counterexamples; exit code 1 if there are any."""
     import json
 
     from rich.progress import Progress
 
-    from metalearn_benchmarks.rule_map.installed import check, shown
+    from metalearn_benchmarks.rule_map.installed import check_edges, edges_of
 
-    edges, failed, rows = shown(found, rules), [], []
+    edges, failed, rows = edges_of(whole_map, rules), [], []
     console = terminal.console()
     with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as bars:
         bar = bars.add_task("claims", total=len(edges))
-        for outcome in check(edges, examples):
+        for outcome in check_edges(edges, examples):
             bars.advance(bar)
             rows.append(outcome.as_row())
             if outcome.problem:

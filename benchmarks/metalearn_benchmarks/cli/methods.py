@@ -1,4 +1,4 @@
-"""`metalearn methods`: the shipped methods."""
+"""`metalearn methods`: list the shipped methods."""
 
 from __future__ import annotations
 

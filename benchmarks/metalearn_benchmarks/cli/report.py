@@ -1,4 +1,4 @@
-"""`metalearn report`: tables, figures and one page from records alone."""
+"""`metalearn report`: write tables, figures and one page from records alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from metalearn_benchmarks.cli.support.records import DIRECTORY, show_report
+from metalearn_benchmarks.cli.support.records import DIRECTORY, write_and_print_report
 from metalearn_benchmarks.host import terminal
 
 
@@ -23,4 +23,4 @@ from metalearn_benchmarks.host import terminal
 )  # fmt: skip
 def report(directory: Path, statistics: str, out: Path | None) -> None:
     """Tables, figures and one self-contained report.html of the records in DIR, a folder or an archive."""
-    show_report(directory, terminal.console(), statistics, out)
+    write_and_print_report(directory, terminal.console(), statistics, out)

@@ -1,4 +1,4 @@
-"""`metalearn run`: what is missing of an experiment in a folder, from where it stopped."""
+"""`metalearn run`: run what is missing of an experiment in a folder, from where it stopped."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from typing import Any
 import click
 
 from metalearn_benchmarks.cli.support.options import SCALE, toml_option
-from metalearn_benchmarks.cli.support.records import show_report
+from metalearn_benchmarks.cli.support.records import write_and_print_report
 from metalearn_benchmarks.host import terminal
 from metalearn_benchmarks.host.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
-from metalearn_benchmarks.host.machine import cores
 from metalearn_core.errors import UsageError
 
 
@@ -23,7 +22,10 @@ class RuleCommand(click.Command):
     """A command in which every `--option` belongs to the `--rule` before it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Take `--rule R --option k=v ...` out of the arguments, in their order."""
+        """Take `--rule R --option k=v ...` out of the arguments, in their order.
+
+        The rules and their options are left in `ctx.obj`.
+        """
         rest: list[str] = []
         rules: list[tuple[str, dict[str, Any]]] = []
         words = iter(args)
@@ -45,11 +47,11 @@ class RuleCommand(click.Command):
         return super().parse_args(ctx, rest)
 
 
-class Together(click.IntRange):
-    """How many seeds train as one program: a number, or None for `auto`."""
+class SeedsTogether(click.IntRange):
+    """The number of seeds that train as one program, or None for `auto`."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """`auto`, or an integer >= 1."""
+        """Convert `auto` to None, and other words to an integer of at least 1."""
         if value == "auto":
             return None
         if isinstance(value, str) and not value.lstrip("+-").isdigit():
@@ -83,7 +85,7 @@ class Together(click.IntRange):
     " system that all its nodes share.",
 )  # fmt: skip
 @click.option(
-    "--together", type=Together(min=1), default="auto", show_default=True, metavar="N|auto",
+    "--together", type=SeedsTogether(min=1), default="auto", show_default=True, metavar="N|auto",
     help="Seeds of a method that train as one program; auto: all that fit in memory, in compiled runs.",
 )  # fmt: skip
 @click.option(
@@ -110,74 +112,78 @@ def run(
     The experiment.toml of a record is a file too: that one run is computed again, as it was.
     """
     from metalearn_benchmarks.cli.support.progress import Display
+    from metalearn_benchmarks.host.machine import cores
     from metalearn_benchmarks.runs.runner import run_experiment
 
-    processes = _of_torchrun()
-    console = terminal.console(stderr=_require_one_way(workers, address, processes, given["observe"]))
-    cells, again = _asked(context, experiment, scale, {**given, "processes": processes})
-    together = again or together
+    processes = _torchrun_processes()
+    _require_one_backend(workers, address, processes)
+    console = terminal.console(stderr=_observers_take_stdout(given["observe"], address))
+    cells, recorded_seeds = _find_cells(context, experiment, scale, {**given, "processes": processes})
+    together = recorded_seeds or together
     directory = out or Path("results", cells[0].scale)
     if workers is None:
         alone = cells[0].device == "cpu" and processes == 1
         workers = max(cores() // cells[0].threads, 1) if alone else 1
     try:
         with (
-            _together_with_others(cells) as others,
-            _cluster(address) as cluster,
+            _process_group(cells) as group,
+            _ray_cluster(address) as cluster,
             Display(console, len(cells)) as display,
         ):
-            outcome = run_experiment(cells, directory, display, workers, together, cluster, others)
+            outcome = run_experiment(cells, directory, display, workers, together, cluster, group)
     except KeyboardInterrupt:
         click.echo(f"stopped; everything is saved in {directory}, the same command goes on", err=True)
         sys.exit(EXIT_INTERRUPTED)
-    problems = [*outcome.left_out, *outcome.failed, *outcome.diverged]
+    problems = [*outcome.skipped_settings, *outcome.failed, *outcome.diverged]
     if len(outcome.failed) < len(cells) - outcome.not_run:
-        show_report(directory, console)
+        write_and_print_report(directory, console)
     for line in problems:
         click.echo(f"metalearn: {line}", err=True)
     if problems:
-        sys.exit(EXIT_USAGE if outcome.mendable == len(cells) - outcome.not_run else EXIT_FAILED)
+        sys.exit(EXIT_USAGE if outcome.user_errors == len(cells) - outcome.not_run else EXIT_FAILED)
 
 
-def _of_torchrun() -> int:
-    """How many processes torchrun has started for this run; 1 without it."""
-    told = os.environ.get("WORLD_SIZE", "1") if {"RANK", "MASTER_ADDR"} <= os.environ.keys() else "1"
-    return int(told) if told.isdigit() else 1
+def _torchrun_processes() -> int:
+    """The number of processes that torchrun has started for this run; 1 without torchrun."""
+    size = os.environ.get("WORLD_SIZE", "1") if {"RANK", "MASTER_ADDR"} <= os.environ.keys() else "1"
+    return int(size) if size.isdigit() else 1
 
 
-def _require_one_way(
-    workers: int | None, address: str | None, processes: int, observe: tuple[str, ...]
-) -> bool:
-    """Whether an observer has standard output to itself; UsageError for what excludes each other."""
+def _require_one_backend(workers: int | None, address: str | None, processes: int) -> None:
+    """Raise UsageError where several of worker processes, Ray and torchrun are asked for."""
+    backends = [] if workers is None else [f"--workers {workers} (programs on this machine)"]
+    backends += [] if address is None else [f"--ray {address} (programs on a cluster)"]
+    backends += [] if processes == 1 else [f"torchrun ({processes} processes for one run at a time)"]
+    if len(backends) > 1:
+        raise UsageError(f"{' and '.join(backends)} exclude each other: use one of them")
+
+
+def _observers_take_stdout(observe: tuple[str, ...], address: str | None) -> bool:
+    """Whether an observer has standard output to itself; UsageError for an unknown one, or one on Ray."""
     from metalearn_benchmarks.runs.observers import dispatch
 
-    asked = [] if workers is None else [f"--workers {workers} (programs on this machine)"]
-    asked += [] if address is None else [f"--ray {address} (programs on a cluster)"]
-    asked += [] if processes == 1 else [f"torchrun ({processes} processes for one run at a time)"]
-    if len(asked) > 1:
-        raise UsageError(f"{' and '.join(asked)} exclude each other: use one of them")
-    dispatch.require(observe)
-    talks = dispatch.takes_stdout(observe)
-    if talks and address is not None:
+    dispatch.require_observers(observe)
+    taken = dispatch.any_writes_stdout(observe)
+    if taken and address is not None:
         raise UsageError(
             f"--ray {address}: an observer that writes on standard output would write on the cluster's nodes;"
             " run it with --workers"
         )
-    return talks
+    return taken
 
 
-def _together_with_others(cells: Sequence[Any]) -> AbstractContextManager[Any]:
-    """The processes that torchrun started, or None; one that is not the first never gets out of it."""
+def _process_group(cells: Sequence[Any]) -> AbstractContextManager[Any]:
+    """The group of processes that torchrun started, or None. Only the first process returns from it."""
     if cells[0].processes == 1:
         return nullcontext()
-    from metalearn_benchmarks.runs.backends.torchrun import joined, require_shares
+    from metalearn_benchmarks.runs.backends.torchrun import join_processes, require_shares
 
     require_shares(cells)
-    return joined(cells[0].device)
+    return join_processes(cells[0].device)
 
 
-def _cluster(address: str | None) -> AbstractContextManager[Any]:
-    """The Ray cluster that is asked for, or None."""
+def _ray_cluster(address: str | None) -> AbstractContextManager[Any]:
+    """The Ray cluster at an address, or None."""
     if address is None:
         return nullcontext()
     from metalearn_benchmarks.runs.backends.ray.cluster import RayCluster
@@ -185,21 +191,21 @@ def _cluster(address: str | None) -> AbstractContextManager[Any]:
     return RayCluster(address)
 
 
-def _asked(
+def _find_cells(
     context: click.Context, experiment: str, scale: str, given: dict[str, Any]
 ) -> tuple[list[Any], tuple[int, ...]]:
-    """The runs that EXPERIMENT is; of a record run again, also the seeds that trained with it."""
+    """The cells of EXPERIMENT; for a record that is run again, also the seeds that trained with it."""
     import attrs
 
     from metalearn_benchmarks.experiments import catalogue
     from metalearn_benchmarks.runs import recompute
 
-    again = recompute.recorded(experiment)
-    if again is not None:
-        recompute.require_no_other(context, experiment)
-        cell, seeds, sums = again
+    recorded = recompute.read_recorded_cell(experiment)
+    if recorded is not None:
+        recompute.require_no_other_options(context, experiment)
+        cell, seeds, checksums = recorded
         recompute.require_processes(cell, experiment, given["processes"])
-        recompute.require_data(cell, experiment, sums)
+        recompute.require_data(cell, experiment, checksums)
         return [attrs.evolve(cell, observe=tuple(given["observe"]))], seeds
     name, found = catalogue.find_experiment(experiment)
     overrides = catalogue.Overrides(rules=context.obj, **given)

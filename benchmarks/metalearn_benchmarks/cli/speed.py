@@ -1,4 +1,4 @@
-"""`metalearn speed`: this engine beside its peers, timed, shown and drawn. Heavy imports wait."""
+"""`metalearn speed`: time this engine beside its peers, and show or draw the times."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import click
 from metalearn_benchmarks.cli.support.options import JSON
 from metalearn_benchmarks.host import terminal
 from metalearn_benchmarks.host.exit_codes import EXIT_INTERRUPTED
-from metalearn_benchmarks.host.machine import cores
 from metalearn_benchmarks.host.terminal import print_table, table
 
 
 class Threads(click.IntRange):
-    """A number of threads, or all the cores there are."""
+    """A number of threads, or `all` for the number of cores."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Take `all` as well."""
+        """Convert `all` to the number of cores."""
+        from metalearn_benchmarks.host.machine import cores
+
         return super().convert(cores() if value == "all" else value, param, ctx)
 
 
@@ -60,15 +61,15 @@ def speed(
     whole: bool, seconds: float, memory: bool, compile_times: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Time a meta-gradient and an outer step: this engine beside its peers, on the same work, in one run."""
-    from metalearn_benchmarks.speed.command import asked
+    from metalearn_benchmarks.speed.comparison import plan_comparison
 
-    work = asked(
-        given, figure, learner, peers=peers, whats=what, whole=whole,
+    comparison = plan_comparison(
+        given, figure, learner, peers=peers, quantities=what, whole=whole,
         seconds=seconds, memory=memory, compile_times=compile_times,
     )  # fmt: skip
     timings: list[Any] = []
     try:
-        _time_all(work, timings, as_json)
+        _time_all(comparison, timings, as_json)
     except KeyboardInterrupt:
         click.echo("stopped; what had been timed is shown", err=True)
         sys.exit(EXIT_INTERRUPTED)
@@ -79,7 +80,7 @@ def speed(
         _draw_speed(timings, figure, as_json)
 
 
-def _time_all(work: Any, timings: list[Any], quiet: bool) -> None:
+def _time_all(comparison: Any, timings: list[Any], quiet: bool) -> None:
     """Into `timings`, with a table for each setting under a live bar."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -90,24 +91,24 @@ def _time_all(work: Any, timings: list[Any], quiet: bool) -> None:
     with Progress(
         *columns, console=console, transient=True, disable=quiet or not console.is_terminal
     ) as bars:
-        bar = bars.add_task("", total=len(work.settings))
+        bar = bars.add_task("", total=len(comparison.settings))
 
         def say(text: str) -> None:
             bars.update(bar, description=text)
 
-        for setting in work.settings:
-            found = list(work.timings(setting, say))
+        for setting in comparison.settings:
+            found = list(comparison.timings(setting, say))
             timings += found
             bars.advance(bar)
             if not quiet:
                 console.print(f"\n{setting}, n = {found[0].n}", style="bold", highlight=False)
-                console.print(table([row(timing, work.extras) for timing in found]))
+                console.print(table([row(timing, comparison.extras) for timing in found]))
 
 
 def _draw_speed(timings: list[Any], figure: Path, quiet: bool) -> None:
-    from metalearn_benchmarks.plotting.style import rendered
+    from metalearn_benchmarks.plotting.rendering import render
     from metalearn_benchmarks.records.files import write_atomically
     from metalearn_benchmarks.speed.drawing import draw
 
-    write_atomically(figure, rendered(draw(timings), figure.suffix.removeprefix("."), "speed"))
+    write_atomically(figure, render(draw(timings), figure.suffix.removeprefix("."), "speed"))
     click.echo(f"figure: {figure}", err=quiet)

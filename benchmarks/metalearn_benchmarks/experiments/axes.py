@@ -1,8 +1,8 @@
-"""Axes: what an experiment varies, as its TOML says it, checked; the points of their grid, and their names.
+"""Axes: what an experiment varies, how it is checked, and how the points of the grid are named.
 
-`[axes]` is of every method, `[axes.NAME]` of the method NAME alone, over those of every method. An axis is
-a list of values, and an empty one varies nothing. Imports no torch: what a rule's option may be is for the
-rule to say.
+`[axes]` holds for every method. `[axes.NAME]` holds for the method NAME only, and takes precedence. An axis
+is a list of values, and an empty list varies nothing. Imports no torch: only a rule itself can check the
+values of its options.
 """
 
 from __future__ import annotations
@@ -18,59 +18,74 @@ import attrs
 from metalearn_core.errors import UsageError, unknown
 
 Grid = dict[str, list[Any]]
-"""Axis to its values."""
+"""Each axis with its values."""
 
-OF_SETTINGS = ("family", "shots", "ways", "family.NAME", "learner.NAME")
-"""Axes of the tasks and the base-learner, which all methods share. NAME: an option."""
-OF_METHODS = ("steps", "order", "options.NAME", "settings.NAME")
-"""Axes of a method. `steps`: T, at training and at test; NAME: an option of its rule, or a setting."""
-TABLES = ("family", "learner", "options", "settings")
-SHARED = ("tasks", "validation_tasks", "task_seed")
-"""Settings that all runs of a table share."""
-LONGEST_NAME = 180
-"""Characters of a folder's name: file systems allow 255, and leave room for what is appended."""
+SETTING_AXES = ("family", "shots", "ways", "family.NAME", "learner.NAME")
+"""Axes of the tasks and the base-learner, which all methods share. NAME stands for an option."""
+METHOD_AXES = ("steps", "order", "options.NAME", "settings.NAME")
+"""Axes of a method. `steps` is T, at training and at test. NAME is an option of its rule, or a setting."""
+AXIS_TABLES = ("family", "learner", "options", "settings")
+"""Tables whose keys an axis may vary, as in `options.hidden`."""
+SHARED_SETTINGS = ("tasks", "validation_tasks", "task_seed")
+"""Settings that all rows of a table share, and that no axis may vary."""
+MAX_NAME_LENGTH = 180
+"""Bytes of a folder's name. File systems allow 255; the rest is room for suffixes."""
 
 
 @attrs.frozen
 class Axes:
-    """What an experiment varies: of the tasks and the base-learner, of every method, and of one method."""
+    """What an experiment varies.
 
-    of_settings: Grid = attrs.field(factory=dict)
-    of_methods: Grid = attrs.field(factory=dict)
-    of_one: dict[str, Grid] = attrs.field(factory=dict)
+    Args:
+        setting_grid: Axes of the tasks and the base-learner.
+        method_grid: Axes of every method.
+        own_grids: Axes of single methods, by the method's name.
+    """
+
+    setting_grid: Grid = attrs.field(factory=dict)
+    method_grid: Grid = attrs.field(factory=dict)
+    own_grids: dict[str, Grid] = attrs.field(factory=dict)
 
     @classmethod
     def read(cls, tables: Any, _: object = None) -> Axes:
-        """From TOML's tables; ValueError for an axis that is unknown or has values that cannot be its own."""
+        """Parse the table `[axes]`; this is the structure hook of `Axes`.
+
+        Args:
+            tables: The table, with or without dotted keys.
+
+        Raises:
+            ValueError: An axis is unknown, or has a value that it cannot have.
+            TypeError: A value has the wrong type.
+        """
         if not isinstance(tables, dict):
             raise TypeError(f"expected a table, got {tables!r}")
         found = cls()
-        for key, value in flat(tables).items():
+        for key, value in flatten_tables(tables).items():
             if isinstance(value, dict):
-                found.of_one[key] = {axis: _values(axis, v, f"{key}.{axis}") for axis, v in value.items()}
+                found.own_grids[key] = {axis: _values(axis, v, f"{key}.{axis}") for axis, v in value.items()}
                 shared = next((axis for axis in value if _is_of_settings(axis)), None)
                 if shared is not None:
                     raise ValueError(
                         f"{key}.{shared}: methods are compared on the same tasks; put it in [axes]"
                     )
             else:
-                of = found.of_settings if _is_of_settings(key) else found.of_methods
-                of[key] = _values(key, value, key)
+                grid = found.setting_grid if _is_of_settings(key) else found.method_grid
+                grid[key] = _values(key, value, key)
         return found
 
-    def of(self, method: str) -> Grid:
-        """The axes of a method: every method's, over them its own."""
-        return {**self.of_methods, **self.of_one.get(method, {})}
+    def grid_of(self, method: str) -> Grid:
+        """Return the axes of a method: those of every method, overridden by its own."""
+        return {**self.method_grid, **self.own_grids.get(method, {})}
 
 
-def flat(tables: Mapping[str, Any]) -> dict[str, Any]:
-    """`[axes]` with `options.hidden` and `"options.hidden"` said in the same way."""
+def flatten_tables(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `[axes]` with `options = { hidden = ... }` written as `"options.hidden" = ...`."""
     found: dict[str, Any] = {}
     for key, value in tables.items():
-        if key in TABLES and isinstance(value, dict):
+        if key in AXIS_TABLES and isinstance(value, dict):
             found.update({f"{key}.{inner}": values for inner, values in value.items()})
         else:
-            found[key] = flat(value) if isinstance(value, dict) else value
+            found[key] = flatten_tables(value) if isinstance(value, dict) else value
     return found
 
 
@@ -79,12 +94,12 @@ def _is_of_settings(axis: str) -> bool:
 
 
 def _values(axis: str, values: Any, path: str) -> list[Any]:
-    """The values of an axis, checked as far as they can be without the rule, the family and the learner."""
+    """Check the values of an axis, as far as possible without the rule, the family and the learner."""
     _require_known(axis, path)
     if not isinstance(values, list):
         raise TypeError(f"{path}: an axis is a list of values, got {values!r}")
     for index, value in enumerate(values):
-        wanted = _refusal(axis, value)
+        wanted = _expected(axis, value)
         if wanted:
             raise TypeError(f"{path}: expected {wanted}, got {value!r}")
         if value in values[:index]:
@@ -96,18 +111,18 @@ def _require_known(axis: str, path: str) -> None:
     table, _, name = axis.partition(".")
     if axis in ("seed", "seeds"):
         raise ValueError(f"{path}: seeds are the scale's; say how many under [scale.small] and the others")
-    if table == "settings" and name in SHARED:
+    if table == "settings" and name in SHARED_SETTINGS:
         raise ValueError(
             f"{path}: all runs of a table share it; make it another experiment's, with `extends`"
         )
     if table == "settings" and name in ("steps", "order"):
         raise ValueError(f"{path}: this axis is called {name!r}")
-    if axis not in (*OF_SETTINGS, *OF_METHODS) and not (table in TABLES and name):
-        raise unknown("axis", path, (*OF_SETTINGS, *OF_METHODS))
+    if axis not in (*SETTING_AXES, *METHOD_AXES) and not (table in AXIS_TABLES and name):
+        raise unknown("axis", path, (*SETTING_AXES, *METHOD_AXES))
 
 
-def _refusal(axis: str, value: Any) -> str | None:
-    """What a value of an axis must be, where this one is not."""
+def _expected(axis: str, value: Any) -> str | None:
+    """Return what a value of the axis must be, or None where this value is valid."""
     if axis == "order":
         return None if value in ("first", "second") else '"first" or "second"'
     least = {"steps": 0, "shots": 1, "ways": 1}.get(axis)
@@ -120,24 +135,32 @@ def _refusal(axis: str, value: Any) -> str | None:
     return None
 
 
-def points(grid: Grid) -> Iterator[dict[str, Any]]:
-    """Every combination of the axes' values, the first axis outermost; one empty point of no axes."""
+def grid_points(grid: Grid) -> Iterator[dict[str, Any]]:
+    """Yield every combination of the axes' values, the first axis outermost.
+
+    A grid without axes has one point, which is empty.
+    """
     varied = {axis: values for axis, values in grid.items() if values}
     for values in itertools.product(*varied.values()):
         yield dict(zip(varied, values, strict=True))
 
 
 def folder_name(name: str, changed: Mapping[str, Any]) -> str:
-    """`name,key=value,...`, fit for a folder: what no folder should be called is left out.
+    """Return `name,key=value,...` without the characters that a folder's name should not have.
 
-    A name that would be too long ends in a digest of all of it.
+    Args:
+        name: The name of the method, rule or setting.
+        changed: Axis or option to its value, for all that differs from the default.
+
+    Returns:
+        The name. Where it would be too long, its end is replaced by a digest of the whole.
     """
     whole = ",".join([name, *(f"{key.partition('.')[2] or key}={_text(v)}" for key, v in changed.items())])
     fit = re.sub(r"[^\w+=.,\[\]-]", "", whole)
-    if len(fit.encode()) <= LONGEST_NAME:
+    if len(fit.encode()) <= MAX_NAME_LENGTH:
         return fit
     digest = hashlib.sha256(whole.encode()).hexdigest()[:12]
-    return f"{fit.encode()[: LONGEST_NAME - 16].decode(errors='ignore')}...{digest}"
+    return f"{fit.encode()[: MAX_NAME_LENGTH - 16].decode(errors='ignore')}...{digest}"
 
 
 def _text(value: Any) -> str:
@@ -147,7 +170,15 @@ def _text(value: Any) -> str:
 
 
 def require_folder_name(kind: str, name: str) -> None:
-    """UsageError for a name that a file system, or another part of the records, has its own use for."""
+    """Check that a name can name a folder of records.
+
+    Args:
+        kind: What is named, for the message: `"experiment"`, `"setting"` or `"method"`.
+        name: The name.
+
+    Raises:
+        UsageError: A file system, or another part of the records, has its own use for the name.
+    """
     if not re.fullmatch(r"[\w+=.,\[\]-]+", name) or name.strip(".") == "" or name == "report":
         raise UsageError(
             f"{kind} {name!r} names a folder: letters, digits and + = , . - _ [ ] only, and not 'report'"

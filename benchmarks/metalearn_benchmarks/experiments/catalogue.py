@@ -1,7 +1,7 @@
-"""Methods and experiments: what TOML says, checked, and resolved into the cells to run.
+"""The catalogue of methods and experiments, and the cells of an experiment.
 
-Imports no torch: what a setting means is for `metalearn_core.Settings` to say. docs/experiments.md has the
-format.
+Imports no torch: `metalearn_core.Settings` checks what a setting means. `docs/experiments.md` describes the
+TOML format.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ import attrs
 from metalearn_benchmarks.experiments.authors_protocol import under_authors_protocol
 from metalearn_benchmarks.experiments.axes import folder_name, require_folder_name
 from metalearn_benchmarks.experiments.cell import Cell
-from metalearn_benchmarks.experiments.conditions import apply_conditions, require_met, require_sensible
+from metalearn_benchmarks.experiments.conditions import (
+    apply_conditions,
+    require_matching_settings,
+    require_well_formed,
+)
 from metalearn_benchmarks.experiments.experiment import Experiment, Overrides
-from metalearn_benchmarks.experiments.inheritance import Source, inherited
+from metalearn_benchmarks.experiments.inheritance import Source, resolve_inheritance
 from metalearn_benchmarks.experiments.method import Component, Method, Scale
-from metalearn_benchmarks.experiments.rows import rows
-from metalearn_benchmarks.experiments.settings import settings as places
-from metalearn_benchmarks.experiments.toml_tables import read_toml, require_valid, structured
+from metalearn_benchmarks.experiments.rows import experiment_rows
+from metalearn_benchmarks.experiments.settings import experiment_settings
+from metalearn_benchmarks.experiments.toml_tables import read_toml, require_valid_tables, structure_tables
 from metalearn_core.errors import UsageError, unknown
 
 __all__ = [
@@ -32,46 +36,54 @@ __all__ = [
 ]  # fmt: skip
 
 SCALES = ("smoke", "small", "paper")
+"""The scales at which an experiment can be run, from the smallest to the largest."""
 PACKAGE = resources.files("metalearn_benchmarks.experiments")
+"""The package that holds the shipped TOML files."""
 
 
 def methods() -> dict[str, Method]:
-    """The shipped methods, by name."""
+    """Return the shipped methods, by name."""
     return dict(_shipped_methods())
 
 
 @functools.cache
 def _shipped_methods() -> dict[str, Method]:
-    return {s.name: structured(s.data, Method, s.where) for s in _shipped("methods")}
+    return {s.name: structure_tables(s.data, Method, s.where) for s in _shipped_sources("methods")}
 
 
 def experiments() -> dict[str, Experiment]:
-    """The shipped experiments, by name."""
-    return dict(find_experiment(source.name) for source in _shipped("shipped"))
+    """Return the shipped experiments, by name."""
+    return dict(find_experiment(source.name) for source in _shipped_sources("shipped"))
 
 
 def find_experiment(name: str) -> tuple[str, Experiment]:
-    """A shipped experiment by name, or one in a TOML file: its name and itself, with all that it inherits.
+    """Read an experiment and resolve everything that it inherits.
+
+    Args:
+        name: The name of a shipped experiment, or the path of a TOML file.
+
+    Returns:
+        The experiment's name and the experiment.
 
     Raises:
-        UsageError: for what it or what it extends says wrongly, by file and key.
+        UsageError: The experiment, or one that it extends, is not valid. The message names file and key.
     """
-    source = _source(name, Path())
-    data = inherited(source, _source, {s.name: s.data for s in _shipped("methods")})
-    experiment: Experiment = structured(data, Experiment, source.where)
+    source = _find_source(name, Path())
+    data = resolve_inheritance(source, _find_source, {s.name: s.data for s in _shipped_sources("methods")})
+    experiment: Experiment = structure_tables(data, Experiment, source.where)
     _require_known(experiment, source.where)
     return source.name, experiment
 
 
-def _shipped(folder: str) -> Iterator[Source]:
+def _shipped_sources(folder: str) -> Iterator[Source]:
     for entry in sorted((PACKAGE / folder).iterdir(), key=lambda entry: entry.name):
         if entry.name.endswith(".toml"):
             data = read_toml(entry.read_text("utf-8"), entry.name)
             yield Source(entry.name.removesuffix(".toml"), entry.name, data)
 
 
-def _source(name: str, folder: Path) -> Source:
-    """An experiment as it is written: a file, seen from `folder`, or a shipped one."""
+def _find_source(name: str, folder: Path) -> Source:
+    """Read the tables of an experiment: a file, relative to `folder`, or a shipped one."""
     if name.endswith(".toml"):
         path = folder / name
         try:
@@ -80,18 +92,18 @@ def _source(name: str, folder: Path) -> Source:
             raise UsageError(f"experiment file {path}: cannot be read ({error})") from error
         found = Source(path.stem, str(path), read_toml(text, str(path)), path.parent)
     else:
-        shipped = {source.name: source for source in _shipped("shipped")}
+        shipped = {source.name: source for source in _shipped_sources("shipped")}
         if name not in shipped:
             raise unknown("experiment", name, shipped)
         found = shipped[name]
-    require_valid(found.checkable, Experiment, found.where)
+    require_valid_tables(found.checkable, Experiment, found.where)
     return found
 
 
 def _require_known(experiment: Experiment, where: str) -> None:
-    """UsageError for names that are not there, there twice, or somebody else's."""
+    """Raise UsageError for a name that is unknown, given twice, or already taken."""
     known = {**_shipped_methods(), **experiment.method}
-    for key, names in (("methods", experiment.methods), ("axes", experiment.axes.of_one)):
+    for key, names in (("methods", experiment.methods), ("axes", experiment.axes.own_grids)):
         for name in names:
             if name not in known:
                 raise UsageError(f"{where}: key {key!r}: {unknown('method', name, known)}")
@@ -108,7 +120,7 @@ def _require_known(experiment: Experiment, where: str) -> None:
             if name not in known:
                 raise UsageError(f"{where}: key 'where.{index}.method': {unknown('method', name, known)}")
     try:
-        require_sensible(experiment.where)
+        require_well_formed(experiment.where)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
     for scale in (*experiment.scale, *(name for one in experiment.where for name in one.scale)):
@@ -117,23 +129,32 @@ def _require_known(experiment: Experiment, where: str) -> None:
 
 
 def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -> list[Cell]:
-    """Every run of an experiment: all settings and methods of a seed before the next seed.
+    """Expand an experiment into its cells: all settings and methods of a seed before the next seed.
+
+    Args:
+        name: The experiment's name, which names its folder of records.
+        experiment: The experiment, with everything that it inherits.
+        scale: One of `SCALES`.
+        overrides: What the command line says over the experiment.
+
+    Returns:
+        One cell for each run.
 
     Raises:
-        UsageError: for what cannot be varied, or would have another's name.
+        UsageError: An axis cannot be varied, or two rows or settings would have the same name.
     """
     if scale not in experiment.scale:
         raise UsageError(f"experiment {name!r}: {unknown('scale', scale, experiment.scale)}")
     size = experiment.scale[scale]
     require_folder_name("experiment", name)
     try:
-        settings = places(experiment)
-        require_met(experiment.where, (family for family, _ in settings.values()))
+        settings = experiment_settings(experiment)
+        require_matching_settings(experiment.where, (family for family, _ in settings.values()))
         tables = {
-            setting: _rows_at(family, experiment, scale, overrides)
+            setting: _rows_of_setting(family, experiment, scale, overrides)
             for setting, (family, _) in settings.items()
         }
-        tables = _chosen(tables, overrides.only)
+        tables = _select_rows(tables, overrides.only)
     except UsageError as error:
         raise UsageError(f"experiment {name!r}: {error}") from error
     return [
@@ -147,7 +168,7 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
             learner=learner,
             method=method,
             test_tasks=size.test_tasks,
-            also_tested_on=_others(family, experiment.also_tested_on),
+            also_tested_on=_other_families(family, experiment.also_tested_on),
             device=overrides.device,
             threads=overrides.threads,
             processes=overrides.processes,
@@ -160,8 +181,8 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
     ]
 
 
-def _chosen(tables: dict[str, dict[str, Method]], only: Sequence[str]) -> dict[str, dict[str, Method]]:
-    """The rows asked for, METHOD or SETTING/METHOD with `*` for anything; all where none is."""
+def _select_rows(tables: dict[str, dict[str, Method]], only: Sequence[str]) -> dict[str, dict[str, Method]]:
+    """Return the rows that `--only` asks for, METHOD or SETTING/METHOD with `*` as wildcard; or all."""
     if not only:
         return tables
     names = {(setting, row): (row, f"{setting}/{row}") for setting in tables for row in tables[setting]}
@@ -179,28 +200,29 @@ def _chosen(tables: dict[str, dict[str, Method]], only: Sequence[str]) -> dict[s
     }
 
 
-def _rows_at(
+def _rows_of_setting(
     family: Component, experiment: Experiment, scale: str, overrides: Overrides
 ) -> dict[str, Method]:
-    """The rows of one setting."""
+    """Return the rows of the setting of a family."""
     known = {**_shipped_methods(), **experiment.method}
     here, size = apply_conditions(family, experiment.where, known, scale, experiment.scale[scale])
-    found = rows(experiment, here, size, overrides)
+    found = experiment_rows(experiment, here, size, overrides)
     if overrides.protocol == "authors":
-        found = dict(_under_protocol(label, method) for label, method in found.items())
+        found = dict(_with_authors_protocol(label, method) for label, method in found.items())
     return {label: under_authors_protocol(method, family) for label, method in found.items()}
 
 
-def _under_protocol(label: str, method: Method) -> tuple[str, Method]:
-    """A row as `--protocol authors` has it; what is not meta-trained is the same in both."""
+def _with_authors_protocol(label: str, method: Method) -> tuple[str, Method]:
+    """Return a row for `--protocol authors`. Only a meta-trained method changes its name."""
     if method.start != "meta":
         return label, method
     return folder_name(label, {"protocol": "authors"}), attrs.evolve(method, protocol="authors")
 
 
-def _others(family: Component, names: Sequence[str]) -> tuple[Component, ...]:
-    """The families to test on beside the one that is trained on, with its options, but for `augment`: that is
-    of training images.
+def _other_families(family: Component, names: Sequence[str]) -> tuple[Component, ...]:
+    """Return the families that are tested on besides the one that is trained on.
+
+    They have its options, but for `augment`, which concerns training images only.
     """
     options = {name: value for name, value in family.options.items() if name != "augment"}
     return tuple(Component(name, dict(options)) for name in names if name != family.name)

@@ -7,19 +7,30 @@ from typing import Any
 
 import attrs
 
-from metalearn_benchmarks.experiments.method import Component, Method, _at_least_1
+from metalearn_benchmarks.experiments.method import Component, Method, at_least_1
 from metalearn_benchmarks.experiments.toml_tables import CONVERTER
 
 
 @attrs.frozen(kw_only=True)
 class Cell:
-    """One run: a method, a seed, and everything that its numbers depend on.
+    """One run: a method and a seed in a setting, with everything that its numbers depend on.
 
     Args:
-        also_tested_on: families that are tested on beside the one that is trained on.
-        processes: those that share each of its meta-batches.
-        prefix: what its label begins with, where an experiment has several settings; not recorded.
-        observe: observers asked for by name, on which its numbers do not depend; not recorded.
+        experiment: Name of the experiment.
+        setting: Name of the setting: family, ways and shots.
+        name: Name of the row: the method, with whatever was varied in it.
+        seed: Seed of θ⁰ and φ.
+        scale: How large the experiment is run, see `catalogue.SCALES`.
+        family: The family of tasks that is trained, validated and tested on.
+        learner: The base-learner.
+        method: How θ⁰ is obtained, and which rule adapts it.
+        test_tasks: How many tasks of each family are tested on.
+        also_tested_on: Families that are tested on besides the one that is trained on.
+        device: Name of the torch device.
+        threads: CPU threads of the process.
+        processes: How many processes share each meta-batch.
+        prefix: What the label begins with where an experiment has several settings. Not recorded.
+        observe: Names of the observers that were asked for. The numbers do not depend on it. Not recorded.
     """
 
     experiment: str
@@ -30,31 +41,31 @@ class Cell:
     family: Component
     learner: Component
     method: Method
-    test_tasks: int = attrs.field(validator=_at_least_1)
+    test_tasks: int = attrs.field(validator=at_least_1)
     also_tested_on: tuple[Component, ...] = ()
     device: str = "cpu"
     threads: int = 1
-    processes: int = attrs.field(default=1, validator=_at_least_1)
+    processes: int = attrs.field(default=1, validator=at_least_1)
     prefix: str = attrs.field(default="", eq=False)
     observe: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
-        """Where its record lies, below DIR."""
+        """Where the record lies, relative to DIR."""
         return Path(self.experiment, self.setting, self.name, str(self.seed))
 
     @property
     def label(self) -> str:
-        """The run's name for people."""
+        """The run's name in messages."""
         return f"{self.prefix}{self.name}, seed {self.seed}"
 
     @property
     def row(self) -> tuple[str, str]:
-        """What the runs of one method in one setting share: their row of a table."""
+        """Setting and name: the row of a table that all seeds of a method share."""
         return self.setting, self.name
 
     def as_toml(self) -> dict[str, Any]:
-        """The cell as plain data, nothing left to a default."""
+        """Return the cell as plain data, with defaults written out."""
         plain: dict[str, Any] = CONVERTER.unstructure(self)
         del plain["prefix"], plain["observe"]
         return plain

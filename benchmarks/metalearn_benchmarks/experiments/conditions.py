@@ -1,8 +1,8 @@
-"""Conditions, `[[where]]` in an experiment's TOML: what holds in some of its settings alone.
+"""Conditions, `[[where]]` in an experiment's TOML: changes that hold in some of its settings only.
 
-A condition names values of `family`, `ways` or `shots`. In settings that have them, what it says of methods
-and scales is over what the experiment says of all; of several that meet, a later one is over an earlier one.
-Imports no torch.
+A condition names values of `family`, `ways` or `shots`. In the settings that have them, its changes to
+methods and scales take precedence over what the experiment says. Where several conditions match, later ones
+take precedence over earlier ones. Imports no torch.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import attrs
 from metalearn_benchmarks.experiments.method import Component, Method, Scale
 from metalearn_core.errors import UsageError
 
-ON = ("family", "ways", "shots")
+CONDITION_KEYS = ("family", "ways", "shots")
+"""What a condition can select settings by."""
 
 
 @attrs.frozen
 class MethodChange:
-    """What is another of a method, key by key."""
+    """Changes to a method: options and settings, key by key."""
 
     options: dict[str, Any] = attrs.field(factory=dict)
     settings: dict[str, Any] = attrs.field(factory=dict)
@@ -28,17 +29,21 @@ class MethodChange:
 
 @attrs.frozen
 class ScaleChange:
-    """What is another of a scale, key by key."""
+    """Changes to a scale: settings, key by key."""
 
     settings: dict[str, Any] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)
 class Condition:
-    """One `[[where]]`: on which settings, and what holds there.
+    """One `[[where]]`: which settings it selects, and what it changes there.
 
     Args:
-        family, ways, shots: the values it is for; an empty list asks for nothing.
+        family: Names of families. An empty list selects all, here and below.
+        ways: Numbers of ways.
+        shots: Numbers of shots.
+        method: Changes by the method's name.
+        scale: Changes by the scale's name.
     """
 
     family: list[str] = attrs.field(factory=list)
@@ -47,18 +52,18 @@ class Condition:
     method: dict[str, MethodChange] = attrs.field(factory=dict)
     scale: dict[str, ScaleChange] = attrs.field(factory=dict)
 
-    def meets(self, family: Component) -> bool:
-        """Whether a setting's family has one of the values of each kind."""
+    def matches(self, family: Component) -> bool:
+        """Return whether a setting's family has one of the values of each kind."""
         own = _values_of(family)
-        return all(own[key] in asked for key in ON if (asked := getattr(self, key)))
+        return all(own[key] in asked for key in CONDITION_KEYS if (asked := getattr(self, key)))
 
     def __str__(self) -> str:
-        asked = {key: getattr(self, key) for key in ON if getattr(self, key)}
+        asked = {key: getattr(self, key) for key in CONDITION_KEYS if getattr(self, key)}
         return " and ".join(f"{key} = {' or '.join(map(str, values))}" for key, values in asked.items())
 
 
-def require_sensible(conditions: Sequence[Condition]) -> None:
-    """UsageError for a condition on nothing, and for one that says nothing."""
+def require_well_formed(conditions: Sequence[Condition]) -> None:
+    """Raise UsageError for a condition that selects nothing by name, or changes nothing."""
     for index, condition in enumerate(conditions):
         if not str(condition):
             raise UsageError(f"key 'where.{index}': it is for no family, ways or shots; name some of them")
@@ -66,22 +71,33 @@ def require_sensible(conditions: Sequence[Condition]) -> None:
             raise UsageError(f"key 'where.{index}': it changes no method and no scale; leave it out")
 
 
-def require_met(conditions: Sequence[Condition], families: Iterable[Component]) -> None:
-    """UsageError for a condition that no setting meets: it would never be noticed."""
+def require_matching_settings(conditions: Sequence[Condition], families: Iterable[Component]) -> None:
+    """Raise UsageError for a condition that no setting matches, since nobody would notice it."""
     settings = list(families)
     for condition in conditions:
-        if not any(condition.meets(family) for family in settings):
-            there = sorted({f"{family.name}, {_told(family)}" for family in settings})
+        if not any(condition.matches(family) for family in settings):
+            there = sorted({f"{family.name}, {_describe(family)}" for family in settings})
             raise UsageError(f"[[where]] {condition}: no setting is like that; there are {'; '.join(there)}")
 
 
 def apply_conditions(
     family: Component, conditions: Sequence[Condition], methods: Mapping[str, Method], scale: str, size: Scale
 ) -> tuple[dict[str, Method], Scale]:
-    """The methods and the size of a scale, as they are in the setting of a family."""
+    """Apply the conditions that match a setting.
+
+    Args:
+        family: The setting's family.
+        conditions: All conditions of the experiment, in their order.
+        methods: The known methods, by name.
+        scale: Name of the scale.
+        size: The scale itself.
+
+    Returns:
+        The methods and the scale as they are in this setting.
+    """
     found = dict(methods)
     for condition in conditions:
-        if not condition.meets(family):
+        if not condition.matches(family):
             continue
         for name, change in condition.method.items():
             method = found[name]
@@ -101,6 +117,6 @@ def _values_of(family: Component) -> dict[str, Any]:
     return {"family": family.name, "ways": options.get("ways"), "shots": shots}
 
 
-def _told(family: Component) -> str:
+def _describe(family: Component) -> str:
     own = _values_of(family)
     return ", ".join(f"{key} = {own[key]}" for key in ("ways", "shots") if own[key] is not None)

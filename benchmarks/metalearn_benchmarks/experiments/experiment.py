@@ -1,6 +1,6 @@
-"""What an experiment, its methods and its runs are: the tables of TOML, and what they come to.
+"""The classes that an experiment's TOML is parsed into, and the overrides of the command line.
 
-Imports no torch: what a setting means is for `metalearn_core.Settings` to say.
+Imports no torch: `metalearn_core.Settings` checks what a setting means.
 """
 
 from __future__ import annotations
@@ -20,14 +20,23 @@ CONVERTER.register_structure_hook(Axes, Axes.read)
 
 @attrs.frozen(kw_only=True)
 class Experiment:
-    """Methods on a family of tasks, and what is varied of both.
+    """Methods on a family of tasks, and what is varied in both.
 
     Args:
-        extends: the experiment that it inherits from, a shipped name or a TOML file.
-        setting: name of the folder between experiment and method; by default family, ways and shots.
-        also_tested_on: families whose test tasks are tested on, too, with the options of the family that
-            is trained on; where it is that family, there is nothing more to test.
-        where: what holds in some of the settings alone.
+        extends: The experiment that this one inherits from: a shipped name, or a TOML file.
+        title: Its title in reports.
+        reproduces: What it reproduces, such as a table of a paper.
+        setting: Name of the folder between experiment and method. By default family, ways and shots.
+        family: The family of tasks, with its options.
+        learner: The base-learner, with its options.
+        methods: Names of the methods to run.
+        method: Methods of its own, or shipped ones that it changes, by name.
+        axes: What is varied.
+        also_tested_on: Families that are tested on as well, with the options of the family that is
+            trained on. The family that is trained on itself adds nothing here.
+        where: Changes that hold in some settings only.
+        settings: Fields of `metalearn_core.Settings`, for all methods.
+        scale: The sizes at which it can be run, by name.
     """
 
     extends: str = ""
@@ -47,7 +56,23 @@ class Experiment:
 
 @attrs.frozen(kw_only=True)
 class Overrides:
-    """What the command line says over an experiment."""
+    """What the command line says over an experiment.
+
+    Args:
+        methods: Names of methods to run in place of the experiment's.
+        rules: Rules to meta-train, each with its options.
+        only: Patterns of the rows to run.
+        seeds: How many seeds to run.
+        tasks: Training tasks of each run.
+        steps: T.
+        order: `"first"` or `"second"`.
+        protocol: `"paper"` or `"authors"`.
+        engine: The engine of the inner loop.
+        device: Name of the torch device.
+        threads: CPU threads of a process.
+        processes: How many processes share each meta-batch.
+        observe: Names of the observers that are asked for.
+    """
 
     methods: Sequence[str] = ()
     rules: Sequence[tuple[str, Mapping[str, Any]]] = ()

@@ -1,4 +1,4 @@
-"""What a method is: a row of a results table, as its TOML says it; and how large an experiment is run."""
+"""What a method is: a row of a results table. And what a scale is: how large an experiment is run."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any, Literal
 import attrs
 
 
-def _at_least_1(_: object, attribute: attrs.Attribute[int], value: object) -> None:
+def at_least_1(_: object, attribute: attrs.Attribute[int], value: object) -> None:
+    """Raise ValueError unless the value is an integer of at least 1; a validator for attrs."""
     if type(value) is not int or value < 1:
         raise ValueError(f"{attribute.name} must be an integer >= 1, got {value!r}")
 
 
 @attrs.frozen
 class Component:
-    """Something installed, by name, with its options."""
+    """Something that is installed under a name, with its options."""
 
     name: str
     options: dict[str, Any] = attrs.field(factory=dict)
@@ -22,18 +23,23 @@ class Component:
 
 @attrs.frozen(kw_only=True)
 class Method:
-    """A row of a results table: how θ⁰ is obtained, and which rule adapts what of it.
+    """A row of a results table: how θ⁰ is obtained, and which rule adapts it.
 
     Args:
-        start: θ⁰ is meta-trained, pretrained on the flat training data, or random. Where that data has
-            classes, it is pretrained to tell all of them apart, and tasks start with a new head. `"pixels"`
-            has no θ: `rule` names a classifier that is fitted to the support set's inputs as they are.
-        adapts: all parameters, or the head (the last layer) alone.
-        settings: fields of `metalearn_core.Settings`, over those of the experiment. Of a method that
-            is not meta-trained, `steps` is T at test.
-        minibatch: examples in a step of pretraining.
-        learner: options of the base-learner, over those of the experiment.
-        protocol: as the text has it, or as the authors' program does, see `program.py`.
+        title: Its name in reports.
+        source: Where it was published.
+        start: How θ⁰ is obtained. `"meta"`: by meta-training. `"pretrained"`: by training on the flat
+            training data. Where that data has classes, all of them are told apart, and each task starts
+            with a new head. `"random"`: not trained. `"pixels"`: there is no θ, and `rule` names
+            a classifier that is fitted to the inputs of the support set.
+        adapts: Whether all parameters adapt, or only the head, which is the last layer.
+        rule: Name of the update rule.
+        options: Options of the rule.
+        settings: Fields of `metalearn_core.Settings`, over those of the experiment. For a method that is not
+            meta-trained, `steps` is T at test.
+        minibatch: Examples in a step of pretraining.
+        learner: Options of the base-learner, over those of the experiment.
+        protocol: Whether the method follows the text, or the authors' program: see `authors_protocol`.
     """
 
     title: str
@@ -43,20 +49,26 @@ class Method:
     rule: str
     options: dict[str, Any] = attrs.field(factory=dict)
     settings: dict[str, Any] = attrs.field(factory=dict)
-    minibatch: int = attrs.field(default=16, validator=_at_least_1)
+    minibatch: int = attrs.field(default=16, validator=at_least_1)
     learner: dict[str, Any] = attrs.field(factory=dict)
     protocol: Literal["paper", "authors"] = "paper"
 
     @property
     def trains(self) -> bool:
-        """Whether anything is trained before it is tested."""
+        """Whether anything is trained before the test."""
         return self.start in ("meta", "pretrained")
 
 
 @attrs.frozen(kw_only=True)
 class Scale:
-    """How large an experiment is run."""
+    """How large an experiment is run.
 
-    seeds: int = attrs.field(validator=_at_least_1)
-    test_tasks: int = attrs.field(validator=_at_least_1)
+    Args:
+        seeds: Runs of each row.
+        test_tasks: Tasks of each family that are tested on.
+        settings: Fields of `metalearn_core.Settings`, over those of the experiment.
+    """
+
+    seeds: int = attrs.field(validator=at_least_1)
+    test_tasks: int = attrs.field(validator=at_least_1)
     settings: dict[str, Any] = attrs.field(factory=dict)

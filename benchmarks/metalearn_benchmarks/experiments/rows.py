@@ -1,4 +1,4 @@
-"""The rows of an experiment: each method at every point of its axes, with a name for each."""
+"""The rows of an experiment in one setting: each method at every point of its axes."""
 
 from __future__ import annotations
 
@@ -9,16 +9,29 @@ from typing import Any
 
 import attrs
 
-from metalearn_benchmarks.experiments.axes import Axes, Grid, folder_name, points, require_folder_name
+from metalearn_benchmarks.experiments.axes import Axes, Grid, folder_name, grid_points, require_folder_name
 from metalearn_benchmarks.experiments.experiment import Experiment, Overrides
 from metalearn_benchmarks.experiments.method import Method, Scale
 from metalearn_core.errors import UsageError, unknown
 
 
-def rows(
+def experiment_rows(
     experiment: Experiment, known: Mapping[str, Method], size: Scale, overrides: Overrides
 ) -> dict[str, Method]:
-    """The methods to run, each under its name with whatever was changed in it."""
+    """Expand the methods of an experiment into rows.
+
+    Args:
+        experiment: The experiment.
+        known: The methods as they are in this setting, by name.
+        size: The scale as it is in this setting.
+        overrides: What the command line says over the experiment.
+
+    Returns:
+        The methods to run, each under its name and whatever was varied in it.
+
+    Raises:
+        UsageError: There are no rows, two rows are the same, or an axis does not apply to a method.
+    """
     found: dict[str, Method] = {}
     same: dict[str, str] = {}
     axes = experiment.axes
@@ -30,7 +43,7 @@ def rows(
             raise UsageError(f"two rows would be called {label!r}; leave one out")
         plain = attrs.asdict(attrs.evolve(method, title="", source=""))
         other = same.setdefault(json.dumps(plain, sort_keys=True, default=str), label)
-        varied = axes.of_methods or axes.of_one or overrides.steps or overrides.order
+        varied = axes.method_grid or axes.own_grids or overrides.steps or overrides.order
         if other != label and varied:
             raise UsageError(f"rows {other!r} and {label!r} are the same method; leave one out")
         found[label] = method
@@ -50,8 +63,8 @@ def _method_rows(
         method = known[name]
         _require_possible(name, method, experiment.axes)
         base = _resolved(method, experiment, size, overrides)
-        grid = {**experiment.axes.of(name), **_fixed(overrides, method)}
-        for point in points(grid):
+        grid = {**experiment.axes.grid_of(name), **_fixed(overrides, method)}
+        for point in grid_points(grid):
             changed = {axis: value for axis, value in point.items() if _differs(base, axis, value)}
             yield folder_name(name, _in_order(changed)), _varied(base, point)
 
@@ -65,16 +78,16 @@ def _unknown_method(name: str, known: Mapping[str, Method]) -> UsageError:
 
 
 def _rule_rows(experiment: Experiment, size: Scale, overrides: Overrides) -> Iterator[tuple[str, Method]]:
-    """Rows of `--rule`: named after everything that was said of them."""
+    """Yield the rows of `--rule`, named after every option that was given."""
     for rule, options in overrides.rules:
         method = Method(title=rule, start="meta", rule=rule, options=dict(options))
         base = _resolved(method, experiment, size, overrides)
-        for point in points({**experiment.axes.of_methods, **_fixed(overrides, method)}):
+        for point in grid_points({**experiment.axes.method_grid, **_fixed(overrides, method)}):
             yield folder_name(rule, {**options, **_in_order(point)}), _varied(base, point)
 
 
 def _fixed(overrides: Overrides, method: Method) -> Grid:
-    """What the command line says takes the place of an axis."""
+    """Return the axes that the command line replaces, each with its one value."""
     grid: Grid = {}
     if overrides.steps is not None and method.start != "pixels":
         grid["steps"] = [overrides.steps]
@@ -84,11 +97,11 @@ def _fixed(overrides: Overrides, method: Method) -> Grid:
 
 
 def _require_possible(name: str, method: Method, axes: Axes) -> None:
-    """UsageError for an axis that the method has not, or that takes from it what makes it that method."""
-    grid, own = axes.of(name), axes.of_one.get(name, {})
+    """Raise UsageError for an axis that the method lacks, or that would change what the method is."""
+    grid, own = axes.grid_of(name), axes.own_grids.get(name, {})
     if grid.get("order") and method.start != "meta":
-        told = "" if "order" in own else f": say order = [] under [axes.{name}]"
-        raise UsageError(f"axis 'order': method {name!r} is not meta-trained and has none{told}")
+        hint = "" if "order" in own else f": say order = [] under [axes.{name}]"
+        raise UsageError(f"axis 'order': method {name!r} is not meta-trained and has none{hint}")
     if grid.get("steps") and "steps" not in own and "steps" in method.settings:
         raise UsageError(
             f"axis 'steps': method {name!r} has a T of its own, {method.settings['steps']}: under"
@@ -97,7 +110,7 @@ def _require_possible(name: str, method: Method, axes: Axes) -> None:
 
 
 def _differs(method: Method, axis: str, value: Any) -> bool:
-    """Whether a value of an axis is another than the method has by itself."""
+    """Return whether the method itself has another value than this one."""
     if axis == "steps" and method.settings.get("test_steps", value) != value:
         return True
     table, _, name = axis.partition(".")
@@ -106,13 +119,13 @@ def _differs(method: Method, axis: str, value: Any) -> bool:
 
 
 def _in_order(changed: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of the rule first, then T and the order, then other settings: as names have them."""
+    """Sort changes as names show them: options of the rule, T, the order, other settings."""
     ranks = {"options": 0, "steps": 1, "order": 2, "settings": 3}
     return dict(sorted(changed.items(), key=lambda item: ranks[item[0].partition(".")[0]]))
 
 
 def _varied(method: Method, point: Mapping[str, Any]) -> Method:
-    """The method at a point of the axes; T is that of training and of test."""
+    """Return the method at a point of the axes. `steps` is T at training and at test."""
     settings, options = dict(method.settings), dict(method.options)
     for axis, value in point.items():
         table, _, name = axis.partition(".")
@@ -123,7 +136,7 @@ def _varied(method: Method, point: Mapping[str, Any]) -> Method:
 
 
 def _resolved(method: Method, experiment: Experiment, size: Scale, overrides: Overrides) -> Method:
-    """The method with every setting that the experiment, its scale and the command line give it."""
+    """Return the method with the settings of the experiment, its scale and the command line."""
     settings = {**experiment.settings, **size.settings, **method.settings}
     for key in ("tasks", "engine"):
         value = getattr(overrides, key)

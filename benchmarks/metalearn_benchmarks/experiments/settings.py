@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from metalearn_benchmarks.experiments.axes import folder_name, points, require_folder_name
+from metalearn_benchmarks.experiments.axes import folder_name, grid_points, require_folder_name
 from metalearn_benchmarks.experiments.experiment import Experiment
 from metalearn_benchmarks.experiments.method import Component
 from metalearn_core.errors import UsageError
 
 
-def settings(experiment: Experiment) -> dict[str, tuple[Component, Component]]:
-    """Family and base-learner of each setting, by the setting's name."""
+def experiment_settings(experiment: Experiment) -> dict[str, tuple[Component, Component]]:
+    """Return family and base-learner of each setting, by the setting's name.
+
+    Raises:
+        UsageError: Two settings would have the same name, or a family lacks the option of an axis.
+    """
     found: dict[str, tuple[Component, Component]] = {}
-    for point in points(experiment.axes.of_settings):
+    for point in grid_points(experiment.axes.setting_grid):
         if experiment.setting and point:
             raise UsageError(
                 f"setting {experiment.setting!r} is one name for all that axis {next(iter(point))!r} makes;"
@@ -30,7 +34,7 @@ def settings(experiment: Experiment) -> dict[str, tuple[Component, Component]]:
 
 
 def _components(experiment: Experiment, point: Mapping[str, Any]) -> tuple[Component, Component]:
-    """Family and base-learner at a point of the axes."""
+    """Return family and base-learner at a point of the axes."""
     named = point.get("family", {})
     named = {"name": named} if isinstance(named, str) else named
     made = {
@@ -50,7 +54,7 @@ def _components(experiment: Experiment, point: Mapping[str, Any]) -> tuple[Compo
 
 
 def _option_of(axis: str, family: Component) -> str:
-    """The family's option that an axis of tasks sets: of its own name, or `support` where that is k."""
+    """Return the option that an axis sets: the one of its name, or `support` for the shots."""
     option = "support" if axis == "shots" and "shots" not in family.options else axis
     if option not in family.options:
         raise UsageError(
@@ -61,7 +65,7 @@ def _option_of(axis: str, family: Component) -> str:
 
 
 def _setting_name(family: Component, experiment: Experiment, point: Mapping[str, Any]) -> str:
-    """`family-N-way-K-shot`, as far as the family has them, and whatever else the axes changed in it."""
+    """Return `family-N-way-K-shot`, as far as the family has them, with what else the axes changed."""
     shots = family.options.get("shots", family.options.get("support"))
     ways = family.options.get("ways")
     parts = [family.name, *([f"{ways}-way"] if ways else []), *([f"{shots}-shot"] if shots else [])]

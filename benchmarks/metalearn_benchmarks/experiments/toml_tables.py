@@ -1,4 +1,7 @@
-"""TOML into attrs classes: unknown keys, wrong types and missing keys are refused by their key."""
+"""Strict parsing of TOML tables into attrs classes.
+
+Unknown keys, missing keys and wrong types are errors, and the message names the key.
+"""
 
 from __future__ import annotations
 
@@ -19,36 +22,54 @@ from cattrs.gen import make_dict_structure_fn, mapping_structure_factory
 from metalearn_core.errors import UsageError, unknown
 
 Hook = Callable[[Any, Any], Any]
+"""A structure hook of cattrs."""
 
 
 def read_toml(text: str, where: str) -> dict[str, Any]:
-    """A file's tables; UsageError names the file, the line and the column of what is not TOML."""
+    """Parse the text of a TOML file.
+
+    Args:
+        text: The file's contents.
+        where: The file's name, for the message.
+
+    Raises:
+        UsageError: The text is not TOML. The message has file, line and column.
+    """
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{where}: not TOML: {error}") from error
 
 
-def structured(data: dict[str, Any], kind: type[Any], where: str) -> Any:
-    """The tables as an instance of `kind`; UsageError names `where` and the first key that is wrong."""
+def structure_tables(data: dict[str, Any], kind: type[Any], where: str) -> Any:
+    """Turn tables into an instance of `kind`.
+
+    Args:
+        data: The tables.
+        kind: An attrs class.
+        where: The file's name, for the message.
+
+    Raises:
+        UsageError: A key is wrong or missing. The message names the first one.
+    """
     try:
         return CONVERTER.structure(data, kind)
     except Exception as error:
         raise UsageError(f"{where}: {next(_complaints(error))[1]}") from error
 
 
-def require_valid(data: dict[str, Any], kind: type[Any], where: str) -> None:
-    """As `structured`, but keys may be missing: what a file inherits is not in it."""
+def require_valid_tables(data: dict[str, Any], kind: type[Any], where: str) -> None:
+    """Check tables as `structure_tables` does, but allow missing keys, which a file may inherit."""
     try:
         CONVERTER.structure(data, kind)
     except Exception as error:
-        wrong = [told for missing, told in _complaints(error) if not missing]
+        wrong = [message for missing, message in _complaints(error) if not missing]
         if wrong:
             raise UsageError(f"{where}: {wrong[0]}") from error
 
 
 def _complaints(error: BaseException, path: str = "") -> Iterator[tuple[bool, str]]:
-    """Everything that is wrong, with the key that it stands under; and whether it is only missing."""
+    """Yield every problem as a message with its key, and whether the key is only missing."""
     if isinstance(error, BaseExceptionGroup):
         # a key that is misspelt is also missing: say the first
         for inner in sorted(error.exceptions, key=lambda e: not isinstance(e, ForbiddenExtraKeysError)):
@@ -66,7 +87,7 @@ def _complaints(error: BaseException, path: str = "") -> Iterator[tuple[bool, st
 
 
 def _key_of(note: object) -> str | None:
-    """The key of a table that cattrs' note of an error is about."""
+    """Return the key that a note of cattrs on an error refers to."""
     if isinstance(note, IterableValidationNote):
         return str(note.index)
     return note.name if isinstance(note, AttributeValidationNote) else None
@@ -104,7 +125,7 @@ def _list_of(kind: type[Any]) -> Hook:
 
 
 def _numbered(index: int, value: Any, kind: type[Any]) -> Any:
-    """One table of a list; what is wrong in it is said with its number."""
+    """Structure one table of a list; an error in it has the table's number."""
     try:
         return CONVERTER.structure(value, kind)
     except Exception as error:
@@ -117,6 +138,7 @@ def _made_of(origin: Any) -> Callable[[Any], bool]:
 
 
 CONVERTER = cattrs.Converter(forbid_extra_keys=True)
+"""The converter that does not coerce types and refuses unknown keys."""
 for _kind in (int, str):  # cattrs would turn 3 into "3" and "3" into 3
     CONVERTER.register_structure_hook(_kind, _strictly(_kind))
 CONVERTER.register_structure_hook_factory(

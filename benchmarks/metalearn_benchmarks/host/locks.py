@@ -22,7 +22,7 @@ def try_lock(path: Path) -> filelock.BaseFileLock | None:
     """Take the lock of a file at once, or not at all.
 
     Args:
-        path: The file. It is made where it is missing, and it stays. Its folder must exist.
+        path: The file. It is made where it is missing, and it stays.
 
     Returns:
         The lock, to be released by its `release()`; None where another process holds it.

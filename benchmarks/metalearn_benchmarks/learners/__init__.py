@@ -1,1 +1,1 @@
-"""TODO"""
+"""Base-learners: the perceptron for sine regression, image classifiers, and heads adapted alone."""

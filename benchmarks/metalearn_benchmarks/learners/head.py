@@ -10,14 +10,18 @@ from metalearn_core import BaseLearner
 
 
 class Head:
-    """The last layer of a learner: what a method with `adapts = "head"` may touch."""
+    """The last layer of a base-learner. A method with `adapts = "head"` adapts it alone.
+
+    Args:
+        learner: The base-learner.
+    """
 
     def __init__(self, learner: BaseLearner) -> None:
         self.learner = learner
 
     @cached_property
     def name(self) -> str:
-        """The last submodule that has parameters of its own."""
+        """The name of the last submodule that has parameters of its own."""
         own: list[str] = [
             name
             for name, part in self.learner.module.named_modules()
@@ -26,11 +30,18 @@ class Head:
         return own[-1]
 
     def owns(self, parameter: str) -> bool:
-        """Whether the parameter of this name is the head's."""
+        """Tell whether the parameter of this name is the head's."""
         return parameter.startswith(f"{self.name}.") or not self.name
 
-    def alone(self, theta: Tensor) -> tuple[BaseLearner, Tensor]:
-        """The learner at θ `[n]` with all but the head frozen, and the head's own θ."""
+    def freeze_body(self, theta: Tensor) -> tuple[BaseLearner, Tensor]:
+        """Freeze everything but the head.
+
+        Args:
+            theta: The parameters of the whole network, `[n]`.
+
+        Returns:
+            The base-learner with only the head's parameters left to adapt, and those parameters, `[n_head]`.
+        """
         module = self.learner.module_at(theta)
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(self.owns(name) and parameter.requires_grad)

@@ -1,4 +1,4 @@
-"""Adapting a head alone: what the rest of the network makes of a task's inputs is computed once."""
+"""Adapt a head alone: the rest of the network computes its features of a task's inputs only once."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from metalearn_core import BaseLearner, Batch, Task, TaskFamily, UsageError
 
 
 class FeatureFamily:
-    """The tasks of a family, with what the head of a network sees of them for inputs.
+    """The tasks of a family, with the features that the head of a network receives as inputs.
 
-    Adapting the head on these tasks is adapting it inside the network, as long as all else is constant:
-    the network's batch statistics are those of the batch, support or query, as they would be there.
+    Adapting the head on these tasks equals adapting it inside the network, as long as all else is constant.
+    The batch statistics of the network are those of the batch, support or query, as they would be there.
 
     Args:
-        learner, theta: the network and its parameters, `[n]`. The head must be the last thing it does.
+        family: The family whose tasks these are.
+        learner: The network. Its head must be the last thing it does.
+        theta: Its parameters, `[n]`.
     """
 
     def __init__(self, family: TaskFamily, learner: BaseLearner, theta: Tensor) -> None:
@@ -36,12 +38,12 @@ class FeatureFamily:
         return self.realise(split, self.draw(split, count, generator), self._dtype)
 
     def draw(self, split: str, count: int, generator: torch.Generator) -> Task:
-        """Tasks as a stream keeps them: the family's own inputs, or what stands for them."""
+        """Draw tasks as a stream keeps them: with the family's own inputs, or what stands for them."""
         drawn: Task = getattr(self.family, "draw", self.family.sample)(split, count, generator)
         return drawn
 
     def realise(self, split: str, task: Task, dtype: torch.dtype) -> Task:
-        """The tasks with features for inputs."""
+        """Replace the inputs of drawn tasks by features."""
         if hasattr(self.family, "realise"):
             task = self.family.realise(split, task, dtype)
         task = task.to(self._device, dtype)
@@ -65,7 +67,15 @@ class FeatureFamily:
 
 
 def head_on_features(learner: BaseLearner, theta: Tensor) -> tuple[BaseLearner, Tensor]:
-    """The head of a learner at θ `[n]` as a learner of its own, over `FeatureFamily`, and its own θ."""
+    """Make the head of a network a base-learner of its own, for the tasks of `FeatureFamily`.
+
+    Args:
+        learner: The network.
+        theta: Its parameters, `[n]`.
+
+    Returns:
+        The base-learner of the head, and its parameters, `[n_head]`.
+    """
     head = learner.with_module(learner.module_at(theta).get_submodule(Head(learner).name))
     parameters = {name: p.detach() for name, p in head.module.named_parameters() if p.requires_grad}
     return head, head.layout.flatten(parameters)

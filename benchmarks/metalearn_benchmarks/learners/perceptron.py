@@ -1,4 +1,4 @@
-"""The base-learners of the paper's experiments."""
+"""The multilayer perceptron of the paper's sine regression."""
 
 from __future__ import annotations
 
@@ -11,9 +11,17 @@ from metalearn_core import BaseLearner, UsageError
 
 
 def multilayer_perceptron(hidden: Sequence[int] = (40, 40), inputs: int = 1, outputs: int = 1) -> BaseLearner:
-    """A ReLU network under the mean squared error; 1-40-40-1 is the paper's for sine regression.
+    """Build a ReLU network under the mean squared error; 1-40-40-1 is the paper's for sine regression.
 
-    Weights are drawn as `nn.Linear` draws them, biases start at 0 (as in the authors' program).
+    Weights are drawn as `nn.Linear` draws them. Biases start at 0, as in the authors' program.
+
+    Args:
+        hidden: The widths of the hidden layers.
+        inputs: Features of an input.
+        outputs: Features of an output.
+
+    Raises:
+        UsageError: A width is no integer >= 1.
     """
     if not isinstance(hidden, list | tuple):
         raise UsageError(f"hidden must be a list of widths >= 1, got {hidden!r}")
@@ -27,7 +35,7 @@ def multilayer_perceptron(hidden: Sequence[int] = (40, 40), inputs: int = 1, out
 
 
 def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean of (prediction − target)² over all elements: `[]`."""
+    """Return the mean of (prediction − target)² over all elements: `[]`."""
     return nn.functional.mse_loss(prediction, target)
 
 

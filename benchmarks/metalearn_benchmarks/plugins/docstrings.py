@@ -1,4 +1,4 @@
-"""What a docstring says: its description, and the meaning of each argument under `Args:`."""
+"""The parts of a docstring: its description, and the meaning of each argument under `Args:`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ SECTION = re.compile(r"^(Args|Returns|Raises|Yields):\s*$", re.MULTILINE)
 
 
 def description(text: str) -> str:
-    """Everything before the first section."""
+    """Return everything before the first section."""
     return SECTION.split(text, maxsplit=1)[0].strip()
 
 
 def arguments(text: str) -> dict[str, str]:
-    """`name: meaning`, or `a, b: meaning` of both, under `Args:`; `text` as inspect.getdoc gives it."""
+    """Return the meaning of each argument under `Args:`.
+
+    Args:
+        text: The docstring as `inspect.getdoc` gives it. An entry is `name: meaning`, or `a, b: meaning`.
+    """
     parts = SECTION.split(text)
     sections = dict(zip(parts[1::2], parts[2::2], strict=True))
-    found: dict[str, str] = {}
+    meanings: dict[str, str] = {}
     names: list[str] = []
     for line in sections.get("Args", "").splitlines():
         begins = re.match(r"^ {4}(\*{0,2}\w+(?:, \*{0,2}\w+)*): (.*)$", line)
@@ -26,5 +30,5 @@ def arguments(text: str) -> dict[str, str]:
             names = []  # back at the margin: the section is over
         for name in names:
             more = begins[2] if begins else line.strip()
-            found[name] = f"{found.get(name, '')} {more}".strip()
-    return found
+            meanings[name] = f"{meanings.get(name, '')} {more}".strip()
+    return meanings

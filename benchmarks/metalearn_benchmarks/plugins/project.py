@@ -1,4 +1,4 @@
-"""A new plugin project, whole: its tests pass as they stand, and its wheel is found."""
+"""The project of a new plugin, written from templates; its tests pass as they stand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from metalearn_benchmarks.plugins.entry_points import installed
+from metalearn_benchmarks.plugins.entry_points import installed_plugins
 from metalearn_core.errors import UsageError, writing
 
 FILES = {
@@ -32,10 +32,18 @@ LONGEST = 64
 
 
 def write_project(name: str, parent: Path, author: str) -> Path:
-    """The project `metalearn-NAME` as a folder of `parent`, all of it or none.
+    """Write the project `metalearn-NAME` as a folder of `parent`, all of it or nothing.
+
+    Args:
+        name: Name of the plugin and of its rule.
+        parent: The folder to write into.
+        author: Who holds the licence.
+
+    Returns:
+        The folder of the project.
 
     Raises:
-        UsageError: for a name that is no rule's or is taken, a folder that is there already, a full disk.
+        UsageError: The name is not valid or is taken, the folder exists, or the disk is full.
     """
     import jinja2
 
@@ -91,7 +99,7 @@ def _require_name(name: str) -> None:
 def _require_free(name: str, module: str) -> None:
     """UsageError where installing the project would replace something, or stand behind it."""
     distribution, advice = f"metalearn-{name}", "which yours would replace; choose another name"
-    if name in {plugin for plugin, _ in installed()}:
+    if name in {plugin for plugin, _ in installed_plugins()}:
         raise UsageError(f"a plugin {name!r} is installed already; choose another name")
     if name in OURS:
         raise UsageError(f"{distribution} is a distribution of metalearn itself, {advice}")

@@ -1,4 +1,4 @@
-"""What the harness brings as a plugin, with no privilege over anybody else's."""
+"""The harness as a plugin: its families, base-learners and observers, registered as any plugin's are."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from metalearn_core import hookimpl
 
 @hookimpl
 def metalearn_task_families() -> Mapping[str, Callable[..., Any]]:
-    """The families, by name."""
+    """Return the task families by name."""
     return {"sine": SineFamily, **image_families()}
 
 
 @hookimpl
 def metalearn_base_learners() -> Mapping[str, Callable[..., Any]]:
-    """The base-learners, by name."""
+    """Return the base-learners by name."""
     return {"mlp": multilayer_perceptron, "conv-4": conv_4, "resnet-12": resnet_12}
 
 
 @hookimpl
 def metalearn_observers() -> Mapping[str, Callable[..., Any]]:
-    """The observers, by name."""
+    """Return the observers by name."""
     return {"json-lines": JsonLines, "tensorboard": TensorBoard}

@@ -1,4 +1,4 @@
-"""Is a distribution a plugin as it should be? By what it declares, then, on request, by importing it."""
+"""Checks of a distribution as a plugin: of what it declares, and on request of what it imports."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from typing import Literal
 
 import attrs
 
-from metalearn_benchmarks.plugins.entry_points import GROUP, installed
+from metalearn_benchmarks.plugins.entry_points import GROUP, installed_plugins
 from metalearn_core.errors import unknown
 
 
 @attrs.frozen
 class Finding:
-    """One thing looked at: whether it is in order, and what to change where it is not."""
+    """The result of one check.
+
+    Args:
+        check: What was checked.
+        status: How it ended.
+        message: What to change, empty where it passed.
+    """
 
     check: str
     status: Literal["passed", "warning", "failed", "skipped"]
@@ -26,20 +32,26 @@ class Finding:
     def of(
         cls, check: str, holds: bool, message: str, otherwise: Literal["warning", "failed"] = "failed"
     ) -> Finding:
-        """Passed, or else failed, with the message; a warning for what is good to have and not needed."""
+        """Return a finding that passed, or else one with the message and the status `otherwise`."""
         return cls(check, "passed" if holds else otherwise, "" if holds else message)
 
 
 def validate(name: str, imports: bool) -> list[Finding]:
-    """Every finding about the distribution `name`; only with `imports` is any code of it run.
+    """Check a distribution.
 
-    Then all that has an entry point is imported, whatever else is wrong. Raises UsageError where no such
-    distribution is installed.
+    Args:
+        name: Name of the distribution.
+        imports: Also import all that has an entry point, which runs its code.
+
+    Raises:
+        UsageError: No such distribution is installed.
     """
     try:
         distribution = importlib.metadata.distribution(name)
     except (importlib.metadata.PackageNotFoundError, ValueError):  # an empty name is no value for it
-        raise unknown("distribution", name, {owner.metadata["Name"] for _, owner in installed()}) from None
+        raise unknown(
+            "distribution", name, {owner.metadata["Name"] for _, owner in installed_plugins()}
+        ) from None
     findings = list(_declared(distribution))
     if imports and distribution.entry_points.select(group=GROUP):
         findings += _imported(distribution)
@@ -63,7 +75,7 @@ def _declared(distribution: importlib.metadata.Distribution) -> Iterator[Finding
             _is_there(point.module),
             f"{point.module} is not installed: list it in pyproject.toml (py-modules or packages)",
         )
-        owners = {owner.metadata["Name"] for plugin, owner in installed() if plugin == point.name}
+        owners = {owner.metadata["Name"] for plugin, owner in installed_plugins() if plugin == point.name}
         others = ", ".join(sorted(owners - {name}))
         yield Finding.of(
             f"name {point.name}", not others, f"{others} has a plugin of this name too: rename one"

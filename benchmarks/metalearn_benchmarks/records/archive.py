@@ -1,8 +1,9 @@
-"""A compact archive: many records in one file, `NAME.records.tar.xz`, read wherever a DIR is. No torch.
+"""The compact archive of records: many in one file, `NAME.records.tar.xz`, read wherever a DIR is read.
 
-It is DIR's own tree in a tar: of each run its `experiment.toml` as it was, so that any seed can be computed
-again, and its `result.json` in few digits. Of the scores it keeps those after T steps, task by task, which
-every table and claim is made of; of the steps before, the mean over test tasks.
+An archive is a tar file with the tree of DIR. Of each run it holds `experiment.toml` unchanged, so that any
+seed can be computed again, and `result.json` in few digits. Of the scores it keeps those after T steps for
+every task, which all tables and claims are computed from. Of the earlier steps it keeps the mean over test
+tasks. Imports no torch.
 """
 
 from __future__ import annotations
@@ -19,111 +20,144 @@ from typing import Any
 import attrs
 import numpy as np
 
+from metalearn_benchmarks.records.cell_file import parse_cell
 from metalearn_benchmarks.records.files import (
     EXPERIMENT,
     RESULT,
     DamagedError,
-    bytes_of,
-    null_for_not_finite,
+    read_bytes,
+    replace_non_finite,
     write_atomically,
 )
-from metalearn_benchmarks.records.record import ARCHIVED, Record, cell_of, record_of
+from metalearn_benchmarks.records.record import ARCHIVE_FORMAT, Record, parse_record
 from metalearn_core.errors import UsageError
 
 SUFFIX = ".records.tar.xz"
+"""The end of an archive's name, by which it is found."""
 DIGITS, FINE_DIGITS = 3, 5
-"""Of scores, task by task, and of all else that is drawn."""
-LARGEST = 64 * 2**20
-"""Bytes of a member, at most: a record of a million test tasks has a tenth."""
+"""Digits of the scores of single tasks, and of everything else that is drawn."""
+MAX_MEMBER_BYTES = 64 * 2**20
+"""The largest member that is read. A record of a million test tasks has a tenth of it."""
 
 
 @attrs.frozen(eq=False)
 class ArchivedRun:
-    """A run in an archive: both of its files.
+    """A run in an archive, with the contents of its two files.
 
     Args:
-        folder: where it would lie if the archive were a folder.
-        place: the same, seen from the archive: `<experiment>/<setting>/<method>/<seed>`.
+        folder: Where it would lie if the archive were a folder.
+        relative_folder: The same relative to the archive: `<experiment>/<setting>/<method>/<seed>`.
+        experiment: Its `experiment.toml`.
+        result: Its `result.json`.
     """
 
     folder: Path
-    place: PurePosixPath
+    relative_folder: PurePosixPath
     experiment: bytes
     result: bytes
 
     def cell(self) -> dict[str, Any]:
-        """What the run was asked for; DamagedError."""
-        return cell_of(self.folder / EXPERIMENT, self.experiment)
+        """Parse what the run was asked for.
+
+        Raises:
+            DamagedError: It is no TOML.
+        """
+        return parse_cell(self.folder / EXPERIMENT, self.experiment)
 
     def record(self) -> Record:
-        """The finished run; errors as `records.read_record`."""
-        return record_of(self.folder, self.result, self.cell)
+        """Parse the record; raises what `records.record.parse_record` does."""
+        return parse_record(self.folder, self.result, self.cell)
 
 
-def archives_in(directory: Path) -> list[Path]:
-    """The archives below a folder; an archive itself; none where nothing is."""
+def find_archives(directory: Path) -> list[Path]:
+    """Return the archives below a folder, or the path itself where it is an archive."""
     if directory.is_file():
         return [directory] if directory.name.endswith(SUFFIX) else []
     return sorted(path for path in directory.rglob(f"*{SUFFIX}") if path.is_file())
 
 
-def runs_in(path: Path) -> list[ArchivedRun]:
-    """Every run of an archive, in its order; DamagedError where it is none, or cut off."""
+def read_archived_runs(path: Path) -> list[ArchivedRun]:
+    """Return every run of an archive, in its order.
+
+    Raises:
+        DamagedError: The file is no archive of records, or was cut off.
+    """
     files: dict[PurePosixPath, dict[str, bytes]] = {}
     try:
-        for name, data in _members(io.BytesIO(bytes_of(path))):
+        for name, data in _read_members(io.BytesIO(read_bytes(path))):
             files.setdefault(name.parent, {})[name.name] = data
     except (tarfile.TarError, lzma.LZMAError, EOFError) as error:
         raise DamagedError(path, f"not an archive of records, or cut off ({error})") from error
     found = []
-    for place, both in files.items():
-        if both.keys() != {EXPERIMENT, RESULT}:
-            raise DamagedError(path, f"{place} in it must have {EXPERIMENT} and {RESULT}, it has {[*both]}")
-        found.append(ArchivedRun(path / place, place, both[EXPERIMENT], both[RESULT]))
+    for relative_folder, contents in files.items():
+        if contents.keys() != {EXPERIMENT, RESULT}:
+            raise DamagedError(
+                path, f"{relative_folder} in it must have {EXPERIMENT} and {RESULT}, it has {[*contents]}"
+            )
+        found.append(
+            ArchivedRun(path / relative_folder, relative_folder, contents[EXPERIMENT], contents[RESULT])
+        )
     return found
 
 
-def _members(data: io.BytesIO) -> Iterator[tuple[PurePosixPath, bytes]]:
+def _read_members(data: io.BytesIO) -> Iterator[tuple[PurePosixPath, bytes]]:
     with tarfile.open(fileobj=data, mode="r:xz") as tar:
         for member in tar:
             if member.isdir():
                 continue
-            file = tar.extractfile(member) if member.isfile() and member.size <= LARGEST else None
+            file = tar.extractfile(member) if member.isfile() and member.size <= MAX_MEMBER_BYTES else None
             if file is None:
-                raise tarfile.TarError(f"member {member.name!r} is no file of at most {LARGEST} bytes")
+                raise tarfile.TarError(
+                    f"member {member.name!r} is no file of at most {MAX_MEMBER_BYTES} bytes"
+                )
             yield PurePosixPath(member.name), file.read()
 
 
-def read_archives(directory: Path, left_out: Callable[[str], None] | None = None) -> list[Record]:
-    """The records of all archives below a folder; `left_out` as in `records.read_records`."""
+def read_archives(directory: Path, warn: Callable[[str], None] | None = None) -> list[Record]:
+    """Return the records of all archives below a folder.
+
+    Args:
+        directory: The folder, or an archive.
+        warn: Called with one line for each archive that cannot be read. None: that is an error.
+    """
     found: list[Record] = []
-    for path in archives_in(directory):
+    for path in find_archives(directory):
         try:
-            found += [kept.record() for kept in runs_in(path)]
+            found += [run.record() for run in read_archived_runs(path)]
         except UsageError as error:
-            if left_out is None:
+            if warn is None:
                 raise
-            left_out(str(error))
+            warn(str(error))
     return found
 
 
 def write_archive(found: Sequence[Record], path: Path) -> int:
-    """Write records into one file, whole or not at all; its bytes. The same records give the same bytes.
+    """Write records into one archive, as a whole or not at all. Equal records give equal bytes.
+
+    Args:
+        found: The records.
+        path: The archive; its name must end in `SUFFIX`.
+
+    Returns:
+        The size of the archive in bytes.
 
     Raises:
-        UsageError: for a name without the suffix, for two records of one run, and where the disk refuses.
+        UsageError: The name lacks the suffix, or two records belong to one run.
+        WriteError: The file cannot be written.
     """
     if not path.name.endswith(SUFFIX):
         raise UsageError(f"{path}: the name of an archive ends in {SUFFIX}, by which it is found; add it")
-    places: dict[PurePosixPath, Record] = {}
+    by_folder: dict[PurePosixPath, Record] = {}
     for record in found:
-        place = PurePosixPath(record.experiment, record.setting, record.method, str(record.seed))
-        if place in places:
-            raise UsageError(f"{places[place].folder} and {record.folder} are the same run; leave one out")
-        places[place] = record
+        relative_folder = PurePosixPath(record.experiment, record.setting, record.method, str(record.seed))
+        if relative_folder in by_folder:
+            raise UsageError(
+                f"{by_folder[relative_folder].folder} and {record.folder} are the same run; leave one out"
+            )
+        by_folder[relative_folder] = record
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:xz", format=tarfile.PAX_FORMAT) as tar:
-        for name, data in _files(places):
+        for name, data in _archive_members(by_folder):
             member = tarfile.TarInfo(name)
             member.size, member.mode = len(data), 0o644
             tar.addfile(member, io.BytesIO(data))
@@ -132,46 +166,49 @@ def write_archive(found: Sequence[Record], path: Path) -> int:
     return len(data)
 
 
-def _files(places: dict[PurePosixPath, Record]) -> Iterator[tuple[str, bytes]]:
-    """Like beside like, which compresses best: the requests first, then the results."""
-    archives = {_archive_of(record) for record in places.values()} - {None}
-    archived = {kept.folder: kept.experiment for path in archives if path for kept in runs_in(path)}
-    for place, record in sorted(places.items()):
+def _archive_members(by_folder: dict[PurePosixPath, Record]) -> Iterator[tuple[str, bytes]]:
+    """Yield name and contents of each member. Similar files are neighbours, which compresses best."""
+    archives = {_archive_of(record) for record in by_folder.values()} - {None}
+    archived = {run.folder: run.experiment for path in archives if path for run in read_archived_runs(path)}
+    for relative_folder, record in sorted(by_folder.items()):
         asked = archived.get(record.folder)
-        yield str(place / EXPERIMENT), bytes_of(record.folder / EXPERIMENT) if asked is None else asked
-    for place, record in sorted(places.items()):
         yield (
-            str(place / RESULT),
-            json.dumps(compact(record), allow_nan=False, separators=(",", ":")).encode(),
+            str(relative_folder / EXPERIMENT),
+            read_bytes(record.folder / EXPERIMENT) if asked is None else asked,
+        )
+    for relative_folder, record in sorted(by_folder.items()):
+        yield (
+            str(relative_folder / RESULT),
+            json.dumps(compact_result(record), allow_nan=False, separators=(",", ":")).encode(),
         )
 
 
 def _archive_of(record: Record) -> Path | None:
-    """The archive that a record was read from."""
+    """Return the archive that a record was read from, or None."""
     above = (path for path in record.folder.parents if path.name.endswith(SUFFIX))
     return next(above, None) if "archived" in record.result else None
 
 
-def compact(record: Record) -> dict[str, Any]:
-    """A result as an archive keeps it; what came from an archive stays as it is."""
+def compact_result(record: Record) -> dict[str, Any]:
+    """Return a result as an archive holds it; a result from an archive stays as it is."""
     of = {key: value for key, value in record.result.items() if key not in ("scores", "crc32", "format")}
     families = list(record.result["scores"])
     if "archived" not in of:
-        digest = hashlib.sha256(bytes_of(record.folder / RESULT)).hexdigest()
+        digest = hashlib.sha256(read_bytes(record.folder / RESULT)).hexdigest()
         of |= {
             "by_step": {name: record.result["scores"][name].mean(0).tolist() for name in families},
             "archived": {"digits": DIGITS, "sha256": digest},
         }
         for key in ("validations", "curves", "rule_response", "by_step"):
-            of[key] = _in_digits(of.get(key), FINE_DIGITS)
-    final = {name: _in_digits(record.final_on(name).tolist(), DIGITS) for name in families}
-    plain: dict[str, Any] = null_for_not_finite({"format": ARCHIVED, "final": final, **of})
+            of[key] = _round_to_digits(of.get(key), FINE_DIGITS)
+    final = {name: _round_to_digits(record.final_on(name).tolist(), DIGITS) for name in families}
+    plain: dict[str, Any] = replace_non_finite({"format": ARCHIVE_FORMAT, "final": final, **of})
     return plain
 
 
-def _in_digits(value: Any, digits: int) -> Any:
+def _round_to_digits(value: Any, digits: int) -> Any:
     if isinstance(value, float) and np.isfinite(value):
         return float(f"{value:.{digits}g}")
     if isinstance(value, dict):
-        return {key: _in_digits(inner, digits) for key, inner in value.items()}
-    return [_in_digits(inner, digits) for inner in value] if isinstance(value, list | tuple) else value
+        return {key: _round_to_digits(inner, digits) for key, inner in value.items()}
+    return [_round_to_digits(inner, digits) for inner in value] if isinstance(value, list | tuple) else value

@@ -1,4 +1,4 @@
-"""Whether runs may stand in one table with those that DIR has already. Imports no torch."""
+"""The check that new runs may stand in one table with those that DIR already holds. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,45 +8,55 @@ from pathlib import Path
 from typing import Any
 
 from metalearn_benchmarks.records.archive import ArchivedRun
+from metalearn_benchmarks.records.cell_file import read_cell, require_complete_cell
 from metalearn_benchmarks.records.files import (
     CHECKPOINT,
     EXPERIMENT,
     RESULT,
     AnotherExperimentError,
     DamagedError,
-    bytes_of,
+    read_bytes,
 )
-from metalearn_benchmarks.records.record import read_cell, require_whole
 
 
 def require_same_experiment(
     directory: Path, wanted: Sequence[dict[str, Any]], archived: Sequence[ArchivedRun] = ()
 ) -> set[Path]:
-    """Refuse a DIR whose runs of this experiment were asked for with other numbers.
+    """Check that the runs of an experiment in DIR were asked for with the same numbers.
 
-    A table over runs of unlike size or tasks would compare what cannot be compared, so all that the
-    runs of one setting share must be the same in `directory` and in `wanted`, a cell of each method.
-    Returns the folders of runs whose `experiment.toml` is damaged. `archived`: the runs in DIR's archives.
+    A table over runs of different sizes or tasks would compare what is not comparable. So everything that the
+    runs of a setting share must be the same in `directory` and in `wanted`.
+
+    Args:
+        directory: DIR.
+        wanted: A resolved cell of each method that is to be run.
+        archived: The runs in DIR's archives.
+
+    Returns:
+        The folders of runs whose `experiment.toml` is damaged.
+
+    Raises:
+        AnotherExperimentError: A number differs. The message names it.
     """
     damaged: set[Path] = set()
-    for place in {directory / one["experiment"] / one["setting"]: None for one in wanted}:
-        here = [one for one in wanted if directory / one["experiment"] / one["setting"] == place]
+    for folder in {directory / one["experiment"] / one["setting"]: None for one in wanted}:
+        here = [one for one in wanted if directory / one["experiment"] / one["setting"] == folder]
         agreed: set[bytes] = set()  # a thousand runs differ in their seeds alone: each text is read once
-        for path in sorted(place.rglob(EXPERIMENT)):
-            if not any((path.parent / begun).exists() for begun in (CHECKPOINT, RESULT)):
+        for path in sorted(folder.rglob(EXPERIMENT)):
+            if not any((path.parent / name).exists() for name in (CHECKPOINT, RESULT)):
                 continue  # it failed before there was anything to keep
-            text = _SEEDS.sub(b"", bytes_of(path))
+            text = _SEEDS.sub(b"", read_bytes(path))
             try:
                 if text not in agreed:
-                    require_whole(path.parent)
+                    require_complete_cell(path.parent)
                     _require_same(directory, path.parent, read_cell(path.parent) or {}, here)
                     agreed.add(text)
             except DamagedError:
                 damaged.add(path.parent)
-        for kept in archived:
-            text = _SEEDS.sub(b"", kept.experiment)
-            if kept.place.parts[:2] == place.parts[-2:] and text not in agreed:
-                _require_same(directory, kept.folder, kept.cell(), here)
+        for run in archived:
+            text = _SEEDS.sub(b"", run.experiment)
+            if run.relative_folder.parts[:2] == folder.parts[-2:] and text not in agreed:
+                _require_same(directory, run.folder, run.cell(), here)
                 agreed.add(text)
     return damaged
 
@@ -57,14 +67,14 @@ _SEEDS = re.compile(rb"^(seed = \d+|seeds_together = \[[\d,\s]*\])$", re.MULTILI
 def _require_same(
     directory: Path, folder: Path, cell: dict[str, Any], wanted: Sequence[dict[str, Any]]
 ) -> None:
-    """Refuse what one folder was asked for where it differs from what is wanted."""
-    # it was not always said
+    """Raise AnotherExperimentError where the cell of one folder differs from those wanted."""
+    # records of earlier versions lack these keys
     found = {"processes": 1, **cell, "method": {"protocol": "paper", **cell["method"]}}
     if "data" not in found:
         wanted = [{key: value for key, value in one.items() if key != "data"} for one in wanted]
-    own, shared = _flat(found), _shared(found)
+    own, shared = _flatten(found), _shared(found)
     for one in wanted:
-        theirs, ours = (own, _flat(one)) if found.get("name") == one["name"] else (shared, _shared(one))
+        theirs, ours = (own, _flatten(one)) if found.get("name") == one["name"] else (shared, _shared(one))
         for key in sorted({*theirs, *ours} - {"seed", "seeds_together"}):
             if theirs.get(key) != ours.get(key):
                 raise AnotherExperimentError(
@@ -74,18 +84,18 @@ def _require_same(
 
 
 def _shared(cell: dict[str, Any]) -> dict[str, Any]:
-    """What all methods of a setting have in common, by dotted key."""
+    """Return what all methods of a setting have in common, by dotted key."""
     own = {"name", "seed", "seeds_together", "method", "device", "threads", "processes"}
-    flat = _flat({key: value for key, value in cell.items() if key not in own})
+    flat = _flatten({key: value for key, value in cell.items() if key not in own})
     for key in ("tasks", "validation_tasks", "task_seed"):
         flat[f"settings.{key}"] = cell.get("method", {}).get("settings", {}).get(key)
     return flat
 
 
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
+def _flatten(value: Any, path: str = "") -> dict[str, Any]:
     if not isinstance(value, dict) or not value:
         return {path: value}
     flat: dict[str, Any] = {}
     for key, inner in value.items():
-        flat.update(_flat(inner, f"{path}.{key}".lstrip(".")))
+        flat.update(_flatten(inner, f"{path}.{key}".lstrip(".")))
     return flat

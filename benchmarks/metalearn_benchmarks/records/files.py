@@ -1,4 +1,4 @@
-"""The files of a record by name, read and written whole."""
+"""The file names of a record, and reading and writing such files as a whole."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ EXPERIMENT, RESULT, METRICS, CHECKPOINT, ERROR = (
 
 
 class DamagedError(UsageError):
-    """A file of a record that says what it cannot: `path`."""
+    """A file of a record that is damaged.
+
+    Args:
+        path: The file.
+        reason: What is wrong with it.
+    """
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}; move it away")
@@ -23,30 +28,38 @@ class DamagedError(UsageError):
 
 
 class AnotherExperimentError(UsageError):
-    """A DIR that holds runs with which those to be run must not stand in one table."""
+    """A DIR holds runs that must not stand in one table with those to be run."""
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
-    """Write a whole file or none, and the folders above it; WriteError where that cannot be."""
+    """Write a whole file or nothing, and create the folders above it.
+
+    Raises:
+        WriteError: The file cannot be written.
+    """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, data.encode() if isinstance(data, str) else data)
 
 
-def bytes_of(path: Path) -> bytes:
-    """What is in a file; UsageError where it cannot be read."""
+def read_bytes(path: Path) -> bytes:
+    """Return the contents of a file.
+
+    Raises:
+        UsageError: The file cannot be read. It may be intact, so this is no DamagedError.
+    """
     try:
         return path.read_bytes()
     except OSError as error:  # the file may be whole
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def null_for_not_finite(value: Any) -> Any:
-    """A value for JSON, which has no NaN and no infinity."""
+def replace_non_finite(value: Any) -> Any:
+    """Return a copy of nested data with None for NaN and infinity, which JSON lacks."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: null_for_not_finite(inner) for key, inner in value.items()}
+        return {key: replace_non_finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [null_for_not_finite(inner) for inner in value]
+        return [replace_non_finite(inner) for inner in value]
     return value

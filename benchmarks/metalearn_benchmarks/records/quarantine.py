@@ -1,4 +1,4 @@
-"""What cannot be trusted is named and set aside: never gone on from, never overwritten. Imports no torch."""
+"""Quarantine: damaged files are renamed and reported, and neither used nor overwritten. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,16 +9,23 @@ from pathlib import Path
 import click
 
 from metalearn_benchmarks.records import record
+from metalearn_benchmarks.records.cell_file import require_complete_cell
 from metalearn_benchmarks.records.files import CHECKPOINT, EXPERIMENT, METRICS, RESULT, DamagedError
 from metalearn_core.errors import UsageError, writing
 
-OF_A_RUN = (EXPERIMENT, RESULT, CHECKPOINT, METRICS)
+RUN_FILES = (EXPERIMENT, RESULT, CHECKPOINT, METRICS)
+"""The files of a run that can be damaged."""
 
 
 def quarantine(path: Path, reason: str, kind: str = "damaged") -> None:
-    """Rename a file to `NAME.KIND-1`, or the first number that is free, and say so in one line on stderr.
+    """Rename a file to `NAME.KIND-N`, with the first number that is free, and report it on standard error.
 
-    Whoever calls it holds the folder's lock.
+    The caller holds the lock of the folder.
+
+    Args:
+        path: The file.
+        reason: What is wrong with it.
+        kind: The word that is appended to its name.
     """
     for number in itertools.count(1):
         target = path.with_name(f"{path.name}.{kind}-{number}")
@@ -26,21 +33,21 @@ def quarantine(path: Path, reason: str, kind: str = "damaged") -> None:
             break
     with writing(path):
         os.rename(path, target)
-    told = " ".join(f"metalearn: {path}: {reason}; set aside as {target.name}, and made anew".split())
-    click.echo(told, err=True)
+    message = " ".join(f"metalearn: {path}: {reason}; set aside as {target.name}, and made anew".split())
+    click.echo(message, err=True)
 
 
 def quarantine_damaged(folder: Path) -> None:
-    """Set aside what is damaged in a run's folder. A record that a newer version wrote is left alone.
+    """Quarantine the damaged files in a run's folder. Records of newer versions are left alone.
 
-    A damaged result is made anew from the checkpoint. Without its `experiment.toml` nobody can tell what a
-    checkpoint is of, or which seeds it trained with: then nothing in the folder can be gone on from.
+    A damaged result is computed again from the checkpoint. Without a valid `experiment.toml` nobody can say
+    which run, and which seeds, a checkpoint belongs to: then every file of the run is moved aside.
     """
-    there = [folder / name for name in OF_A_RUN if (folder / name).exists()]
+    there = [folder / name for name in RUN_FILES if (folder / name).exists()]
     if not there:
         return
     try:
-        if record.is_finished(folder) and not record.is_sealed(folder):
+        if record.is_finished(folder) and not record.has_valid_checksum(folder):
             record.read_record(folder)
     except DamagedError as error:
         if error.path.name == RESULT:
@@ -49,7 +56,7 @@ def quarantine_damaged(folder: Path) -> None:
     except UsageError:
         return
     try:
-        record.require_whole(folder)
+        require_complete_cell(folder)
     except DamagedError as error:
         for path in there:
             own = path == error.path

@@ -1,10 +1,9 @@
-"""Records: what a finished run leaves on disk. Imports no torch."""
+"""The record of one run: writing it, reading it and checking it. Imports no torch."""
 
 from __future__ import annotations
 
 import json
 import math
-import tomllib
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,27 +11,33 @@ from typing import Any
 
 import attrs
 import numpy as np
-import tomli_w
 from numpy.typing import NDArray
 
+from metalearn_benchmarks.records.cell_file import read_cell
 from metalearn_benchmarks.records.files import (
     ERROR,
     EXPERIMENT,
     RESULT,
     DamagedError,
-    bytes_of,
-    null_for_not_finite,
+    read_bytes,
+    replace_non_finite,
     write_atomically,
 )
 from metalearn_core.errors import UsageError
 
-FORMAT, ARCHIVED = 1, 2
-"""Of `result.json`: as a run writes it, and as an archive keeps it (see `archive.py`)."""
+FORMAT, ARCHIVE_FORMAT = 1, 2
+"""Formats of `result.json`: as a run writes it, and as an archive holds it (see `archive.py`)."""
 
 
 @attrs.frozen(eq=False)
 class Record:
-    """A finished run: where it lies, what was asked for, what came out."""
+    """A finished run.
+
+    Args:
+        folder: Where it lies.
+        cell: What was asked for, from `experiment.toml`.
+        result: What came out, from `result.json`; the scores are arrays.
+    """
 
     folder: Path
     cell: dict[str, Any]
@@ -45,149 +50,128 @@ class Record:
 
     @property
     def setting(self) -> str:
-        """Family, ways and shots."""
+        """Name of the setting: family, ways and shots."""
         return str(self.cell["setting"])
 
     @property
     def method(self) -> str:
-        """Name of the method, with whatever was overridden in it."""
+        """Name of the row: the method, with whatever was varied in it."""
         return str(self.cell["name"])
 
     @property
     def title(self) -> str:
-        """The method's name for people."""
+        """The method's title for readers, with whatever was varied in it."""
         given, own = self.cell["method"]["title"], self.method.partition(",")
         return str(given if not own[2] or given == self.method else f"{given} ({own[2]})")
 
     @property
     def score(self) -> str:
-        """What the scores are, in words."""
+        """The name of the score, in words."""
         return str(self.result["score"])
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether a higher score is the better one."""
+        """Whether a higher score is better."""
         return bool(self.result["higher_is_better"])
 
     @property
     def seed(self) -> int:
-        """The seed of the initial weights."""
+        """The seed of θ⁰ and φ."""
         return int(self.cell["seed"])
 
     @property
     def steps(self) -> int:
         """T at test."""
         family = self.cell["family"]["name"]
-        kept = self.result.get("by_step", {}).get(family)
-        return len(self._rows(None)[0] if kept is None else kept) - 1
+        by_step = self.result.get("by_step", {}).get(family)
+        return len(self._scores(None)[0] if by_step is None else by_step) - 1
 
     @property
     def by_step(self) -> NDArray[np.float64]:
-        """The mean score over the test tasks of the family trained on after 0 ... T steps: `[T + 1]`."""
-        kept = self.result.get("by_step", {}).get(self.cell["family"]["name"])
-        return self._rows(None).mean(0) if kept is None else np.asarray(kept, dtype=np.float64)
+        """Mean score over test tasks of the family trained on, after 0 ... T steps: `[T + 1]`."""
+        by_step = self.result.get("by_step", {}).get(self.cell["family"]["name"])
+        return self._scores(None).mean(0) if by_step is None else np.asarray(by_step, dtype=np.float64)
 
     @property
     def final(self) -> NDArray[np.float64]:
-        """The score after T steps, per test task: `[tasks]`."""
+        """Score after T steps of each test task of the family trained on: `[tasks]`."""
         return self.final_on(None)
 
     def final_on(self, family: str | None) -> NDArray[np.float64]:
-        """The same for the test tasks of a family of that name; None: the family trained on."""
-        return self._rows(family)[:, -1]
+        """Return the score after T steps of each test task of a family: `[tasks]`.
 
-    def _rows(self, family: str | None) -> NDArray[np.float64]:
+        Args:
+            family: The family's name. None stands for the family trained on.
+        """
+        return self._scores(family)[:, -1]
+
+    def _scores(self, family: str | None) -> NDArray[np.float64]:
         rows = self.result["scores"][family or self.cell["family"]["name"]]
         return np.asarray(rows, dtype=np.float64)  # no copy of what was read from a file
 
 
-def read_cell(folder: Path) -> dict[str, Any] | None:
-    """What a run's folder was asked for, or None where there is nothing; DamagedError, UsageError."""
-    path = folder / EXPERIMENT
-    if not path.exists():
-        return None
-    return cell_of(path, bytes_of(path))
-
-
-def cell_of(path: Path, text: bytes) -> dict[str, Any]:
-    """What the text of an `experiment.toml` asks for; DamagedError names its path."""
-    try:
-        return tomllib.loads(text.decode())
-    except ValueError as error:
-        raise DamagedError(path, f"cannot be read ({error})") from error
-
-
-def require_whole(folder: Path) -> None:
-    """DamagedError unless the folder's `experiment.toml` says which run it is of, and of which seeds."""
-    found, wanted = (
-        read_cell(folder),
-        ("experiment", "setting", "name", "seed", "family", "learner", "method"),
-    )
-    missing = [key for key in wanted if key not in (found or {})]
-    if missing:
-        reason = "there is none" if found is None else f"it lacks the key {missing[0]!r}"
-        raise DamagedError(folder / EXPERIMENT, reason)
-    seeds_together(folder)
-
-
-def write_cell(folder: Path, cell: dict[str, Any]) -> None:
-    """Write what a run is asked for."""
-    write_atomically(folder / EXPERIMENT, tomli_w.dumps(cell))
-
-
-def seeds_together(folder: Path) -> tuple[int, ...]:
-    """The seeds that a run was begun with as one program, its own among them; its own where none are told."""
-    own = int(folder.name)
-    seeds = (read_cell(folder) or {}).get("seeds_together", [own])
-    if not isinstance(seeds, list) or own not in seeds or any(type(seed) is not int for seed in seeds):
-        wanted = f"seeds_together must be a list of seeds with {own} in it"
-        raise DamagedError(folder / EXPERIMENT, f"{wanted}, got {seeds!r}")
-    return tuple(seeds)
-
-
 def write_result(folder: Path, result: dict[str, Any]) -> None:
-    """Write what came out; from then on the run is finished. Its last key is a checksum of all before it."""
-    plain = null_for_not_finite({"format": FORMAT, **result})
+    """Write the `result.json` of a run, which finishes it.
+
+    The last key is a checksum of everything before it. The traceback of an earlier attempt is removed.
+    """
+    plain = replace_non_finite({"format": FORMAT, **result})
     text = json.dumps(plain, allow_nan=False)[:-1].encode()
-    write_atomically(folder / RESULT, text + _seal(text))
+    write_atomically(folder / RESULT, text + _checksum_suffix(text))
     (folder / ERROR).unlink(missing_ok=True)  # of an earlier attempt
 
 
-def _seal(text: bytes) -> bytes:
+def _checksum_suffix(text: bytes) -> bytes:
+    """Return the last key of a `result.json`, for the text before it."""
     return b', "crc32": "%08x"}' % zlib.crc32(text)
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the run has its result."""
+    """Return whether a run has its result."""
     return (folder / RESULT).exists()
 
 
-def is_sealed(folder: Path) -> bool:
-    """Whether the run's result has this version's format and its checksum: it need not be read whole."""
-    data = bytes_of(folder / RESULT)
-    text = data[: -len(_seal(b""))]
-    return data.startswith(b'{"format": %d, ' % FORMAT) and data == text + _seal(text)
+def has_valid_checksum(folder: Path) -> bool:
+    """Return whether a result has this version's format and its checksum, so that it need not be parsed."""
+    data = read_bytes(folder / RESULT)
+    text = data[: -len(_checksum_suffix(b""))]
+    return data.startswith(b'{"format": %d, ' % FORMAT) and data == text + _checksum_suffix(text)
 
 
 def read_record(folder: Path) -> Record:
-    """One finished run; DamagedError names the file, UsageError one that cannot be read here."""
-    return record_of(folder, bytes_of(folder / RESULT), lambda: read_cell(folder))
+    """Read the record of a finished run.
+
+    Raises:
+        DamagedError: A file is damaged. The error names it.
+        UsageError: A file cannot be read, or a newer version wrote it.
+    """
+    return parse_record(folder, read_bytes(folder / RESULT), lambda: read_cell(folder))
 
 
-def record_of(folder: Path, text: bytes, read_cell: Callable[[], dict[str, Any] | None]) -> Record:
-    """A finished run from the text of its result, and from what it was asked for; errors as `read_record`."""
+def parse_record(folder: Path, text: bytes, read_cell: Callable[[], dict[str, Any] | None]) -> Record:
+    """Parse the record of a finished run.
+
+    Args:
+        folder: The run's folder.
+        text: The contents of its `result.json`.
+        read_cell: Returns its cell; called only where the result is intact.
+
+    Raises:
+        DamagedError: A file is damaged. The error names it.
+        UsageError: A newer version wrote the record.
+    """
     path = folder / RESULT
     try:
         result = json.loads(text)
     except ValueError as error:
         raise DamagedError(path, f"cannot be read ({error})") from error
     found = result.get("format") if isinstance(result, dict) else None
-    if type(found) is int and found > ARCHIVED:
+    if type(found) is int and found > ARCHIVE_FORMAT:
         raise UsageError(
-            f"{path}: a record of format {found}, and this version reads up to {ARCHIVED}: another version of"
-            " metalearn wrote it, a newer one"
+            f"{path}: a record of format {found}, and this version reads up to {ARCHIVE_FORMAT}: another"
+            " version of metalearn wrote it, a newer one"
         )
-    if found not in (FORMAT, ARCHIVED):
+    if found not in (FORMAT, ARCHIVE_FORMAT):
         raise DamagedError(path, f"not a record of format {FORMAT}, nor one of another version")
     cell = read_cell()
     if cell is None:
@@ -195,8 +179,8 @@ def record_of(folder: Path, text: bytes, read_cell: Callable[[], dict[str, Any] 
     record = Record(folder, cell, result)
     try:
         # a thousand records of a paper's size are a gigabyte as lists, and a tenth of it so
-        rows_of = result["scores"] if found == FORMAT else _as_rows(result.pop("final"))
-        result["scores"] = {name: _packed(rows) for name, rows in rows_of.items()}
+        rows_of = result["scores"] if found == FORMAT else _as_score_rows(result.pop("final"))
+        result["scores"] = {name: _score_array(rows) for name, rows in rows_of.items()}
         lengths = (len(record.final), len(record.score), len(record.title))
         numbers = (record.seed, record.steps, record.higher_is_better, *lengths)
         whole = all(math.isfinite(x) for x in (*numbers, result["seconds"])) and "diverged" in result
@@ -207,21 +191,21 @@ def record_of(folder: Path, text: bytes, read_cell: Callable[[], dict[str, Any] 
     return record
 
 
-def _as_rows(final: dict[str, list[float | None]]) -> dict[str, list[list[float | None]]]:
-    """An archive keeps the score after T steps alone."""
+def _as_score_rows(final: dict[str, list[float | None]]) -> dict[str, list[list[float | None]]]:
+    """Give the final scores of an archive the shape of scores of all steps."""
     return {name: [[score] for score in scores] for name, scores in final.items()}
 
 
-def _packed(rows: Any) -> NDArray[np.float64]:
-    """Scores as an array `[tasks, T + 1]`, a null as NaN; ValueError, TypeError for anything else."""
+def _score_array(rows: Any) -> NDArray[np.float64]:
+    """Return scores as an array `[tasks, T + 1]`, with NaN for null; ValueError, TypeError for other data."""
     array = np.array(rows, dtype=np.float64)
     if array.ndim != 2 or array.size == 0:
         raise ValueError(f"scores must be a row for each test task, got an array of shape {array.shape}")
     return array
 
 
-def unfinished(directory: Path) -> Iterator[Path]:
-    """The folders of runs that were begun and have no result."""
+def unfinished_runs(directory: Path) -> Iterator[Path]:
+    """Yield the folders of runs that were started and have no result."""
     for path in sorted(directory.rglob(EXPERIMENT)):
         if not is_finished(path.parent):
             yield path.parent

@@ -1,4 +1,4 @@
-"""Numbers and intervals as people read them."""
+"""Numbers and intervals as text for the tables."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import math
 from metalearn_benchmarks.statistics.comparisons import Contrast
 from metalearn_benchmarks.statistics.estimate import Estimate
 
-NOTHING = Estimate(math.nan, math.nan, math.nan)
+NO_ESTIMATE = Estimate(math.nan, math.nan, math.nan)
 
 
-def number(value: float) -> str:
-    """Three decimals, fewer where the number is large."""
+def format_number(value: float) -> str:
+    """Return a number with three decimals, or four digits where it is 100 or more."""
     return f"{value:.3f}" if abs(value) < 100 else f"{value:.4g}"
 
 
-def interval(estimate: Estimate | Contrast | None) -> str:
-    """`[low, high]`, or a dash where there is none."""
-    found = estimate.interval() if isinstance(estimate, Contrast) else estimate
-    if found is None or found.low != found.low:
+def format_interval(estimate: Estimate | Contrast | None) -> str:
+    """Return the 95 % interval as `[low, high]`, or a dash where there is none."""
+    bounds = estimate.interval() if isinstance(estimate, Contrast) else estimate
+    if bounds is None or bounds.low != bounds.low:
         return "–"
-    return f"[{number(found.low)}, {number(found.high)}]"
+    return f"[{format_number(bounds.low)}, {format_number(bounds.high)}]"

@@ -1,4 +1,4 @@
-"""The report: tables, figures and one self-contained page, from records alone. Imports no torch."""
+"""Write the report: tables, figures and one self-contained page, made from records alone."""
 
 from __future__ import annotations
 
@@ -7,62 +7,35 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import attrs
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from metalearn_benchmarks.claims import text as claims_text
-from metalearn_benchmarks.claims.published import Published, deviations, published
+from metalearn_benchmarks.claims.published import deviations, published_result
 from metalearn_benchmarks.claims.rules import claim_rules
 from metalearn_benchmarks.claims.verdicts import decide_all
-from metalearn_benchmarks.plotting import style
-from metalearn_benchmarks.plotting.style import (
-    COLOURS,
-    DARK_COLOURS,
-    Drawer,
-    MethodStyles,
-    for_page,
-    rendered,
-)
+from metalearn_benchmarks.plotting.rendering import inline_svg, render
+from metalearn_benchmarks.plotting.style import COLOURS, DARK_COLOURS, MethodStyles, styles_by_method
 from metalearn_benchmarks.records.files import write_atomically
 from metalearn_benchmarks.records.record import Record
-from metalearn_benchmarks.report import rule_figures
-from metalearn_benchmarks.report.numbers import interval, number
-from metalearn_benchmarks.report.paper_figures import paper_figures
-from metalearn_benchmarks.report.protocol import protocol
-from metalearn_benchmarks.report.setting_figures import FIGURES, by_method, draw
-from metalearn_benchmarks.report.table_text import LATEX, MARKDOWN, as_text, environment
+from metalearn_benchmarks.report import rule_figures, setting_figures
+from metalearn_benchmarks.report.figure_drawing import SettingFigure, draw_figure
+from metalearn_benchmarks.report.grouping import cross_family_records, runs_by_method
+from metalearn_benchmarks.report.numbers import format_interval, format_number
+from metalearn_benchmarks.report.paper.comparison import (
+    COMPARISON_LATEX,
+    COMPARISON_MARKDOWN,
+    comparison_table,
+)
+from metalearn_benchmarks.report.paper.figures import PaperFigure, paper_figures
+from metalearn_benchmarks.report.protocol import setting_protocol
+from metalearn_benchmarks.report.table_text import LATEX, MARKDOWN, render_table, table_environment
 from metalearn_benchmarks.report.tables import ResultTable, result_tables
 from metalearn_benchmarks.rule_map.drawing import draw_map
 from metalearn_benchmarks.rule_map.matrix import draw_matrix
 from metalearn_benchmarks.rule_map.text import laws, sentence
 from metalearn_benchmarks.theory import shipped_map
-
-BESIDE_MARKDOWN = """\
-| method | our median | 95 % interval | seeds | the paper's median | where |
-|---|---|---|---|---|---|
-{% for r, p in rows -%}
-| {{ r.title|md }} | {{ r.median.value|n }} | {{ r.median|i }} | {{ r.seeds }} | {{ p or "–" }} \
-| {{ p.table if p else "–" }} |
-{% endfor %}
-{{ caption }}
-"""
-
-BESIDE_LATEX = r"""\begin{tabular}{lrrrrl}
-\hline
-method & our median & 95\,\% interval & seeds & the paper's median & where \\
-\hline
-{% for r, p in rows -%}
-{{ r.title|tex }} & {{ r.median.value|n }} & {{ r.median|i }} & {{ r.seeds }}
-{% if p %}& {{ "%.2f"|format(p.value) }} $\pm$ {{ "%.2f"|format(p.half_width) }} & {{ p.table }} \\
-{%- else %}& -- & -- \\
-{%- endif %}
-{% endfor -%}
-\hline
-\end{tabular}
-% {{ caption }}
-"""
 
 DEVIATIONS_MARKDOWN = """\
 # Where this library and the paper part
@@ -82,36 +55,37 @@ def write_report(
     records: Sequence[Record],
     target: Path,
     unfinished: int = 0,
-    left_out: Sequence[str] = (),
-    statistics: str = "t",
+    skipped: Sequence[str] = (),
+    interval_method: str = "t",
     results: Sequence[ResultTable] | None = None,
 ) -> Path:
-    """Write `report.html`, and beside it every table (Markdown, LaTeX) and figure (PNG, PDF); its path.
+    """Write `report.html`, and beside it every table (Markdown, LaTeX) and every figure (PNG, PDF).
 
     Args:
-        records: by experiment, setting, method and seed, as `read_records` gives them.
-        unfinished: runs that were begun and have no result.
-        left_out: what else of the folder is not in the report and why, a line each.
-        statistics: how intervals are made, see `metalearn_benchmarks.statistics.summaries.summarise`.
-        results: the tables so made, where they are there already.
+        records: the records by experiment, setting, method and seed, as `read_records` gives them.
+        target: the folder to write to.
+        unfinished: the number of runs that were started and have no result.
+        skipped: a line for each thing in the folder that the report leaves out, with the reason.
+        interval_method: how intervals are made, see `summarise_method`.
+        results: the tables, where they were made before with the same `interval_method`.
+
+    Returns:
+        The path of `report.html`.
     """
-    shown = [*records, *across_families(records)]
-    styles = style.styles_by_method(shown)
-    made = result_tables(shown, statistics) if results is None else results
-    sections = [_section(table, shown, styles, target) for table in made]
-    redrawn, missing = paper_figures(records)
-    verdicts = claims_text.decided(decide_all(claim_rules(), records))
+    shown = [*records, *cross_family_records(records)]
+    styles = styles_by_method(shown)
+    tables = result_tables(shown, interval_method) if results is None else results
+    sections = [_section(table, shown, styles, target) for table in tables]
+    drawn, missing = paper_figures(records)
+    verdicts = claims_text.verdicts_with_evidence(decide_all(claim_rules(), records))
     known = deviations()
-    page = _page().render(
+    page = _page_template().render(
         sections=sections,
         unfinished=unfinished,
-        left_out=left_out,
+        skipped=skipped,
         runs=len(records),
         methods=len({record.method for record in records}),
-        paper=[
-            {"id": one.stem, "title": one.title, "caption": one.caption, "svg": _shown(one, target)}
-            for one in redrawn
-        ],
+        paper=[_paper_figure(figure, target) for figure in drawn],
         missing=missing,
         verdicts=verdicts,
         deviations=known,
@@ -119,7 +93,7 @@ def write_report(
         light=COLOURS,
         dark=DARK_COLOURS,
     )
-    listed = environment().from_string(DEVIATIONS_MARKDOWN).render(deviations=known)
+    listed = table_environment().from_string(DEVIATIONS_MARKDOWN).render(deviations=known)
     write_atomically(target / "deviations.md", listed)
     if verdicts:
         write_atomically(target / "claims.md", claims_text.as_markdown(verdicts))
@@ -127,90 +101,82 @@ def write_report(
     return target / "report.html"
 
 
-def across_families(records: Sequence[Record]) -> list[Record]:
-    """For every family tested on beside the one trained on, the records as of a setting of its own."""
-    views = []
-    for record in records:
-        own = record.cell["family"]["name"]
-        for name, scores in record.result["scores"].items():
-            if name != own and len(scores):
-                cell = dict(record.cell, setting=f"{record.setting}-to-{name}")
-                cell["family"] = dict(record.cell["family"], name=name)
-                # learning curves and what the rule does belong to the family trained on
-                result = dict(record.result, validations=[], curves=None, rule_response=None)
-                views.append(attrs.evolve(record, cell=cell, result=result))
-    return sorted(views, key=lambda r: (r.experiment, r.setting, r.method, r.seed))
-
-
-def _page() -> Any:
+def _page_template() -> Any:
     loader = PackageLoader("metalearn_benchmarks.report", "templates")
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"n": number, "i": interval, "code": _with_code, "effect": claims_text.effect}
+    environment.filters |= {
+        "n": format_number,
+        "i": format_interval,
+        "code": _code_markup,
+        "effect": claims_text.format_effect,
+    }
     return environment.get_template("report.html.j2")
 
 
-def _with_code(text: str) -> Markup:
-    """Text with what stands between backquotes as code."""
+def _code_markup(text: str) -> Markup:
+    """HTML of a text in which backquotes stand around code."""
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped
 
 
 def _section(
-    table: ResultTable, records: Sequence[Record], looks: MethodStyles, target: Path
+    table: ResultTable, records: Sequence[Record], styles: MethodStyles, target: Path
 ) -> dict[str, Any]:
-    """A setting: its table, figures and protocol, each also written beside the page."""
-    of_it = [r for r in records if (r.experiment, r.setting) == (table.experiment, table.setting)]
+    """Save the table and the figures of a setting; return what the page shows of it."""
+    runs = [r for r in records if (r.experiment, r.setting) == (table.experiment, table.setting)]
     stem = f"{table.experiment}-{table.setting}"
-    paper = {row.method: published(table.setting, row.method) for row in table.rows}
-    for ending, template, beside in (("md", MARKDOWN, BESIDE_MARKDOWN), ("tex", LATEX, BESIDE_LATEX)):
-        write_atomically(target / f"{stem}.{ending}", as_text(table, template))
+    paper = {row.method: published_result(table.setting, row.method) for row in table.rows}
+    for ending, template, comparison in (
+        ("md", MARKDOWN, COMPARISON_MARKDOWN),
+        ("tex", LATEX, COMPARISON_LATEX),
+    ):
+        write_atomically(target / f"{stem}.{ending}", render_table(table, template))
         if any(paper.values()):
-            write_atomically(target / f"{stem}-beside-the-paper.{ending}", _beside(table, paper, beside))
+            write_atomically(
+                target / f"{stem}-beside-the-paper.{ending}", comparison_table(table, paper, comparison)
+            )
     rank = {row.method: place for place, row in enumerate(table.rows)}
-    best_first = sorted(of_it, key=lambda r: rank[r.method])
+    best_first = sorted(runs, key=lambda r: rank[r.method])
     return {
         "id": re.sub(r"[^\w-]+", "-", stem),
         "table": table,
-        "titles": {runs[0].method: title for title, runs in by_method(best_first)},
+        "titles": {runs[0].method: title for title, runs in runs_by_method(best_first)},
         "paper": paper if any(paper.values()) else {},
-        "figures": list(_figures(FIGURES, best_first, looks, target, stem)),
-        "rules": list(_figures(rule_figures.FIGURES, best_first, looks, target, stem)),
-        "protocol": protocol(best_first),
+        "figures": list(_figures(setting_figures.FIGURES, best_first, styles, target, stem)),
+        "rules": list(_figures(rule_figures.FIGURES, best_first, styles, target, stem)),
+        "protocol": setting_protocol(best_first),
     }
 
 
-def _beside(table: ResultTable, paper: Mapping[str, Published | None], template: str) -> str:
-    rows = [(row, paper[row.method]) for row in table.rows]
-    return environment().from_string(template).render(rows=rows, caption=table.caption)
-
-
 def _figures(
-    drawers: Mapping[str, tuple[str, str, Drawer]],
+    figures: Mapping[str, SettingFigure],
     records: Sequence[Record],
-    looks: MethodStyles,
+    styles: MethodStyles,
     target: Path,
     stem: str,
 ) -> Iterator[dict[str, str]]:
-    """The figures that these records have something to show in."""
-    for name, (title, caption, drawer) in drawers.items():
-        figure = draw(drawer, records, looks)
+    """The figures in which these records have something to show."""
+    for name, (title, caption, draw) in figures.items():
+        figure = draw_figure(draw, records, styles)
         if figure is not None:
             svg = _save(figure, target / f"{stem}-{name}", title)
             yield {"title": title, "caption": caption, "svg": svg}
 
 
-def _shown(redrawn: Any, target: Path) -> str:
-    return _save(redrawn.figure, target / redrawn.stem, redrawn.title)
+def _paper_figure(drawn: PaperFigure, target: Path) -> dict[str, str]:
+    """A figure of the paper, saved, as the page's template shows it."""
+    svg = _save(drawn.figure, target / drawn.stem, drawn.title)
+    return {"id": drawn.stem, "title": drawn.title, "caption": drawn.caption, "svg": svg}
 
 
 def _save(figure: Figure, stem: Path, title: str) -> str:
-    """Write a figure as PNG and PDF; its SVG, to stand inside the page."""
+    """Write a figure as PNG and PDF, and return its SVG for the page."""
     for ending in ("png", "pdf"):
-        write_atomically(stem.with_name(f"{stem.name}.{ending}"), rendered(figure, ending, stem.name))
-    return for_page(rendered(figure, "svg", stem.name), title)
+        write_atomically(stem.with_name(f"{stem.name}.{ending}"), render(figure, ending, stem.name))
+    return inline_svg(render(figure, "svg", stem.name), title)
 
 
 def _rule_map(target: Path) -> dict[str, Any]:
-    """What each shipped rule can express: two figures, and the witnesses that their numbers stand for."""
+    """The map of the shipped rules: two figures, and the witnesses that their numbers refer to."""
     rule_map = shipped_map()
     return {
         "graph": _save(draw_map(rule_map, witnesses=False), target / "map", "Which rule contains which"),

@@ -1,4 +1,4 @@
-"""The shipped map with what the installed plugins place on it, and the check of its claims."""
+"""The shipped map with what the installed plugins place on it, and checks of its claims."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ NEEDS_TESTING = 'what checks rules is not installed ({}); run pip install "metal
 
 
 def installed_map() -> tuple[RuleMap, list[str]]:
-    """The map, and a line for every placement that failed: it leaves nothing behind, the others stay."""
+    """Put together the map of all installed rules.
+
+    A placement that fails leaves nothing on the map, and the others stay.
+
+    Returns:
+        The map, and a line for each placement that failed.
+    """
     rule_map, problems = shipped_map(), []
     catalogue = placements()
     problems += [catalogue.clash(name) for name in catalogue.contested]
@@ -49,7 +55,7 @@ def _in_one_line(error: BaseException) -> str:
 
 
 def require_testing() -> None:
-    """UsageError where hypothesis is missing."""
+    """Raise UsageError where hypothesis is missing."""
     try:
         import hypothesis  # noqa: F401
     except ImportError as error:
@@ -58,24 +64,33 @@ def require_testing() -> None:
 
 @attrs.frozen
 class Outcome:
-    """What came of checking an edge's claims: nothing, or how one failed."""
+    """The result of checking the claims of an edge.
+
+    Args:
+        edge: The edge.
+        names: Names of its claims; none where it holds by definition.
+        problem: How a claim failed, empty where all hold.
+    """
 
     edge: Edge | CrossedEdge
     names: tuple[str, ...]
-    """Of the claims; none where it holds by definition."""
     problem: str = ""
 
     @property
     def line(self) -> str:
-        """In one line."""
+        """The result in one line."""
         limit = " in the limit" if isinstance(self.edge, Edge) and self.edge.kind == "limit" else ""
         sign = "contains" if isinstance(self.edge, Edge) else "does not contain"
         proofs = ", ".join(self.names) or "by definition"
-        said = f"{self.edge.general} {sign} {self.edge.special}{limit} ({proofs})"
-        return f"holds  {said}" if not self.problem else f"FAILS  {said}: {self.problem.splitlines()[0]}"
+        statement = f"{self.edge.general} {sign} {self.edge.special}{limit} ({proofs})"
+        return (
+            f"holds  {statement}"
+            if not self.problem
+            else f"FAILS  {statement}: {self.problem.splitlines()[0]}"
+        )
 
     def as_row(self) -> dict[str, Any]:
-        """For programs."""
+        """Return the result as plain data."""
         return {
             "special": self.edge.special,
             "general": self.edge.general,
@@ -86,15 +101,23 @@ class Outcome:
         }
 
 
-def shown(rule_map: RuleMap, names: Sequence[str]) -> list[Edge | CrossedEdge]:
-    """The edges and crossed-out edges of some rules, of all where none is named."""
+def edges_of(rule_map: RuleMap, names: Sequence[str]) -> list[Edge | CrossedEdge]:
+    """Return the edges and crossed-out edges of some rules, or of all rules where none is named."""
     chosen = set(names or rule_map.nodes)
     edges: list[Edge | CrossedEdge] = [*rule_map.edges, *rule_map.crossed]
     return [edge for edge in edges if chosen & {edge.special, edge.general}]
 
 
-def check(edges: Sequence[Edge | CrossedEdge], examples: int) -> Iterator[Outcome]:
-    """Check the claims of edges one after the other; one that several edges rest on is checked once."""
+def check_edges(edges: Sequence[Edge | CrossedEdge], examples: int) -> Iterator[Outcome]:
+    """Check the claims of edges one after the other; a claim that several edges share is checked once.
+
+    Args:
+        edges: The edges.
+        examples: How many examples are drawn for each claim.
+
+    Yields:
+        The outcome of each edge.
+    """
     done: dict[int | str, str] = {}
     for edge in edges:
         problems = []

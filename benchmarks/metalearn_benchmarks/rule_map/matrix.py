@@ -1,4 +1,4 @@
-"""The map of rules as a matrix: a row for each rule, what is known of its containing each other one."""
+"""The map of rules as a matrix: each rule against each other one. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,9 +10,18 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from metalearn_benchmarks.plotting.style import STYLE, TEXT
-from metalearn_benchmarks.rule_map.canvas import EDGE, PIXEL, SMALL, TOP, canvas, group_colour, text_width
-from metalearn_benchmarks.rule_map.drawing import CONTAINS, CROSSED
+from metalearn_benchmarks.plotting.style import RC_PARAMS, TEXT_COLOUR
+from metalearn_benchmarks.rule_map.canvas import (
+    CONTAINS,
+    CROSSED,
+    EDGE,
+    PIXEL,
+    SMALL,
+    TOP,
+    canvas,
+    group_colour,
+    text_width,
+)
 from metalearn_benchmarks.rule_map.layout.blocks import group_names
 from metalearn_core.testing.theory.map_parts import Relation
 from metalearn_core.testing.theory.rule_map import RuleMap
@@ -21,8 +30,8 @@ CELL, TAIL = 17.5, 44.0
 
 
 def draw_matrix(rule_map: RuleMap) -> Figure:
-    """A row for each rule: what is known of its containing each other one; what was claimed is stronger."""
-    with matplotlib.rc_context(STYLE):
+    """Draw a row for each rule: whether it contains each other rule; what was claimed is darker."""
+    with matplotlib.rc_context(RC_PARAMS):
         ordered = _ordered(rule_map)
         size = CELL * len(ordered)
         names = 14 + max(text_width(rule_map.nodes[name].title, SMALL) for name in ordered) * 1.06
@@ -50,7 +59,7 @@ def _ordered(rule_map: RuleMap) -> list[str]:
 
 def _ruling(axes: Axes, rule_map: RuleMap, place: dict[str, float], size: float) -> None:
     """Names beside and above, light lines between, stronger ones between groups."""
-    light: dict[str, Any] = {"color": TEXT, "linewidth": 0.5, "zorder": 1}
+    light: dict[str, Any] = {"color": TEXT_COLOUR, "linewidth": 0.5, "zorder": 1}
     before = None
     for name, at in place.items():
         node = rule_map.nodes[name]
@@ -76,21 +85,33 @@ def _ruling(axes: Axes, rule_map: RuleMap, place: dict[str, float], size: float)
         axes.plot([0, size], [size - edge] * 2, alpha=alpha, **light)
         axes.plot([edge] * 2, [0, size], alpha=alpha, **light)
         axes.plot(
-            [at], [size - at], "s", color=TEXT, alpha=0.25, markersize=CELL * PIXEL * 0.9, markeredgewidth=0
+            [at],
+            [size - at],
+            "s",
+            color=TEXT_COLOUR,
+            alpha=0.25,
+            markersize=CELL * PIXEL * 0.9,
+            markeredgewidth=0,
         )
     axes.plot([0, size, size], [0, 0, size], alpha=0.6, **light)
 
 
 @attrs.frozen
 class Look:
-    """A symbol of the matrix, what it says, and which relations it shows: (verdict, closed)."""
+    """A symbol of the matrix.
+
+    Args:
+        says: What it means, for the key.
+        shown: The relations that it shows, each as verdict and whether that is closed.
+        style: Its style, as `scatter` takes it.
+    """
 
     says: str
     shown: tuple[tuple[str, bool], ...]
     style: dict[str, Any]
 
     def shows(self, relation: Relation, derived: bool) -> bool:
-        """Whether a relation has this symbol, and was claimed or derived."""
+        """Whether a relation has this symbol, and is derived or not, as asked."""
         return (relation.verdict, relation.closed) in self.shown and bool(relation.via) == derived
 
 
@@ -117,7 +138,7 @@ def _matrix_key(axes: Axes, size: float) -> None:
     handles = [axes.scatter([], [], **look.style) for look in LOOKS]
     axes.legend(
         handles, [look.says for look in LOOKS], loc="upper left", ncols=4, bbox_to_anchor=(0, -10),
-        bbox_transform=axes.transData, fontsize=SMALL, labelcolor=TEXT, borderpad=0, borderaxespad=0,
+        bbox_transform=axes.transData, fontsize=SMALL, labelcolor=TEXT_COLOUR, borderpad=0, borderaxespad=0,
         handletextpad=0.2, columnspacing=1.2,
     )  # fmt: skip
     axes.text(-6, -10, "Lighter: it follows.\nEmpty: open.", fontsize=SMALL, ha="right", va="top")

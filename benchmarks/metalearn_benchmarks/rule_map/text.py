@@ -1,4 +1,4 @@
-"""The map of rules in words, for people and for programs, and its numbered witnesses. Imports no torch."""
+"""The map of rules in words and as data, and its numbered laws. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,13 +18,20 @@ KINDS = {"exact": "exactly", "limit": "in the limit"}
 
 @attrs.frozen
 class Law:
-    """An invariant that some rules keep and what breaks it: the number that stands in the picture."""
+    """An invariant that some rules keep, and the rules that break it.
+
+    Args:
+        number: The number of the law in the picture.
+        invariant: What the general rules keep.
+        closed: Whether limits keep it too.
+        broken_by: Pairs of a special rule and its witness.
+        generals: The rules that keep it.
+    """
 
     number: int
     invariant: str
     closed: bool
     broken_by: tuple[tuple[str, str], ...]
-    """Special rule and witness."""
     generals: tuple[str, ...]
 
     @property
@@ -34,15 +41,18 @@ class Law:
 
     @property
     def by_witness(self) -> dict[str, list[str]]:
-        """The rules that each witness is of."""
-        found: dict[str, list[str]] = defaultdict(list)
+        """The special rules of each witness."""
+        specials: dict[str, list[str]] = defaultdict(list)
         for special, witness in self.broken_by:
-            found[witness].append(special)
-        return found
+            specials[witness].append(special)
+        return specials
 
 
 def laws(rule_map: RuleMap) -> list[Law]:
-    """The crossed-out edges by invariant; rules that keep it against the same witnesses share a number."""
+    """Number the crossed-out edges by invariant.
+
+    Rules that keep an invariant against the same witnesses share a law.
+    """
     broken: dict[tuple[str, bool, str], list[tuple[str, str]]] = defaultdict(list)
     for crossed in rule_map.crossed:
         broken[crossed.invariant, crossed.closed, crossed.general].append((crossed.special, crossed.witness))
@@ -55,12 +65,12 @@ def laws(rule_map: RuleMap) -> list[Law]:
 
 
 def titles(rule_map: RuleMap, names: Sequence[str]) -> str:
-    """Titles of several rules; one that goes on with another's ("… with GELU") stands by itself."""
+    """Return the titles of several rules in one text, each complete."""
     return ", ".join(whole_title(rule_map, name) for name in names)
 
 
 def whole_title(rule_map: RuleMap, name: str) -> str:
-    """A title that does not lean on those before it."""
+    """Return the complete title of a rule, where the map shortens it to "… with GELU"."""
     node = rule_map.nodes[name]
     if not node.title.startswith("… "):
         return node.title
@@ -69,7 +79,7 @@ def whole_title(rule_map: RuleMap, name: str) -> str:
 
 
 def sentence(rule_map: RuleMap, law: Law) -> str:
-    """A law and its witnesses in one line, without its number."""
+    """Return a law and its witnesses in one line, without the number."""
     witnesses = "; ".join(
         f"{titles(rule_map, names)} ({witness})" for witness, names in law.by_witness.items()
     )
@@ -81,7 +91,12 @@ WIDTH = 136
 
 
 def as_text(rule_map: RuleMap, names: Sequence[str] = ()) -> str:
-    """The map, or some of its rules, in lines that fit a log."""
+    """Return the map in words, in lines that fit a log.
+
+    Args:
+        rule_map: The map.
+        names: The rules to describe; all where none is named.
+    """
     known = rule_map.relations()
     counts = f"{len(rule_map.nodes)} rules, {len(rule_map.edges)} edges, {len(rule_map.crossed)} crossed out."
     said = (
@@ -168,7 +183,12 @@ def _line(head: str, text: str, indent: int) -> list[str]:
 
 
 def as_data(rule_map: RuleMap, names: Sequence[str] = ()) -> dict[str, Any]:
-    """The map, or what concerns some of its rules, for programs."""
+    """Return the map as plain data.
+
+    Args:
+        rule_map: The map.
+        names: The rules to describe, with the edges that concern them; all where none is named.
+    """
     shown = set(names or rule_map.nodes)
 
     def edge(one: Edge | CrossedEdge) -> dict[str, Any]:

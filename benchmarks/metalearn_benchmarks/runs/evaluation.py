@@ -1,4 +1,4 @@
-"""What is tested of a run: the best state, what of it adapts, and the families that it is tested on."""
+"""The evaluation of a run: which state is tested, what of it adapts, and on which families."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ from metalearn_core import (
 
 
 def tested_state(cell: Cell, trained: Trained) -> tuple[UpdateRule, Tensor]:
-    """The rule, and θ⁰, of the best validation; of the authors' protocol, what their program tests.
+    """Return the rule and θ⁰ that are tested.
 
-    It restores all of MAML, of TURTLE the initialisation and not φ, and nothing of the LSTM.
+    This is the state of the best validation. Under the authors' protocol it is what their program tests: for
+    MAML all of the best state, for TURTLE its initialisation with the last φ, for the LSTM the last state.
     """
     rule, theta = trained.at_best()
     if cell.method.protocol == "authors" and cell.method.rule != "gradient-descent":
@@ -40,79 +41,99 @@ def tested_state(cell: Cell, trained: Trained) -> tuple[UpdateRule, Tensor]:
     return rule, theta
 
 
-def best_state(cell: Cell, parts: Components, trained: Trained) -> tuple[UpdateRule, Tensor]:
-    """The rule, and θ⁰ of `parts.tested`: of the best validation, with a new head for classes of tasks.
+def best_state(cell: Cell, components: Components, trained: Trained) -> tuple[UpdateRule, Tensor]:
+    """Return the rule, and θ⁰ of `components.test_learner`, that are tested.
 
-    A new head is drawn from the seed, and the same one for each of its tasks.
+    Where tasks have a new head, it is drawn from the seed and the same for all tasks.
+
+    Args:
+        cell: The cell.
+        components: Its components.
+        trained: Its training, finished or not.
+
+    Returns:
+        The rule, and θ⁰: `[n]`.
     """
     rule, theta = tested_state(cell, trained)
-    if not parts.has_new_head:
+    if not components.has_new_head:
         return rule, theta
-    fresh = parts.tested.initial(seeded_generator("head", cell.seed))
-    body, head = parts.learner.layout.unflatten(theta), Head(parts.tested)
+    fresh = components.test_learner.initial(seeded_generator("head", cell.seed))
+    body, head = components.learner.layout.unflatten(theta), Head(components.test_learner)
     parameters = {
         name: new if head.owns(name) else body[name]
-        for name, new in parts.tested.layout.unflatten(fresh).items()
+        for name, new in components.test_learner.layout.unflatten(fresh).items()
     }
-    return rule, parts.tested.layout.flatten(parameters)
+    return rule, components.test_learner.layout.flatten(parameters)
 
 
 @attrs.frozen(eq=False)
 class Evaluation:
-    """What is tested.
+    """What is tested of a run.
 
     Args:
-        learner, theta: what the rule adapts, and from where: all of θ⁰, or the head alone.
-        families: by name, the one that was trained on first; as the learner takes them.
-        classifier: what is fitted to each support set instead, of a method without θ.
+        rule: The update rule.
+        learner: The base-learner, or its head alone where only the head adapts.
+        theta: Where the adaptation starts: θ⁰ of `learner`, `[n]`.
+        families: The families, by name, as `learner` takes them. The one that was trained on comes first.
+        components: The components of the cell.
+        classifier: For a method without θ, what is fitted to each support set instead.
     """
 
     rule: UpdateRule
     learner: BaseLearner
     theta: Tensor
     families: Mapping[str, TaskFamily]
-    parts: Components
+    components: Components
     classifier: Classifier | None = None
 
     @classmethod
-    def of(cls, cell: Cell, parts: Components, trained: Trained) -> Evaluation:
-        """Of a run that is trained."""
-        rule, theta = best_state(cell, parts, trained)
-        learner, families = parts.tested, {cell.family.name: parts.family, **parts.others}
-        if cell.method.adapts == "head" and parts.has_new_head:
+    def build(cls, cell: Cell, components: Components, trained: Trained) -> Evaluation:
+        """Make the evaluation of a trained cell."""
+        rule, theta = best_state(cell, components, trained)
+        learner, families = (
+            components.test_learner,
+            {cell.family.name: components.family, **components.other_families},
+        )
+        if cell.method.adapts == "head" and components.has_new_head:
             families = {name: FeatureFamily(one, learner, theta) for name, one in families.items()}
             learner, theta = head_on_features(learner, theta)
         elif cell.method.adapts == "head":
-            learner, theta = Head(learner).alone(theta)
+            learner, theta = Head(learner).freeze_body(theta)
         classifier = CLASSIFIERS[cell.method.rule] if cell.method.start == "pixels" else None
-        return cls(rule, learner, theta, families, parts, classifier)
+        return cls(rule, learner, theta, families, components, classifier)
 
     def first_tasks(self, count: int) -> Task:
-        """The first test tasks of the family that was trained on."""
+        """Return the first test tasks of the family that was trained on, stacked."""
         family = next(iter(self.families.values()))
-        seed, learner = self.parts.settings.task_seed, self.learner
+        seed, learner = self.components.settings.task_seed, self.learner
         return TaskStream(family, "test", seed, learner.device, learner.dtype).take(0, count)
 
     def scores(
-        self, tasks: int, processes: Processes, watch: Callable[[int], None] = lambda done: None
+        self, tasks: int, processes: Processes, on_progress: Callable[[int], None] = lambda done: None
     ) -> dict[str, Tensor]:
-        """Of each family's first test tasks, after each inner step: `[tasks, T + 1]`.
+        """Score the first test tasks of each family.
 
-        `watch`: told before each batch how many tasks are done, of all families.
+        Args:
+            tasks: How many tasks of each family.
+            processes: The processes that share the tasks.
+            on_progress: Called before each batch with the number of tasks that are done, over all families.
+
+        Returns:
+            By family, the score of each task after each inner step: `[tasks, T + 1]`.
         """
         found: dict[str, Tensor] = {}
-        settings = self.parts.settings
+        settings = self.components.settings
         for name, family in self.families.items():
-            tell = functools.partial(_from, len(found) * tasks, watch)
+            report = functools.partial(_report_offset, len(found) * tasks, on_progress)
             if self.classifier is not None:
-                found[name] = pixel_scores(self.classifier, family, "test", tasks, settings.task_seed, tell)
+                found[name] = pixel_scores(self.classifier, family, "test", tasks, settings.task_seed, report)
                 continue
             found[name] = evaluate(
                 self.rule, self.learner, self.theta, family, settings, split="test", tasks=tasks,
-                watch=tell, processes=processes,
+                watch=report, processes=processes,
             )  # fmt: skip
         return found
 
 
-def _from(before: int, watch: Callable[[int], None], done: int) -> None:
-    watch(before + done)
+def _report_offset(before: int, on_progress: Callable[[int], None], done: int) -> None:
+    on_progress(before + done)

@@ -1,4 +1,4 @@
-"""From a run to an artifact: the best state it has reached, and what it is."""
+"""Exporting a run: its best state and a description of it become an artifact."""
 
 from __future__ import annotations
 
@@ -21,36 +21,39 @@ from metalearn_benchmarks.artifacts.files import (
 from metalearn_benchmarks.experiments.catalogue import Cell
 from metalearn_benchmarks.learners.head import Head
 from metalearn_benchmarks.records import record
+from metalearn_benchmarks.records.cell_file import read_cell
 from metalearn_benchmarks.records.files import CHECKPOINT, EXPERIMENT
-from metalearn_benchmarks.runs.components import Components, learner_options, used
+from metalearn_benchmarks.runs.components import Components
 from metalearn_benchmarks.runs.evaluation import best_state
+from metalearn_benchmarks.runs.resolution import learner_options, registered_entries
 from metalearn_benchmarks.runs.results.provenance import provenance
 from metalearn_benchmarks.runs.training import open_checkpoint
 from metalearn_core import ParameterLayout, Registered, Trained, UpdateRule, UsageError
 
 FOLDER = "artifact"
+"""The folder of the artifact in that of the run, unless another is given."""
 
 
 def export_run(run: Path, out: Path | None = None) -> tuple[Path, dict[str, Any]]:
-    """Write the best state of a run, which must be finished or validated, as an artifact.
+    """Write the best state of a run as an artifact. The run must have finished, or been validated.
 
     Args:
-        run: a record's folder, `DIR/<experiment>/<setting>/<method>/<seed>`.
-        out: where to; None: `artifact` in the run's folder.
+        run: The folder of a record, `DIR/<experiment>/<setting>/<method>/<seed>`.
+        out: The folder to write. None: `artifact` in the run's folder.
 
     Returns:
         The artifact's folder and its card.
 
     Raises:
-        UsageError: where there is no such run, nothing that was validated, or another run's artifact.
+        UsageError: There is no such run, it was never validated, or `out` holds another run's artifact.
     """
-    cell, result = _asked_for(run), None
+    cell, result = _read_cell(run), None
     if cell.method.start == "pixels":
         raise UsageError(f"{run}: {cell.method.title} has neither a rule nor an initialisation to export")
     checkpoint = run / CHECKPOINT
     if not checkpoint.exists():
         raise UsageError(f"{run}: its {CHECKPOINT} is missing, which holds the trained state")
-    parts, trained = open_checkpoint(cell, checkpoint)
+    components, trained = open_checkpoint(cell, checkpoint)
     if record.is_finished(run):
         result = record.read_record(run).result
     elif not trained.validations:
@@ -61,26 +64,30 @@ def export_run(run: Path, out: Path | None = None) -> tuple[Path, dict[str, Any]
     }  # fmt: skip
     if (folder / CARD).exists() and read_card(folder).get("run") != identity:
         raise UsageError(f"{folder}: it holds the artifact of another run; use another --out")
-    rule, start = best_state(cell, parts, trained)
-    theta = parts.tested.layout.unflatten(start)
-    adapted = Head(parts.tested).alone(start)[0] if cell.method.adapts == "head" else parts.tested
+    rule, start = best_state(cell, components, trained)
+    theta = components.test_learner.layout.unflatten(start)
+    adapted = (
+        Head(components.test_learner).freeze_body(start)[0]
+        if cell.method.adapts == "head"
+        else components.test_learner
+    )
     tensors = {
         **{f"{THETA}{name}": tensor for name, tensor in theta.items()},
         **{f"{PHI}{name}": tensor for name, tensor in rule.state_dict().items()},
     }
     about = {
         "run": identity,
-        **_what(cell, parts, rule),
-        "adapted": _plain(adapted.layout),
-        **_how(cell, parts, trained),
-        **_outcome(cell, parts, trained, result),
+        **_describe_model(cell, components, rule),
+        "adapted": _layout_table(adapted.layout),
+        **_describe_training(cell, components, trained),
+        **_describe_result(cell, components, trained, result),
     }
     return folder, write_artifact(folder, about, tensors)
 
 
-def _asked_for(run: Path) -> Cell:
-    """The run's cell, as its `experiment.toml` says it, on the CPU."""
-    plain = record.read_cell(run)
+def _read_cell(run: Path) -> Cell:
+    """Return the cell of a run, from its `experiment.toml`, on the CPU."""
+    plain = read_cell(run)
     if plain is None:
         raise UsageError(
             f"{run}: no run is in it; give a record's folder, DIR/<experiment>/<setting>/<method>/<seed>"
@@ -92,40 +99,40 @@ def _asked_for(run: Path) -> Cell:
     return attrs.evolve(cell, device="cpu")
 
 
-def _plain(layout: ParameterLayout) -> dict[str, Any]:
+def _layout_table(layout: ParameterLayout) -> dict[str, Any]:
     return {"names": [*layout.names], "shapes": [[*shape] for shape in layout.shapes], "size": layout.size}
 
 
-def _source(entry: Registered) -> dict[str, str]:
+def _distribution_of(entry: Registered) -> dict[str, str]:
     return {"distribution": entry.distribution, "version": installed_version(entry.distribution)}
 
 
-def _what(cell: Cell, parts: Components, rule: UpdateRule) -> dict[str, Any]:
-    """Rule, learner and the layout of θ⁰."""
-    entries = used(cell)
+def _describe_model(cell: Cell, components: Components, rule: UpdateRule) -> dict[str, Any]:
+    """Return what the card says of the rule, the learner and the layout of θ⁰."""
+    entries = registered_entries(cell)
     return {
         "rule": {
             "name": cell.method.rule,
             "options": cell.method.options,
             "class": rule.label,
             "api_version": rule.api_version,
-            **_source(entries["rule"]),
+            **_distribution_of(entries["rule"]),
         },
         "learner": {
             "name": cell.learner.name,
-            "options": learner_options(cell, parts.family),
-            "description": parts.tested.describe(),
-            **_source(entries["learner"]),
+            "options": learner_options(cell, components.family),
+            "description": components.test_learner.describe(),
+            **_distribution_of(entries["learner"]),
         },
-        "layout": _plain(parts.tested.layout),
-        "dtype": str(parts.tested.dtype).removeprefix("torch."),
+        "layout": _layout_table(components.test_learner.layout),
+        "dtype": str(components.test_learner.dtype).removeprefix("torch."),
         "adapts": cell.method.adapts,
     }
 
 
-def _how(cell: Cell, parts: Components, trained: Trained) -> dict[str, Any]:
-    """How it was trained, and how it adapts."""
-    settings, clip = parts.settings, parts.settings.inner_clip
+def _describe_training(cell: Cell, components: Components, trained: Trained) -> dict[str, Any]:
+    """Return what the card says of the training and of the adaptation."""
+    settings, clip = components.settings, components.settings.inner_clip
     return {
         "adaptation": {
             "steps": settings.evaluation_steps,
@@ -135,7 +142,10 @@ def _how(cell: Cell, parts: Components, trained: Trained) -> dict[str, Any]:
         "training": {
             "title": cell.method.title,
             "start": cell.method.start,
-            "family": {**cattrs.unstructure(cell.family), **_source(used(cell)["family"])},
+            "family": {
+                **cattrs.unstructure(cell.family),
+                **_distribution_of(registered_entries(cell)["family"]),
+            },
             "settings": {k: v for k, v in attrs.asdict(settings).items() if v is not None},
             "position": trained.best.position,
             "diverged": trained.diverged,
@@ -143,17 +153,17 @@ def _how(cell: Cell, parts: Components, trained: Trained) -> dict[str, Any]:
     }
 
 
-def _outcome(
-    cell: Cell, parts: Components, trained: Trained, result: dict[str, Any] | None
+def _describe_result(
+    cell: Cell, components: Components, trained: Trained, result: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """Scores, as far as there are any, and where they came from."""
-    source = result or provenance(cell, parts.tested.device, trained.engine, (), [cell.seed])
+    """Return what the card says of scores, as far as there are any, and of their origin."""
+    source = result or provenance(cell, components.test_learner.device, trained.engine, (), [cell.seed])
     score = trained.best.score
     return {
         "finished": result is not None,
         "scores": {
-            "score": parts.tested.score_name.replace("_", " "),
-            "higher_is_better": parts.tested.higher_is_better,
+            "score": components.test_learner.score_name.replace("_", " "),
+            "higher_is_better": components.test_learner.higher_is_better,
             "validation": score if math.isfinite(score) else None,
             "test": result and result["summary"],
         },

@@ -1,7 +1,7 @@
-"""Ctrl-C: runs stop between two outer steps, or in the middle of a compilation, and workers with them.
+"""Ctrl-C: runs stop between two outer steps, or during a compilation, and their workers stop with them.
 
-With torchrun SIGTERM too: it passes on to all processes what it is sent, perhaps twice, and kills those that
-do not end in half a minute.
+Under torchrun SIGTERM is handled, too: torchrun passes on every signal to all processes, perhaps twice, and
+kills those that do not end within half a minute.
 """
 
 from __future__ import annotations
@@ -18,38 +18,42 @@ if TYPE_CHECKING:
     from metalearn_core import Processes
 
 
-class Stop:
-    """Whether Ctrl-C was pressed, for this process and its workers. A plain byte: a handler may not lock.
+class InterruptFlag:
+    """Whether Ctrl-C was pressed, shared by this process and its workers.
 
-    `at_once`: whether this process loses nothing where a KeyboardInterrupt is raised at any moment.
+    It is a plain byte, because a signal handler must not take a lock.
 
     Args:
-        context: what workers are started with.
-        processes: those that share each run, where there are any: if one is to stop, all do.
+        context: The multiprocessing context that workers are started with.
+        processes: The processes that share each run, if any. If one of them stops, all do.
+
+    Attributes:
+        interruptible: Whether this process loses nothing if a KeyboardInterrupt is raised at any moment.
     """
 
     def __init__(self, context: SpawnContext, processes: Processes | None = None) -> None:
-        self._byte, self.at_once, self._processes = context.RawValue("b", 0), False, processes
+        self._byte, self.interruptible, self._processes = context.RawValue("b", 0), False, processes
 
     def is_set(self) -> bool:
-        """Whether to stop."""
+        """Return whether to stop."""
         return bool(self._byte.value) or (self._processes is not None and self._processes.stopping)
 
     def set(self) -> None:
-        """Ask for a stop."""
+        """Request a stop."""
         self._byte.value = 1
 
     def interrupt(self) -> None:
-        """Raise KeyboardInterrupt where nothing is lost by it; once."""
-        if self.at_once:
-            self.at_once = False
+        """Raise KeyboardInterrupt, once, if this process is interruptible."""
+        if self.interruptible:
+            self.interruptible = False
             raise KeyboardInterrupt
 
     @contextmanager
     def on_interrupt(self) -> Iterator[None]:
-        """In it, Ctrl-C asks for a stop, of the workers too; a second one stops at once.
+        """Handle Ctrl-C in this context: the first requests a stop, of workers too; the second stops at once.
 
-        With processes that share a run, the first stops when it can, and the others when all know.
+        With processes that share a run, the first process stops when it can, and the others when
+        all know of it.
         """
 
         def ask(*_: object) -> None:
@@ -79,14 +83,14 @@ class Stop:
                 signal.signal(number, was)
 
     def enter_worker(self) -> None:
-        """In a worker, which was started with the signal held back: heed it only where nothing is lost."""
+        """Set up the signal in a worker, which was started while it was blocked."""
         signal.signal(signal.SIGINT, lambda *_: self.interrupt())
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
 
 @contextmanager
-def interrupts_held_back() -> Iterator[None]:
-    """In it Ctrl-C waits; processes that are started in it wait for it too, until they enter as workers."""
+def interrupts_deferred() -> Iterator[None]:
+    """Block Ctrl-C in this context. Processes that start in it keep it blocked until `enter_worker`."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield

@@ -1,4 +1,4 @@
-"""What runs need of whoever shows their progress. Imports no torch."""
+"""The interface of a display of progress. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
-    """Shows how far runs are. `label` is a run's name for people, see `Cell.label`."""
+    """Shows how far runs are. `label` is the name of a run in messages, see `Cell.label`."""
 
     def event(self, label: str, event: Event) -> None:
-        """Show what a run tells of itself."""
+        """Show an event of a run."""
 
     def skipped(self, label: str) -> None:
-        """Show that a run was finished already."""
+        """Show that a run had already finished."""
 
     def finished(self, label: str, result: dict[str, Any]) -> None:
         """Show that a run has its result, the contents of its `result.json`."""
 
     def failed(self, line: str) -> None:
-        """Show a line about a run that did not end well; the others go on."""
+        """Show a line about a run that did not end well. The others go on."""
 
     def end(self, label: str) -> None:
-        """Stop showing a run: nothing more comes under this name."""
+        """Stop showing a run: nothing more will be reported under this label."""

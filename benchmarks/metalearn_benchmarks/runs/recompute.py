@@ -1,4 +1,4 @@
-"""A record run again: the `experiment.toml` inside it says everything. Imports no torch."""
+"""Running the cell of a record again, from its `experiment.toml` alone. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,39 +11,55 @@ from click.core import ParameterSource
 
 from metalearn_benchmarks.experiments.axes import require_folder_name
 from metalearn_benchmarks.experiments.catalogue import Cell
-from metalearn_benchmarks.experiments.toml_tables import structured
+from metalearn_benchmarks.experiments.toml_tables import structure_tables
 from metalearn_core.errors import UsageError
 
-OF_A_CELL = {"experiment", "setting", "name", "seed"}
-"""The keys by which a resolved cell is known from an experiment."""
-FREE = {"experiment", "out", "workers", "address", "observe"}
-"""Parameters of `metalearn run` that may still be given: where, on which machines, and who is told."""
+CELL_KEYS = {"experiment", "setting", "name", "seed"}
+"""The keys that tell a resolved cell from an experiment."""
+ALLOWED_OPTIONS = {"experiment", "out", "workers", "address", "observe"}
+"""Parameters of `metalearn run` that the file does not settle: where to write and run, whom to inform."""
 
 
-def recorded(path: str) -> tuple[Cell, tuple[int, ...], dict[str, str]] | None:
-    """The cell that a record's `experiment.toml` tells of, the seeds that trained with it, its data's sums.
+def read_recorded_cell(path: str) -> tuple[Cell, tuple[int, ...], dict[str, str]] | None:
+    """Read the cell of a record.
 
-    None for anything else. Raises UsageError for a cell that cannot be run as it is told.
+    Args:
+        path: A TOML file, or anything else that can be given as an experiment.
+
+    Returns:
+        The cell, the seeds that trained with it, and the checksums of its data. None for any other file.
+
+    Raises:
+        UsageError: The cell cannot be run as it is written.
     """
     try:
         data = tomllib.loads(Path(path).read_text(encoding="utf-8")) if path.endswith(".toml") else {}
     except (OSError, ValueError):
         return None  # whoever takes it for an experiment says what is wrong
-    if not data.keys() >= OF_A_CELL:
+    if not data.keys() >= CELL_KEYS:
         return None
-    seeds, sums = data.pop("seeds_together", [data["seed"]]), data.pop("data", {})
-    cell: Cell = structured(data, Cell, path)
+    seeds, checksums = data.pop("seeds_together", [data["seed"]]), data.pop("data", {})
+    cell: Cell = structure_tables(data, Cell, path)
     if not isinstance(seeds, list) or cell.seed not in seeds or any(type(seed) is not int for seed in seeds):
         raise UsageError(
             f"{path}: seeds_together must be a list of seeds with {cell.seed} in it, got {seeds!r}"
         )
     for kind, plain in (("experiment", cell.experiment), ("setting", cell.setting), ("method", cell.name)):
         require_folder_name(kind, plain)
-    return cell, tuple(seeds), sums
+    return cell, tuple(seeds), checksums
 
 
 def require_processes(cell: Cell, path: str, processes: int) -> None:
-    """UsageError unless there are as many processes as shared the meta-batches of the run in the file."""
+    """Check that as many processes share the meta-batches as in the recorded run.
+
+    Args:
+        cell: The recorded cell.
+        path: Its file, for the message.
+        processes: How many processes there are.
+
+    Raises:
+        UsageError: There are more or fewer.
+    """
     if cell.processes == processes:
         return
     how = "without torchrun"
@@ -55,14 +71,23 @@ def require_processes(cell: Cell, path: str, processes: int) -> None:
     )
 
 
-def require_data(cell: Cell, path: str, sums: Mapping[str, str]) -> None:
-    """UsageError unless the data here are those that the run in the file saw."""
-    if not sums:
+def require_data(cell: Cell, path: str, checksums: Mapping[str, str]) -> None:
+    """Check that the data here are those of the recorded run.
+
+    Args:
+        cell: The recorded cell.
+        path: Its file, for the message.
+        checksums: The recorded checksum of each family's data.
+
+    Raises:
+        UsageError: A checksum differs.
+    """
+    if not checksums:
         return
     from metalearn_benchmarks.runs.components import Components
 
-    here = Components.of(cell).data(cell)
-    for name, wanted in sums.items():
+    here = Components.build(cell).checksums(cell)
+    for name, wanted in checksums.items():
         if here.get(name) != wanted:
             raise UsageError(
                 f"{path}: it saw the data of {name} with checksum {wanted}, here they have {here.get(name)};"
@@ -70,12 +95,12 @@ def require_data(cell: Cell, path: str, sums: Mapping[str, str]) -> None:
             )
 
 
-def require_no_other(context: click.Context, path: str) -> None:
-    """Refuse options that would make it another run than the one in the file; UsageError."""
+def require_no_other_options(context: click.Context, path: str) -> None:
+    """Raise UsageError for an option of the command line that would change the recorded run."""
     given = [
         option.opts[0]
         for option in context.command.params
-        if option.name not in FREE
+        if option.name not in ALLOWED_OPTIONS
         and context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
     ]
     given += ["--rule"] if context.obj else []

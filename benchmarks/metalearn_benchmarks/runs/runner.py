@@ -1,4 +1,4 @@
-"""Running an experiment: every cell that is missing, some at a time, resumable at any moment."""
+"""Running an experiment: every cell without a record, several at a time, resumable at any moment."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import attrs
 
 from metalearn_benchmarks.experiments.catalogue import Cell
 from metalearn_benchmarks.records import record
-from metalearn_benchmarks.records.archive import ArchivedRun, archives_in, runs_in
+from metalearn_benchmarks.records.archive import ArchivedRun, find_archives, read_archived_runs
 from metalearn_benchmarks.records.compatibility import require_same_experiment
 from metalearn_benchmarks.records.files import EXPERIMENT, RESULT
 from metalearn_benchmarks.runs import seed_groups
-from metalearn_benchmarks.runs.backends.local import in_processes
-from metalearn_benchmarks.runs.components import Components, resolved
-from metalearn_benchmarks.runs.interruption import Stop
+from metalearn_benchmarks.runs.backends.local import run_in_processes
+from metalearn_benchmarks.runs.components import Components
+from metalearn_benchmarks.runs.interruption import InterruptFlag
 from metalearn_benchmarks.runs.job import CellOutcome, Job, run_job
 from metalearn_benchmarks.runs.progress import Progress
+from metalearn_benchmarks.runs.resolution import resolve_cell
 from metalearn_benchmarks.tasks.images.store.manifest import NotPreparedError
 from metalearn_core import Processes, UsageError
 from metalearn_core.errors import writing
@@ -30,45 +31,56 @@ if TYPE_CHECKING:
 
 
 @attrs.define
-class Outcome:
-    """What became of the cells: which failed outright, which diverged and keep their best state.
+class ExperimentOutcome:
+    """The outcome of an experiment.
 
-    `left_out`: settings whose data are not here, and why; `not_run`: how many cells these are.
-    `mendable`: how many of the failures are of the kind that a user can mend.
+    Args:
+        skipped_settings: A line for each setting whose data are not here.
+        not_run: How many cells these settings have.
+        failed: A line for each cell that failed.
+        diverged: A line for each cell that diverged and has its best state tested.
+        user_errors: How many failures the user can correct.
     """
 
-    left_out: list[str] = attrs.field(factory=list)
+    skipped_settings: list[str] = attrs.field(factory=list)
     not_run: int = 0
     failed: list[str] = attrs.field(factory=list)
     diverged: list[str] = attrs.field(factory=list)
-    mendable: int = 0
+    user_errors: int = 0
 
 
 def run_experiment(
     cells: Sequence[Cell], directory: Path, display: Progress, workers: int,
-    together: seed_groups.Size | None = None, cluster: RayCluster | None = None,
+    seeds_per_program: seed_groups.GroupSize | None = None, cluster: RayCluster | None = None,
     processes: Processes | None = None,
-) -> Outcome:  # fmt: skip
-    """Run what is missing in `directory`, `workers` programs at a time; one that fails stops no other.
+) -> ExperimentOutcome:  # fmt: skip
+    """Run the cells that have no record in `directory`. A cell that fails stops no other.
 
     Args:
-        cells: of each row by seed.
-        together: seeds of a method that are begun as one program; None: as many as are worth it and fit.
-        cluster: where the programs run, as many as fit there; None: on this machine.
-        processes: those that share each meta-batch, one run after the other; this is the first of them.
+        cells: The cells, of each row by seed.
+        directory: DIR.
+        display: Shows the progress.
+        workers: How many programs run at a time.
+        seeds_per_program: How many seeds of a method start as one program. None: as many as are useful
+            and fit.
+        cluster: The cluster that runs the programs, as many as fit. None: this machine.
+        processes: The processes that share each meta-batch, one run after the other. This is the first.
+
+    Returns:
+        What failed, diverged or was left out.
 
     Raises:
-        UsageError: for anything that is wrong with a cell or the folder, before any cell is run; and for
-            what keeps all others from going on too, such as a full disk. Cells whose dataset is not prepared
-            are left out, unless all are.
-        KeyboardInterrupt: after Ctrl-C, with everything saved.
+        UsageError: Before any run, for anything that is wrong with a cell or the folder. During the runs, for
+            what also keeps all others from going on, such as a full disk. Cells whose dataset is not prepared
+            are left out; this is an error only where it concerns all cells.
+        KeyboardInterrupt: Ctrl-C was pressed. Everything is saved.
     """
     _require_writable(directory)
-    kept = [run for path in archives_in(directory) for run in runs_in(path)]
-    archived = {Path(run.place) for run in kept}
-    plans, damaged, absent = _looked_at(cells, directory, workers, together, cluster, kept)
-    missing, outcome = list[Cell](), Outcome()
-    _leave_out(cells, absent, display, outcome)
+    archived_runs = [run for path in find_archives(directory) for run in read_archived_runs(path)]
+    archived = {Path(run.relative_folder) for run in archived_runs}
+    plans, damaged, absent = _plan_rows(cells, directory, workers, seeds_per_program, cluster, archived_runs)
+    missing, outcome = list[Cell](), ExperimentOutcome()
+    _skip_unprepared(cells, absent, display, outcome)
     for cell in [cell for cell in cells if cell.row not in absent]:
         folder = directory / cell.folder
         if cell.folder in archived or (folder not in damaged and _is_done(folder)):
@@ -76,28 +88,28 @@ def run_experiment(
         else:
             missing.append(cell)
     jobs = seed_groups.form_groups(missing, directory, {row: plan.seeds for row, plan in plans.items()})
-    stop = Stop(multiprocessing.get_context("spawn"), processes)
+    stop = InterruptFlag(multiprocessing.get_context("spawn"), processes)
     with stop.on_interrupt():
         if cluster is not None:
             needs = {row: plan.bytes_per_seed for row, plan in plans.items()}
             ends = cluster.run(jobs, directory, display, stop, needs)
         elif processes is not None or min(workers, len(jobs)) <= 1:
-            ends = _one_by_one(jobs, directory, display, stop, processes)
+            ends = _run_in_turn(jobs, directory, display, stop, processes)
         else:
-            ends = in_processes(jobs, directory, display, stop, workers)
+            ends = run_in_processes(jobs, directory, display, stop, workers)
         for job, finished in ends:
-            display.end(seed_groups.label(job.cells))
+            display.end(seed_groups.group_label(job.cells))
             for one in finished:
-                _account(one, display, outcome)
+                _add_outcome(one, display, outcome)
     if stop.is_set():
         raise KeyboardInterrupt
     return outcome
 
 
 def _is_done(folder: Path) -> bool:
-    """Whether there is a record, and one that can be read; what is not is looked at when its turn comes."""
+    """Return whether there is a readable record. A damaged one is handled when its job is run."""
     try:
-        if record.is_finished(folder) and not record.is_sealed(folder):
+        if record.is_finished(folder) and not record.has_valid_checksum(folder):
             record.read_record(folder)
     except UsageError:
         return False
@@ -105,34 +117,39 @@ def _is_done(folder: Path) -> bool:
 
 
 @attrs.frozen
-class Plan:
-    """How many seeds of a row to begin together and, for a cluster, about what each needs there."""
+class RowPlan:
+    """How the seeds of a row are run.
 
-    seeds: seed_groups.Size
+    Args:
+        seeds: How many start together.
+        bytes_per_seed: Roughly what each seed needs on a cluster.
+    """
+
+    seeds: seed_groups.GroupSize
     bytes_per_seed: int = 0
 
 
-def _looked_at(
-    cells: Sequence[Cell], directory: Path, workers: int, together: seed_groups.Size | None,
+def _plan_rows(
+    cells: Sequence[Cell], directory: Path, workers: int, seeds_per_program: seed_groups.GroupSize | None,
     cluster: RayCluster | None, archived: Sequence[ArchivedRun],
-) -> tuple[dict[tuple[str, str], Plan], set[Path], dict[tuple[str, str], NotPreparedError]]:  # fmt: skip
-    """The plan of each row, folders that are damaged, and rows whose data are not here.
+) -> tuple[dict[tuple[str, str], RowPlan], set[Path], dict[tuple[str, str], NotPreparedError]]:  # fmt: skip
+    """Return the plan of each row, the damaged folders, and the rows whose data are not here.
 
-    Raises UsageError for what could not be run.
+    Raises UsageError for a cell that could not be run.
     """
-    plans: dict[tuple[str, str], Plan] = {}
+    plans: dict[tuple[str, str], RowPlan] = {}
     absent: dict[tuple[str, str], NotPreparedError] = {}
     looked_at: set[tuple[str, int]] = set()  # tasks depend on the family and the task seed alone
     rows = {cell.row: cell for cell in cells}
     for row, cell in rows.items():
         try:
             # a cluster's devices need not be here
-            parts = Components.of(cell if cluster is None else attrs.evolve(cell, device="cpu"))
-            tasks = cell.setting, parts.settings.task_seed
+            components = Components.build(cell if cluster is None else attrs.evolve(cell, device="cpu"))
+            tasks = cell.setting, components.settings.task_seed
             if tasks not in looked_at:
-                parts.require_tasks()
+                components.require_tasks()
                 looked_at.add(tasks)
-            parts.require_fit(cell)
+            components.require_fit(cell)
         except NotPreparedError as error:
             absent[row] = error
             continue
@@ -140,33 +157,36 @@ def _looked_at(
         if cluster is not None:
             cluster.needs(cell)
             programs, memory = 1, cluster.memory_for(cell)
-        size = together
+        size = seeds_per_program
         if not isinstance(size, tuple):
-            size = seed_groups.size_of(cell, parts, size, programs, memory)
-        plans[row] = Plan(size, 0 if cluster is None else seed_groups.bytes_per_seed(parts))
-    here = [resolved(cell) for row, cell in rows.items() if row not in absent]
+            size = seed_groups.group_size(cell, components, size, programs, memory)
+        plans[row] = RowPlan(size, 0 if cluster is None else seed_groups.bytes_per_seed(components))
+    here = [resolve_cell(cell) for row, cell in rows.items() if row not in absent]
     return plans, require_same_experiment(directory, here, archived), absent
 
 
-def _leave_out(
+def _skip_unprepared(
     cells: Sequence[Cell],
     absent: dict[tuple[str, str], NotPreparedError],
     display: Progress,
-    outcome: Outcome,
+    outcome: ExperimentOutcome,
 ) -> None:
-    """Tell of each setting that cannot be run here; UsageError if there is no other."""
+    """Report each setting whose data are not here; raise UsageError if there is no other."""
     outcome.not_run = sum(cell.row in absent for cell in cells)
     if outcome.not_run == len(cells):
         raise next(iter(absent.values()))
-    outcome.left_out = sorted({f"{setting} is left out: {error}" for (setting, _), error in absent.items()})
-    for line in outcome.left_out:
+    outcome.skipped_settings = sorted(
+        {f"{setting} is left out: {error}" for (setting, _), error in absent.items()}
+    )
+    for line in outcome.skipped_settings:
         display.failed(line)
 
 
-def _account(finished: CellOutcome, display: Progress, outcome: Outcome) -> None:
+def _add_outcome(finished: CellOutcome, display: Progress, outcome: ExperimentOutcome) -> None:
+    """Add the outcome of a cell to that of the experiment, and show it."""
     if finished.error is not None:
         outcome.failed.append(f"{finished.label}: {finished.error}")
-        outcome.mendable += finished.mendable
+        outcome.user_errors += finished.user_error
         display.failed(outcome.failed[-1])
     elif finished.result is not None:
         if finished.result["diverged"]:
@@ -176,9 +196,10 @@ def _account(finished: CellOutcome, display: Progress, outcome: Outcome) -> None
         display.finished(finished.label, finished.result)
 
 
-def _one_by_one(
-    jobs: Sequence[Job], directory: Path, display: Progress, stop: Stop, processes: Processes | None
+def _run_in_turn(
+    jobs: Sequence[Job], directory: Path, display: Progress, stop: InterruptFlag, processes: Processes | None
 ) -> Iterator[tuple[Job, list[CellOutcome]]]:
+    """Run jobs one after the other in this process."""
     for job in jobs:
         if stop.is_set():
             return

@@ -1,4 +1,7 @@
-"""Which seeds of a method train together, as one program; what was begun together goes on together."""
+"""Seed groups: which seeds of a method train together, as one program.
+
+Seeds that were started together also continue together.
+"""
 
 from __future__ import annotations
 
@@ -10,26 +13,27 @@ import torch
 
 from metalearn_benchmarks.experiments.catalogue import Cell
 from metalearn_benchmarks.host import machine
-from metalearn_benchmarks.records import record
+from metalearn_benchmarks.records.cell_file import read_seeds_together
 from metalearn_benchmarks.records.files import CHECKPOINT, DamagedError
 from metalearn_benchmarks.runs.components import Components
 
-MOST = 64
-"""Seeds of one program, at most, unless a number is asked for: beyond, hardly any time is saved."""
-Size = int | tuple[int, ...]
-"""How many seeds are begun together; or the seeds of a program, in which those that are missing are run."""
-SHARE = 0.25
-"""Of the free memory, for all programs that run at the same time: the estimate of one is rough."""
+MAX_SEEDS = 64
+"""Seeds of one program, at most, unless a number is asked for. More hardly save any time."""
+GroupSize = int | tuple[int, ...]
+"""How many seeds start together; or all seeds of a program, of which the missing ones are run."""
+MEMORY_SHARE = 0.25
+"""The part of the free memory that all concurrent programs may use; the estimate of one is rough."""
 VALUES_PER_COORDINATE = 128
-"""What a rule keeps of one coordinate and inner step for the backward pass, about: its hidden layers."""
+"""Values that a rule keeps for each coordinate and inner step for the backward pass, roughly."""
 
 
 @attrs.frozen
-class Group:
-    """Cells of one method that run as one program, by seed.
+class SeedGroup:
+    """Cells of one method that run as one program.
 
     Args:
-        seeds: those of the program: of the cells, and all that it was begun with, which keep their places.
+        cells: The cells to run, by seed.
+        seeds: All seeds that the program was started with, which keep their places in it.
     """
 
     cells: tuple[Cell, ...]
@@ -39,8 +43,8 @@ class Group:
         return iter(self.cells)
 
 
-def label(cells: Sequence[Cell]) -> str:
-    """The name for people of cells that train together: `maml, seeds 0-29`, or one cell's own."""
+def group_label(cells: Sequence[Cell]) -> str:
+    """Return the name of a group in messages: `maml, seeds 0-29`, or the label of a single cell."""
     if len(cells) == 1:
         return cells[0].label
     seeds = [cell.seed for cell in cells]
@@ -49,62 +53,68 @@ def label(cells: Sequence[Cell]) -> str:
     return f"{cells[0].prefix}{cells[0].name}, seeds {shown}"
 
 
-def size_of(
-    cell: Cell, parts: Components, together: int | None, programs: int,
+def group_size(
+    cell: Cell, components: Components, seeds_per_program: int | None, programs: int,
     memory: Callable[[torch.device], int] | None = None,
 ) -> int:  # fmt: skip
-    """How many seeds of the cell's method to train together.
+    """Return how many seeds of the cell's method train together.
 
     Args:
-        together: what is asked for; None leaves it to what is compiled and fits in memory.
-        programs: how many run at the same time and share the memory.
-        memory: bytes that are free where they run, asked for only where it matters; None: here, now.
+        cell: A cell of the method.
+        components: Its components.
+        seeds_per_program: What was asked for. None: as many as are compiled together and fit in memory.
+        programs: How many programs run at the same time and share the memory.
+        memory: Returns the bytes that are free on a device. None: those of this machine.
     """
     if cell.method.start != "meta":
         return 1
-    if together is not None:
-        return together
-    if parts.settings.wanted_engine != "compiled":
+    if seeds_per_program is not None:
+        return seeds_per_program
+    if components.settings.wanted_engine != "compiled":
         return 1
-    free = (memory or free_memory)(parts.learner.device)
-    fitting = SHARE * free / programs / bytes_per_seed(parts)
-    return min(max(int(fitting), 1), MOST)
+    free = (memory or free_memory)(components.learner.device)
+    fitting = MEMORY_SHARE * free / programs / bytes_per_seed(components)
+    return min(max(int(fitting), 1), MAX_SEEDS)
 
 
-def bytes_per_seed(parts: Components) -> int:
-    """About what one seed of a program needs.
+def bytes_per_seed(components: Components) -> int:
+    """Return roughly how many bytes one seed of a program needs.
 
-    Its state is θ⁰ and φ, with a gradient and Adam's two moments of each. Of every task of the
-    meta-batch and every inner step it keeps, for the backward pass, n values for each example and
-    `VALUES_PER_COORDINATE` for the rule: more than a small network needs, less than a deep one may.
+    Its state is θ⁰ and φ, each with a gradient and two moments of Adam. For the backward pass it keeps values
+    for each task of the meta-batch and each inner step: n values for each example, and for the
+    rule `VALUES_PER_COORDINATE`. A small network needs less, and a deep one may need more.
     """
-    settings, n = parts.settings, parts.learner.layout.size
-    task = parts.tasks("train").take(0, 1)
-    phi = sum(parameter.numel() for parameter in parts.rule.parameters())
+    settings, n = components.settings, components.learner.layout.size
+    task = components.tasks("train").take(0, 1)
+    phi = sum(parameter.numel() for parameter in components.rule.parameters())
     examples = len(task.support) + len(task.query)
     kept = settings.meta_batch * (settings.steps + 1) * n * (examples + VALUES_PER_COORDINATE)
-    return (4 * (n + phi) + kept) * parts.learner.dtype.itemsize
+    return (4 * (n + phi) + kept) * components.learner.dtype.itemsize
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free where the training runs; of a CPU, what its system can give without swapping."""
+    """Return the free bytes of a device; for a CPU, what the system can give without swapping."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return machine.free_memory()
 
 
-def form_groups(cells: Iterable[Cell], directory: Path, sizes: Mapping[tuple[str, str], Size]) -> list[Group]:
-    """Every cell in one group, by its first cell: those begun together again, new ones by `sizes`.
+def form_groups(
+    cells: Iterable[Cell], directory: Path, sizes: Mapping[tuple[str, str], GroupSize]
+) -> list[SeedGroup]:
+    """Divide cells into groups, ordered by their first cells.
+
+    Cells that were started together form a group again. New cells form groups of the given sizes.
 
     Args:
-        cells: unfinished, of each row by seed.
-        sizes: of each row.
-
+        cells: Unfinished cells, of each row by seed.
+        directory: DIR.
+        sizes: The size of the groups of each row.
     """
     groups: dict[tuple[tuple[str, str], tuple[int, ...] | int], list[Cell]] = {}
     new: dict[tuple[str, str], int] = {}
     for cell in cells:
-        seeds, size = _begun_with(directory / cell.folder), sizes[cell.row]
+        seeds, size = _checkpointed_seeds(directory / cell.folder), sizes[cell.row]
         if seeds is None and isinstance(size, int):
             count = new.get(cell.row, 0)
             groups.setdefault((cell.row, count // size), []).append(cell)
@@ -112,20 +122,20 @@ def form_groups(cells: Iterable[Cell], directory: Path, sizes: Mapping[tuple[str
         else:
             groups.setdefault((cell.row, seeds or size), []).append(cell)
     return [
-        Group(tuple(members), begun if isinstance(begun, tuple) else tuple(cell.seed for cell in members))
-        for (_, begun), members in groups.items()
+        SeedGroup(tuple(members), key if isinstance(key, tuple) else tuple(cell.seed for cell in members))
+        for (_, key), members in groups.items()
     ]
 
 
-def _begun_with(folder: Path) -> tuple[int, ...] | None:
-    """The seeds that the training in `folder` was begun with; None where there is nothing to go on from.
+def _checkpointed_seeds(folder: Path) -> tuple[int, ...] | None:
+    """Return the seeds that the training in `folder` was started with, or None without any checkpoint.
 
-    One that lost its checkpoint, or was cut off before its first, goes on with those that have one: it
-    begins anew in its place of the same program, and has the numbers that it would have had.
+    A seed that lost its checkpoint, or never wrote one, is grouped with those that have one: it starts anew
+    in its place of the same program, and gets the same numbers.
     """
     try:
-        seeds = record.seeds_together(folder)
-    except DamagedError:  # set aside when its turn comes
+        seeds = read_seeds_together(folder)
+    except DamagedError:  # its job quarantines it
         return None
-    begun = (folder.with_name(str(seed)) / CHECKPOINT for seed in seeds)
-    return seeds if any(path.exists() for path in begun) else None
+    checkpoints = (folder.with_name(str(seed)) / CHECKPOINT for seed in seeds)
+    return seeds if any(path.exists() for path in checkpoints) else None

@@ -1,4 +1,4 @@
-"""One run, or several seeds of it together: from cells to their records."""
+"""The training, the test and the record of a cell, or of several seeds of it together."""
 
 from __future__ import annotations
 
@@ -12,173 +12,210 @@ import torch
 
 from metalearn_benchmarks.experiments.catalogue import Cell
 from metalearn_benchmarks.records import record
+from metalearn_benchmarks.records.cell_file import write_cell
 from metalearn_benchmarks.records.files import CHECKPOINT, METRICS
 from metalearn_benchmarks.records.metrics_log import MetricsLog
-from metalearn_benchmarks.runs.components import Components, device_of, resolved
+from metalearn_benchmarks.runs.components import Components, usable_device
 from metalearn_benchmarks.runs.evaluation import Evaluation
 from metalearn_benchmarks.runs.observers.dispatch import ObserverGroup
-from metalearn_benchmarks.runs.results.provenance import begin_peak
-from metalearn_benchmarks.runs.results.result import observer_values, result_of
+from metalearn_benchmarks.runs.resolution import resolve_cell
+from metalearn_benchmarks.runs.results.provenance import reset_peak
+from metalearn_benchmarks.runs.results.result import make_result, observer_values
 from metalearn_benchmarks.tasks.minibatches import FlatFamily
 from metalearn_core import Event, Observer, Processes, Settings, TaskFamily, Trained, meta_train_seeds
 
-HELD_OUT = 10
-"""Of the training data of a method with a new head, one example in so many is for validation."""
+HOLD_OUT_EVERY = 10
+"""Where tasks have a new head, one training example in this many is held out for validation."""
 
 
 def run_cells(
     cells: Sequence[Cell],
     directory: Path,
-    watchers: Sequence[Observer],
-    together: Sequence[int] = (),
-    installed: bool = True,
+    observers: Sequence[Observer],
+    seeds_together: Sequence[int] = (),
+    notify_installed: bool = True,
     processes: Processes | None = None,
 ) -> None:
-    """Train cells that differ in their seed alone as one program, then test and record each of them.
+    """Train cells that differ only in their seed as one program, then test and record each of them.
 
-    What was begun is finished. Several cells are trained together by a method with `start = "meta"` only.
+    Training continues from a checkpoint where there is one. Several cells need a meta-trained method.
 
     Args:
-        watchers: told of every event of every cell, and of its test.
-        together: the seeds of the program, where others than those of the cells are among them: these
-            keep their places in it, and nothing of theirs is touched.
-        installed: whether the installed observers are told, too.
-        processes: those that share each meta-batch, this the first; the others are in `follow_cells`.
+        cells: The cells.
+        directory: DIR.
+        observers: Called with every event of every cell, also during its test.
+        seeds_together: All seeds of the program, where it was started with more than those of the cells. The
+            others keep their places in it, and their files are not touched.
+        notify_installed: Whether the installed observers are called, too.
+        processes: The processes that share each meta-batch, of which this is the first. The others run
+            `follow_cells`.
 
     Raises:
-        UsageError: for anything that is wrong with a cell or its folder.
-        CheckpointError: for a checkpoint that must not be gone on from.
-        LostProcessError: where another process has ended or failed.
+        UsageError: Something is wrong with a cell or its folder.
+        CheckpointError: The training cannot continue from a checkpoint.
+        LostProcessError: Another process has ended or failed.
     """
     torch.set_num_threads(cells[0].threads)
     processes = processes or Processes()
-    begin_peak(device_of(cells[0].device))
-    seeds, parts = list(together) or [cell.seed for cell in cells], Components.of(cells[0])
-    with ExitStack() as audiences:
+    reset_peak(usable_device(cells[0].device))
+    seeds, components = list(seeds_together) or [cell.seed for cell in cells], Components.build(cells[0])
+    with ExitStack() as groups:
         runs = {}
         for cell in cells:
-            runs[cell.seed] = Run.prepare(cell, directory, seeds, parts, watchers, installed)
-            audiences.enter_context(runs[cell.seed].audience)
+            runs[cell.seed] = CellRun.prepare(cell, directory, seeds, components, observers, notify_installed)
+            groups.enter_context(runs[cell.seed].observer_group)
         processes.of_first(lambda: (list(cells), seeds))
-        trained = _train(cells, parts, seeds, runs, watchers, processes)
-        times = {seed: run.clock.seconds for seed, run in runs.items()}  # others' tests are not its own time
+        trained = _train(cells, components, seeds, runs, observers, processes)
+        times = {
+            seed: run.metrics_log.seconds for seed, run in runs.items()
+        }  # others' tests are not its own time
         for seed, run in runs.items():
-            run.record(trained[seed], times[seed], watchers, processes)
+            run.test_and_record(trained[seed], times[seed], observers, processes)
 
 
 def follow_cells(
-    cells: Sequence[Cell], seeds: Sequence[int], watchers: Sequence[Observer], processes: Processes
+    cells: Sequence[Cell], seeds: Sequence[int], observers: Sequence[Observer], processes: Processes
 ) -> None:
-    """Take this process's share of what process 0 trains and tests in `run_cells`; write nothing.
+    """Take this process's share of the training and the test in `run_cells`. Writes nothing.
 
     Args:
-        seeds: those of the program.
-        watchers: told of every event of every cell's training.
+        cells: The cells.
+        seeds: All seeds of the program.
+        observers: Called with every event of every cell's training.
+        processes: The processes that share each meta-batch.
     """
     torch.set_num_threads(cells[0].threads)
-    parts = Components.of(cells[0])
-    trained = _train(cells, parts, seeds, {}, watchers, processes)
+    components = Components.build(cells[0])
+    trained = _train(cells, components, seeds, {}, observers, processes)
     for cell in cells:
-        Evaluation.of(cell, parts.with_seed(cell, cell.seed), trained[cell.seed]).scores(
+        Evaluation.build(cell, components.with_seed(cell, cell.seed), trained[cell.seed]).scores(
             cell.test_tasks, processes
         )
 
 
 @attrs.frozen(eq=False)
-class Run:
-    """A cell under way: what it is made of, where it is kept, and who is told of it."""
+class CellRun:
+    """A cell that is being run.
+
+    Args:
+        cell: The cell.
+        folder: The folder of its record.
+        components: Its components.
+        metrics_log: The log of its validations, which also measures its time.
+        observer_group: The installed observers of the run.
+        seeds_together: All seeds of the program that it is part of.
+    """
 
     cell: Cell
     folder: Path
-    parts: Components
-    clock: MetricsLog
-    audience: ObserverGroup
-    together: list[int]
+    components: Components
+    metrics_log: MetricsLog
+    observer_group: ObserverGroup
+    seeds_together: list[int]
 
     @classmethod
     def prepare(
-        cls, cell: Cell, directory: Path, together: list[int], parts: Components,
-        watchers: Sequence[Observer], installed: bool,
-    ) -> Run:  # fmt: skip
-        """Write down what is asked for, and the seeds that train together with it."""
+        cls, cell: Cell, directory: Path, seeds_together: list[int], components: Components,
+        observers: Sequence[Observer], notify_installed: bool,
+    ) -> CellRun:  # fmt: skip
+        """Write the cell's `experiment.toml` and open its log; `components` may be of another seed."""
         folder = directory / cell.folder
-        plain = {**resolved(cell), "seeds_together": together}
-        record.write_cell(folder, plain)
-        clock, own = MetricsLog(folder / METRICS), parts.with_seed(cell, cell.seed)
+        plain = {**resolve_cell(cell), "seeds_together": seeds_together}
+        write_cell(folder, plain)
+        metrics_log, own = MetricsLog(folder / METRICS), components.with_seed(cell, cell.seed)
 
         def report(event: Event) -> None:
-            for watch in watchers:
-                watch(event)
+            for observer in observers:
+                observer(event)
 
-        audience = ObserverGroup(
-            {**plain, "folder": str(folder)}, cell.observe if installed else None, report
+        observer_group = ObserverGroup(
+            {**plain, "folder": str(folder)}, cell.observe if notify_installed else None, report
         )
-        return cls(cell, folder, own, clock, audience, together)
+        return cls(cell, folder, own, metrics_log, observer_group, seeds_together)
 
-    def record(
-        self, trained: Trained, seconds: float, watchers: Sequence[Observer], processes: Processes
+    def test_and_record(
+        self, trained: Trained, seconds: float, observers: Sequence[Observer], processes: Processes
     ) -> None:
-        """Test the best state and write the result; `seconds`: what training took."""
+        """Test the best state and write the result.
+
+        Args:
+            trained: The training of the cell.
+            seconds: How long the training took.
+            observers: Called with the progress of the test.
+            processes: The processes that share the test.
+        """
         cell, since = self.cell, time.monotonic()
-        self.clock.complete(trained.validations, self.parts.learner.higher_is_better)
-        tested = Evaluation.of(cell, self.parts, trained)
-        total = cell.test_tasks * len(tested.families)
-        self.audience(Event("testing", trained.position))
+        self.metrics_log.complete(trained.validations, self.components.learner.higher_is_better)
+        evaluation = Evaluation.build(cell, self.components, trained)
+        total = cell.test_tasks * len(evaluation.families)
+        self.observer_group(Event("testing", trained.position))
 
-        def tell(done: int) -> None:
-            for watch in watchers:
-                watch(Event("testing", trained.position, {"done": done, "of": total}))
+        def report_progress(done: int) -> None:
+            for observer in observers:
+                observer(Event("testing", trained.position, {"done": done, "of": total}))
 
-        scores = tested.scores(cell.test_tasks, processes, tell)
-        result = result_of(cell, trained, tested, scores, self.together)
+        scores = evaluation.scores(cell.test_tasks, processes, report_progress)
+        result = make_result(cell, trained, evaluation, scores, self.seeds_together)
         result["seconds"] = seconds + time.monotonic() - since
         record.write_result(self.folder, result)
-        self.audience(Event("result", trained.position, observer_values(result)))
+        self.observer_group(Event("result", trained.position, observer_values(result)))
 
 
 def _train(
-    cells: Sequence[Cell], parts: Components, seeds: Sequence[int], runs: Mapping[int, Run],
-    watchers: Sequence[Observer], processes: Processes,
+    cells: Sequence[Cell], components: Components, seeds: Sequence[int], runs: Mapping[int, CellRun],
+    observers: Sequence[Observer], processes: Processes,
 ) -> dict[int, Trained]:  # fmt: skip
-    """Obtain θ⁰ (and φ) of every seed: by meta-training, by pretraining, or at random.
+    """Obtain θ⁰ and φ of every seed: by meta-training, by pretraining, or at random.
 
     Args:
-        cells: those of the `seeds` that are trained; the others only keep their places.
-        runs: where the cells are kept, by seed, and who is told of them; none where another process does it.
+        seeds: All seeds of the program. Those without a cell only keep their places.
+        runs: The runs by seed. Empty where another process writes the records.
     """
-    family, settings = _trained_on(cells[0], parts)
-    trained_seeds, kept = {cell.seed for cell in cells}, [runs.get(seed) for seed in seeds]
+    family, settings = _outer_loop_inputs(cells[0], components)
+    trained_seeds, own_runs = {cell.seed for cell in cells}, [runs.get(seed) for seed in seeds]
     members = [
-        run.parts if run else parts.with_seed(cells[0], seed) for seed, run in zip(seeds, kept, strict=True)
+        run.components if run else components.with_seed(cells[0], seed)
+        for seed, run in zip(seeds, own_runs, strict=True)
     ]
     trained = meta_train_seeds(
-        [member.rule for member in members], parts.learner, family, settings,
+        [member.rule for member in members], components.learner, family, settings,
         generators=[member.generator for member in members],
-        checkpoints=[run.folder / CHECKPOINT if run else None for run in kept],
-        observers=[[*((run.clock, run.audience) if run else ()), *watchers] for run in kept],
+        checkpoints=[run.folder / CHECKPOINT if run else None for run in own_runs],
+        observers=[[*((run.metrics_log, run.observer_group) if run else ()), *observers] for run in own_runs],
         idle=[index for index, seed in enumerate(seeds) if seed not in trained_seeds],
         processes=processes,
     )  # fmt: skip
     return dict(zip(seeds, trained, strict=True))
 
 
-def _trained_on(cell: Cell, parts: Components) -> tuple[TaskFamily, Settings]:
-    """What the outer loop is given: tasks, minibatches as tasks, or nothing to train on."""
-    family, settings = parts.family, parts.settings
+def _outer_loop_inputs(cell: Cell, components: Components) -> tuple[TaskFamily, Settings]:
+    """Return family and settings of the outer loop: tasks, minibatches in place of tasks, or no tasks."""
+    family, settings = components.family, components.settings
     if not cell.method.trains:
         settings = attrs.evolve(settings, tasks=0)
     if cell.method.start == "pretrained":
         # classes of other splits have no place in a head over the training classes
-        held_out = HELD_OUT if parts.has_new_head else None
+        held_out = HOLD_OUT_EVERY if components.has_new_head else None
         family = FlatFamily(family, cell.method.minibatch, held_out)
         settings = attrs.evolve(settings, steps=0, test_steps=None, outer_clip=None)
     return family, settings
 
 
 def open_checkpoint(cell: Cell, checkpoint: Path) -> tuple[Components, Trained]:
-    """What a run's checkpoint holds, to be read and not trained further; UsageError where it does not fit."""
-    parts = Components.of(cell)
-    family, settings = _trained_on(cell, parts)
-    trained = Trained.begin(parts.rule, parts.learner, settings, parts.generator, family)
+    """Read the checkpoint of a run, without training further.
+
+    Args:
+        cell: The cell of the run.
+        checkpoint: The file.
+
+    Returns:
+        The components of the cell, and its training.
+
+    Raises:
+        UsageError: The checkpoint belongs to another cell.
+    """
+    components = Components.build(cell)
+    family, settings = _outer_loop_inputs(cell, components)
+    trained = Trained.begin(components.rule, components.learner, settings, components.generator, family)
     trained.restore(checkpoint, ignoring={"origin", "tasks"})
-    return parts, trained
+    return components, trained

@@ -1,4 +1,4 @@
-"""The cores that work may use, and how fast they are."""
+"""The cores that a measurement may use, and their speed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 @contextmanager
 def pinned(threads: int) -> Iterator[None]:
-    """Inside, all threads of this process share `threads` cores, and no library starts more than that.
+    """Let all threads of this process share `threads` cores, and let no library start more threads.
 
     A library's own setting is not enough: JAX has none that holds after its start.
     """
@@ -38,7 +38,12 @@ def _use(cores: set[int], threads: int) -> None:
 
 
 def peak_rate(size: int = 1024, seconds: float = 0.3) -> float:
-    """Operations a second of a large matrix product, as fast as one was in that time."""
+    """Return operations a second of the fastest large matrix product.
+
+    Args:
+        size: Rows and columns of the matrices.
+        seconds: How long products are timed.
+    """
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(size, size, generator=generator) for _ in range(2))
     times: list[float] = []

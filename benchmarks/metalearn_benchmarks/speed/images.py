@@ -1,4 +1,4 @@
-"""What is timed on images: noise in the shapes of few-shot tasks, and Conv-4 of torch's own layers."""
+"""The work on images: noise in the shapes of few-shot tasks, and Conv-4 of torch's own layers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ BLOCKS = 4
 
 
 def channels(setting: Setting) -> int:
-    """Of an image."""
+    """Return the number of channels of an image."""
     return 3 if setting.size >= COLOUR else 1
 
 
 def learner(setting: Setting) -> BaseLearner:
-    """Conv-4 in its usual form, with padding."""
+    """Return Conv-4 in its usual form, with padding."""
     options = {"ways": WAYS, "channels": channels(setting), "size": setting.size, "width": setting.width}
     made: BaseLearner = base_learners()["conv-4"](**options)
     return made
@@ -33,7 +33,10 @@ def learner(setting: Setting) -> BaseLearner:
 
 @attrs.frozen
 class Noise:
-    """Images whose pixels are U[0, 1], in classes that mean nothing: as much work as any others."""
+    """A task family of random images, which are as much work as any others.
+
+    Pixels are drawn from U[0, 1], and the classes mean nothing.
+    """
 
     setting: Setting
 
@@ -56,7 +59,7 @@ class Noise:
 
 
 def plain(setting: Setting) -> nn.Sequential:
-    """Conv-4 as a reader of the paper writes it; its parameters are in θ's order."""
+    """Return Conv-4 as a reader of the paper writes it; its parameters are in θ's order."""
     layers, before = list[nn.Module](), channels(setting)
     for _ in range(BLOCKS):
         convolution = nn.Conv2d(before, setting.width, 3, padding=1)
@@ -68,7 +71,7 @@ def plain(setting: Setting) -> nn.Sequential:
 
 
 def loss_of(module: nn.Module) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """`f(theta, images, classes)`: cross entropy of the module with the parameters θ, `[n]`."""
+    """Return `f(theta, images, classes)`: cross entropy of the module with the parameters θ, `[n]`."""
     shapes = {name: p.shape for name, p in module.named_parameters()}
     sizes = [shape.numel() for shape in shapes.values()]
 
@@ -81,7 +84,7 @@ def loss_of(module: nn.Module) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
 
 
 def operations(setting: Setting) -> float:
-    """Of one image's way forward."""
+    """Return the floating-point operations of a forward pass of one image."""
     total, before, side = 0.0, channels(setting), setting.size
     for _ in range(BLOCKS):
         total += 2 * 9 * before * setting.width * side**2

@@ -1,4 +1,4 @@
-"""Timing the peers on one setting, each after its meta-gradient was compared with this engine's."""
+"""The clock: it times peers in one setting, each after its meta-gradient was compared with this engine's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from metalearn_benchmarks.speed import outer
+from metalearn_benchmarks.speed import outer_steps
 from metalearn_benchmarks.speed.cores import peak_rate, pinned
 from metalearn_benchmarks.speed.peers.base import Peer
 from metalearn_benchmarks.speed.peers.shipped import PEERS
@@ -34,17 +34,28 @@ Say = Callable[[str], None]
 
 def measure(
     setting: Setting, peers: Sequence[str], seconds: float,
-    whats: Sequence[str] = MEASURED, say: Say = lambda text: None,
+    quantities: Sequence[str] = MEASURED, say: Say = lambda text: None,
 ) -> list[Timing]:  # fmt: skip
-    """Time every peer for about `seconds`, on the setting's cores. `say` is told what is under way."""
+    """Time every peer in a setting, on the setting's cores.
+
+    Args:
+        setting: The setting.
+        peers: Names of the peers.
+        seconds: About how long each peer is timed.
+        quantities: `GRADIENT`, `OUTER` or both.
+        say: Receives lines on the progress.
+
+    Returns:
+        One timing for each quantity and peer; a peer that fails has a note in place of numbers.
+    """
     found = []
     with pinned(setting.threads):
         work, rate = Work.of(setting), peak_rate()
-        for what in whats:
+        for what in quantities:
             samples = {GRADIENT: _meta_gradients, OUTER: _outer_steps}[what](work, peers, seconds, say)
-            told = {name: samples[name] for name in peers}
+            ordered = {name: samples[name] for name in peers}
             rate = max(rate, peak_rate())
-            found += timings(setting, what, work.learner.layout.size, told, work.operations, rate)
+            found += timings(setting, what, work.learner.layout.size, ordered, work.operations, rate)
     return found
 
 
@@ -57,7 +68,7 @@ def _meta_gradients(work: Work, peers: Sequence[str], seconds: float, say: Say) 
         try:
             start = time.perf_counter()
             peer = PEERS[name](work)
-            first = peer.gradient(task := peer.taken(work.task))
+            first = peer.gradient(task := peer.convert(work.task))
             firsts[name] = time.perf_counter() - start
             distance = _off(work, peer, first, tasks)
         except Exception as error:  # what a peer cannot do, the others still can
@@ -75,7 +86,7 @@ def _off(work: Work, peer: Peer, first: Gradients, tasks: Sequence[Task]) -> flo
     """The smallest distance from this engine on the meta-batches, up to one that is small enough."""
     ours, found = PEERS["eager"](work), float("inf")
     for task in tasks:
-        theirs = first if task is work.task else peer.gradient(peer.taken(task))
+        theirs = first if task is work.task else peer.gradient(peer.convert(task))
         found = min(found, _distance(_aligned(work, theirs), _aligned(work, ours.gradient(task))))
         if found <= AGREE[work.setting.learner]:
             break
@@ -83,9 +94,9 @@ def _off(work: Work, peer: Peer, first: Gradients, tasks: Sequence[Task]) -> flo
 
 
 def call(name: str, work: Work) -> Callable[[], Gradients]:
-    """The peer's meta-gradient of the work, as a function without arguments."""
+    """Return a function without arguments that computes the peer's meta-gradient of the work."""
     peer = PEERS[name](work)
-    task = peer.taken(work.task)
+    task = peer.convert(work.task)
     return lambda: peer.gradient(task)
 
 
@@ -98,28 +109,28 @@ def _turns(ready: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, 
     for _ in range(TURNS):
         for name, step in ready.items():
             step()
-            begun = time.perf_counter()
+            turn_start = time.perf_counter()
             while True:
                 start = time.perf_counter()
                 step()
                 times[name].append((end := time.perf_counter()) - start)
-                if end - begun >= seconds / TURNS:
+                if end - turn_start >= seconds / TURNS:
                     break
     return times
 
 
 def _outer_steps(work: Work, peers: Sequence[str], seconds: float, say: Say) -> Mapping[str, Sample | str]:
     """One peer after another: this engine's outer loop is in charge of its own steps."""
-    reference = outer.clocked("eager", work, 0.0).losses[: outer.LEFT_OUT]
+    reference = outer_steps.clocked("eager", work, 0.0).losses[: outer_steps.LEFT_OUT]
     found: dict[str, Sample | str] = {}
     for name in peers:
         say(f"{name}: outer steps")
         try:
-            clock = outer.clocked(name, work, seconds)
+            clock = outer_steps.clocked(name, work, seconds)
         except Exception as error:  # as above
             found[name] = _why(error)
             continue
-        distance = _distance([np.array(clock.losses[: outer.LEFT_OUT])], [np.array(reference)])
+        distance = _distance([np.array(clock.losses[: outer_steps.LEFT_OUT])], [np.array(reference)])
         off = f"its losses are {distance:.1e} off: not timed"
         found[name] = Sample(clock.first, clock.times) if distance <= AGREE[work.setting.learner] else off
     return found

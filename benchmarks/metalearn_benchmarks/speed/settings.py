@@ -1,4 +1,4 @@
-"""Which settings are timed. Imports no torch."""
+"""The settings that are timed, and the panels of the figure. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ PEERS = {
     "mlp": ("higher loop", "torch.func", "TorchOpt", "eager", "compiled", "jax"),
     "conv-4": ("higher loop", "clone loop", "torch.func", "eager", "compiled"),
 }
-"""Who is timed with each base-learner where nobody says."""
+"""The peers that are timed with each base-learner by default."""
 CORES = cores()
 GRADIENT, OUTER = "meta-gradient", "outer step"
 MEASURED = (GRADIENT, OUTER)
-"""One meta-gradient on tasks that are there; or the whole outer step: sampling, meta-gradient, Adam."""
+"""One meta-gradient on tasks in memory, and the whole outer step: sampling, meta-gradient, Adam."""
 
 Grid: TypeAlias = Mapping[str, Sequence[Any]]
 DEFAULT: Grid = {
@@ -43,15 +43,22 @@ GRIDS = {"mlp": (DEFAULT, WHOLE), "conv-4": (IMAGES, WHOLE_IMAGES)}
 
 @attrs.frozen(kw_only=True)
 class Setting:
-    """One piece of work.
+    """A piece of work to time.
 
     Args:
-        steps: T.
+        rule: `maml`, `turtle` or `lstm`.
+        tasks: Tasks of a meta-batch.
+        steps: T, the number of inner steps.
+        order: The order of the meta-gradient.
         threads: CPU cores.
-        width: of the learner's two hidden layers; of `conv-4`, channels of its blocks.
-        seeds: how many are trained together; of an outer step.
-        learner: `mlp`, on sine regression; or `conv-4`, on 5 classes of images.
-        size, shots: of `conv-4`, pixels of a side, and support images of each class.
+        width: Width of the two hidden layers; of `conv-4`, channels of its blocks.
+        seeds: Seeds that one outer step trains together.
+        learner: `mlp` on sine regression, or `conv-4` on 5 classes of images.
+        size: Pixels of a side of an image; of `conv-4` only.
+        shots: Support images of each class; of `conv-4` only.
+
+    Raises:
+        UsageError: There are fewer cores than `threads`.
     """
 
     rule: str = "maml"
@@ -80,9 +87,15 @@ class Setting:
 
 
 def grid(given: Grid, whole: bool, learner: str = "mlp") -> list[Setting]:
-    """Every combination; what is not given comes from the default grid, or from the whole one.
+    """Return every combination of the axes.
 
-    Raises UsageError for an axis that the learner has not.
+    Args:
+        given: Values of axes; the others come from the grid of the learner.
+        whole: Take the whole grid, not the default one.
+        learner: Name of the base-learner.
+
+    Raises:
+        UsageError: The learner has no such axis.
     """
     values = GRIDS[learner][whole]
     for name in given:
@@ -96,12 +109,15 @@ def grid(given: Grid, whole: bool, learner: str = "mlp") -> list[Setting]:
 
 @attrs.frozen
 class Panel:
-    """A part of the figure: cost while one field of the setting varies, and the others stay as they are.
+    """A panel of the figure: the cost while one field of the setting varies and the others do not.
 
     Args:
-        x: what is drawn along the axis, a field of the timing's data.
-        tasks: of a meta-batch, where they do not vary.
-        what: is timed.
+        label: Label of the horizontal axis.
+        varied: The field that varies.
+        values: Its values.
+        x: The field of the timing's data that is drawn along the axis.
+        tasks: Tasks of a meta-batch, where they do not vary.
+        what: `GRADIENT` or `OUTER`.
     """
 
     label: str
@@ -112,19 +128,19 @@ class Panel:
     what: str = GRADIENT
 
     def base(self, of: Setting) -> Setting:
-        """The setting that the panel's points are changed from."""
+        """Return the setting that the panel's points vary."""
         return Setting(rule=of.rule, order=of.order, threads=of.threads, tasks=self.tasks)
 
     def around(self, base: Setting) -> Iterator[Setting]:
-        """The settings of one line."""
+        """Yield the settings of one line."""
         return (self.at(self.base(base), value) for value in self.values)
 
     def has(self, setting: Setting) -> bool:
-        """Whether a setting is a point of this panel, whatever the values."""
+        """Whether a setting is a point of this panel, with any value of the varied field."""
         return setting == self.at(self.base(setting), getattr(setting, self.varied))
 
     def at(self, base: Setting, value: int) -> Setting:
-        """One point."""
+        """Return the setting of one point."""
         changed: dict[str, Any] = {self.varied: value}
         return attrs.evolve(base, **changed)
 
@@ -138,9 +154,14 @@ PANELS = (
 
 
 def lines(given: Grid, panels: Sequence[Panel] = PANELS) -> list[Setting]:
-    """What the figure needs, each setting once: one line for each rule in each panel.
+    """Return the settings that the figure needs, each once: one line for each rule in each panel.
 
-    Tasks and T that are given are the panels' points. Raises UsageError for two orders or threads, and T = 0.
+    Args:
+        given: Values of axes; values of a varied field replace those of its panel.
+        panels: The panels.
+
+    Raises:
+        UsageError: Two orders or two numbers of threads are given, or T = 0.
     """
     if len(given.get("order") or ()) > 1 or len(given.get("threads") or ()) > 1:
         raise UsageError("a figure shows one order and one number of threads; give one of each")

@@ -1,4 +1,4 @@
-"""What is known of one peer on one setting, as data and as a row of a table. Imports no torch."""
+"""The result of timing one peer in one setting, as data and as a row of a table. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from metalearn_benchmarks.speed.settings import GRADIENT, Setting
 
 @attrs.frozen
 class Sample:
-    """Seconds of the first call, compiling included, and of each later one: at least 2."""
+    """Seconds of the first call, compiling included, and of each later one; there are at least 2."""
 
     first: float
     times: Sequence[float]
@@ -21,21 +21,26 @@ class Sample:
 
 @attrs.frozen(kw_only=True)
 class Timing:
-    """One peer on one setting: milliseconds, or in `note` why there are none.
+    """The timing of one peer in one setting.
 
     Args:
-        what: a meta-gradient, or a whole outer step.
-        n: parameters of the base-learner.
-        median, quartiles: milliseconds.
-        first: seconds of the first call, compiling included.
-        rounds: how often it was timed.
-        share_of_peak: useful operations a second, as a part of those of a large matrix product in the
-            same run; above 1 where an engine finds a way to need fewer of them.
-        ratio: its median as a multiple of this engine's, compiled where that was timed.
-        cold, warm: seconds from the start of a fresh process until its first meta-gradient, with empty
-            caches of compiled code, and with what that left in them.
-        call_memory, process_memory: MB of resident memory, both at their peak: what a call takes beyond
-            what is held between calls, and all that a fresh process has had, compiling included.
+        setting: The setting.
+        what: `GRADIENT` or `OUTER`.
+        n: Number of parameters of the base-learner.
+        peer: Name of the peer.
+        median: Milliseconds, or None where `note` says why there are none.
+        quartiles: The lower and the upper one, in milliseconds.
+        first: Seconds of the first call, compiling included.
+        rounds: How often the peer was timed.
+        share_of_peak: Useful operations a second, as a part of those of a large matrix product in the
+            same run. It is above 1 where an engine finds a way to need fewer operations.
+        ratio: The median as a multiple of this engine's, compiled where that was timed.
+        cold: Seconds from the start of a fresh process until its first meta-gradient, with empty caches of
+            compiled code.
+        warm: The same with the caches that the cold start left.
+        call_memory: Peak resident memory of a call in MB, beyond what is held between calls.
+        process_memory: Peak resident memory of a fresh process in MB, compiling included.
+        note: Why there are no numbers.
     """
 
     setting: Setting
@@ -56,11 +61,11 @@ class Timing:
 
     @property
     def tasks_a_second(self) -> float | None:
-        """By the median; of all seeds together."""
+        """Tasks a second by the median, over all seeds together."""
         return None if self.median is None else 1e3 * self.setting.tasks * self.setting.seeds / self.median
 
     def as_data(self) -> dict[str, Any]:
-        """Flat, with the numbers as they are."""
+        """Return the fields in one flat dictionary, unrounded."""
         found = {**attrs.asdict(self), "tasks_a_second": self.tasks_a_second}
         return {**found.pop("setting"), **found}
 
@@ -68,7 +73,16 @@ class Timing:
 def timings(
     setting: Setting, what: str, n: int, samples: Mapping[str, Sample | str], operations: float, rate: float
 ) -> list[Timing]:
-    """One for each peer, whose sample is a text where there is none: why."""
+    """Make the timings of all peers in a setting.
+
+    Args:
+        setting: The setting.
+        what: `GRADIENT` or `OUTER`.
+        n: Number of parameters of the base-learner.
+        samples: The sample of each peer by its name, or a text that says why there is none.
+        operations: Useful floating-point operations of a call.
+        rate: Operations a second of a large matrix product.
+    """
     medians = {name: statistics.median(s.times) for name, s in samples.items() if isinstance(s, Sample)}
     ours = next((medians[name] for name in ("compiled", "eager") if name in medians), None)
     found = []
@@ -88,7 +102,7 @@ def timings(
 
 
 def row(timing: Timing, extras: Sequence[str] = ()) -> dict[str, str]:
-    """A line of the table, and of EXTRAS those columns that are named."""
+    """Return a row of the table, with the columns of `EXTRAS` that are named."""
     low, high = timing.quartiles or (None, None)
     shown = {
         "what": timing.what,
@@ -112,7 +126,7 @@ EXTRAS = {
     "cold": ("cold start, s", "{:.1f}"),
     "warm": ("warm start, s", "{:.1f}"),
 }
-"""Columns for what is measured only when asked for: field to label and form."""
+"""The columns of what is measured on request: the label and the format of each field."""
 
 
 def _shown(value: float | None, form: str) -> str:

@@ -1,7 +1,7 @@
-"""What is timed: one meta-gradient, and the equations of it that peers are made from.
+"""The work that is timed, a meta-gradient, and its equations for any array library.
 
-The equations are written once more here, for any array library, and not taken from the rules: a peer that
-disagrees with this engine is not timed.
+The equations are written here a second time and not taken from the rules, so that a peer is independent of
+this engine. A peer that disagrees with the engine is not timed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,16 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @attrs.frozen(eq=False)
 class Work:
-    """One setting, with everything drawn. `task`: the first meta-batch of the training tasks."""
+    """A setting with all its random data.
+
+    Args:
+        setting: The setting.
+        rule: The update rule, with its φ.
+        learner: The base-learner.
+        family: The task family.
+        theta: θ⁰, `[n]`.
+        task: The first meta-batch of the training tasks.
+    """
 
     setting: Setting
     rule: UpdateRule
@@ -49,7 +58,10 @@ class Work:
 
     @classmethod
     def of(cls, setting: Setting) -> Work:
-        """In float32: sine regression, support 5, query 50, two hidden layers; or images and Conv-4."""
+        """Make the work of a setting in float32.
+
+        It is sine regression with 5 support and 50 query points and two hidden layers, or images and Conv-4.
+        """
         learner, family = _sine(setting) if setting.learner == "mlp" else _images(setting)
         rule, options = OPTIONS[setting.rule]
         with torch.random.fork_rng(devices=[]):
@@ -60,22 +72,22 @@ class Work:
 
     @property
     def phi(self) -> list[Tensor]:
-        """The rule's φ, in its order."""
+        """The parameters φ of the rule, in its order."""
         return [parameter.detach() for parameter in self.rule.parameters()]
 
     def meta_batches(self, count: int) -> list[Task]:
-        """`task`, and others of its shape."""
+        """Return `count` meta-batches of the same shape, the first of which is `task`."""
         others = (_tasks(self.setting, self.family, self.learner, i) for i in range(1, count))
         return [self.task, *others]
 
     @property
     def criterion(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """Prediction and target to the mean loss."""
+        """The function that maps prediction and target to the mean loss."""
         functional = torch.nn.functional
         return functional.mse_loss if self.setting.learner == "mlp" else functional.cross_entropy
 
     def plain(self) -> torch.nn.Module:
-        """The network of torch's own layers, with the parameters θ⁰, in their order."""
+        """Return the network in torch's own layers, with the parameters θ⁰ in their order."""
         if self.setting.learner == "mlp":
             return self.learner.module_at(self.theta)
         module = images.plain(self.setting)
@@ -84,7 +96,7 @@ class Work:
 
     @property
     def operations(self) -> float:
-        """Useful ones: networks forward and, for two gradients, backward; for each step and coordinate."""
+        """The useful floating-point operations: the networks' forward and backward passes over all steps."""
         n, steps = self.learner.layout.size, self.setting.steps
         passes = 2 if self.setting.order == "second" else 1
         each = 2.0 * n if self.setting.learner == "mlp" else images.operations(self.setting)
@@ -111,12 +123,12 @@ def _tasks(setting: Setting, family: TaskFamily, learner: BaseLearner, index: in
 
 
 def weights(seed: int = 0) -> torch.Generator:
-    """What θ⁰ is drawn from."""
+    """Return the generator that θ⁰ is drawn from."""
     return torch.Generator().manual_seed(seed)
 
 
 def stream(family: TaskFamily, learner: BaseLearner) -> TaskStream:
-    """The training tasks, those that `meta_train` has."""
+    """Return the training tasks that `meta_train` has."""
     return TaskStream(family, "train", 0, learner.device, learner.dtype)
 
 
@@ -125,9 +137,14 @@ Gradients = Sequence[Any]
 
 
 def task_loss(lib: Any, work: Work) -> Callable[..., Any]:
-    """`f(theta, phi, support inputs, targets, query inputs, targets)`: the query loss of one task.
+    """Return the query loss of one task as a function.
 
-    Of images by torch only.
+    Args:
+        lib: The array library: its functions as attributes. Images need torch.
+        work: The work.
+
+    Returns:
+        `f(theta, phi, support inputs, support targets, query inputs, query targets)`.
     """
     setting, (update, start) = work.setting, RULES[work.setting.rule]
 
@@ -149,7 +166,15 @@ def task_loss(lib: Any, work: Work) -> Callable[..., Any]:
 
 
 def squared_error(lib: Any, width: int, theta: Any, x: Any, targets: Any) -> Any:
-    """The base-learner's loss of θ, `[n]`: a ReLU network's mean squared error."""
+    """Return the mean squared error of a ReLU network.
+
+    Args:
+        lib: The array library.
+        width: Width of both hidden layers.
+        theta: The parameters, `[n]`.
+        x: Inputs, `[examples, 1]`.
+        targets: Targets, `[examples, 1]`.
+    """
     at, widths = 0, (1, width, width, 1)
     for index, (before, after) in enumerate(pairwise(widths)):
         weight = theta[at : at + before * after].reshape(after, before)

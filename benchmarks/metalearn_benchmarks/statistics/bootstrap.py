@@ -1,18 +1,17 @@
 """Bootstrap intervals where all seeds are tested on the same tasks.
 
-Seeds are crossed with tasks: `scores[s, i]` has what seed s adds, what task i adds, and what is left. So a
-draw takes seeds with replacement, and apart from that tasks with replacement, and reads the scores where
-the two meet (the pigeonhole bootstrap: McCullagh, 2000; Owen, 2007). To draw runs within each task for
-itself, as is done where every task has runs of its own, would tear a seed's scores apart and lose the
-spread over seeds; to draw seeds alone would take the test tasks for all tasks there are. The draw counts
-what is left, neither seed's nor task's, up to three times: with many tasks that is little, and on the safe
-side. With few seeds a bootstrap is too narrow ((S − 1)/S of the variance, and no Student's t): below ten
-take `"t"`.
+Seeds are crossed with tasks: `scores[s, i]` is the sum of an effect of seed s, an effect of task i, and a
+residual. A draw therefore takes seeds with replacement and, independently, tasks with replacement. It reads
+the scores where the two meet (the pigeonhole bootstrap: McCullagh, 2000; Owen, 2007). Two simpler draws are
+wrong here. Drawing runs within each task separates the scores of one seed and loses the spread over seeds.
+Drawing seeds alone treats the test tasks as all tasks there are. The pigeonhole draw counts the residual up
+to three times. With many tasks that is little, and it widens the interval. With few seeds a bootstrap is too
+narrow: it has (S − 1)/S of the variance and no Student's t. Below ten seeds, prefer `"t"`.
 
-The intervals are BCa, bias-corrected and accelerated (Efron, 1987), with the acceleration of several
-samples that `scipy.stats.bootstrap` has too. scipy's own does not fit: it would sort every draw anew. Mean,
-median and interquartile mean are all trimmed means, and a trimmed mean of a draw follows from how often
-each sorted score was drawn, which takes one cumulative sum for all three.
+The intervals are BCa, bias-corrected and accelerated (Efron, 1987), with the acceleration for several
+samples that `scipy.stats.bootstrap` also has. scipy's function is not used because it would sort every draw
+anew. Mean, median and interquartile mean are all trimmed means. The trimmed mean of a draw follows from how
+often each sorted score was drawn, which takes one cumulative sum for all three.
 """
 
 from __future__ import annotations
@@ -25,44 +24,49 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from metalearn_benchmarks.statistics.estimate import MIDDLE, Array, Estimate
+from metalearn_benchmarks.statistics.estimate import TRIMMED_SHARE, Array, Estimate
 
 DRAWS = 999
 SEED_DRAWS = 10
-"""Draws of seeds to each draw of tasks: they cost little, and seeds stray most."""
-PIECE = 111
-"""Draws that are taken together: their counts stay in a core's cache, which is three times as fast."""
-Counts = NDArray[np.signedinteger[Any]]
+"""The draws of seeds for each draw of tasks: they are cheap, and seeds differ more than tasks."""
+DRAWS_AT_ONCE = 111
+"""The draws handled together: their counts fit a core's cache, which is three times as fast."""
+DrawCounts = NDArray[np.signedinteger[Any]]
 
 
-def _cuts(count: int) -> tuple[int, int, int]:
+def _trimmed_counts(count: int) -> tuple[int, int, int]:
     """How many of `count` sorted scores mean, median and interquartile mean leave out at each end."""
-    return 0, (count - 1) // 2, int(MIDDLE * count)
+    return 0, (count - 1) // 2, int(TRIMMED_SHARE * count)
 
 
 @functools.lru_cache(maxsize=4)
-def _tasks_drawn(count: int) -> list[Counts]:
+def _task_draws(count: int) -> list[DrawCounts]:
     """How often each of `count` tasks is drawn, in pieces `[count, PIECE]`: the same numbers every time."""
     generator = np.random.default_rng([0, count])
     counts = generator.multinomial(count, np.full(count, 1 / count), size=DRAWS).T
     small = np.int16 if count < 2**15 else np.int32
-    return [counts[:, i : i + PIECE].astype(small, order="C") for i in range(0, DRAWS, PIECE)]
+    return [counts[:, i : i + DRAWS_AT_ONCE].astype(small, order="C") for i in range(0, DRAWS, DRAWS_AT_ONCE)]
 
 
 @functools.lru_cache(maxsize=4)
-def _seeds_drawn(count: int) -> Array:
+def _seed_draws(count: int) -> Array:
     """The share of each of `count` seeds in a draw, `[count, SEED_DRAWS * DRAWS]`."""
     generator = np.random.default_rng([1, count])
     counts = generator.multinomial(count, np.full(count, 1 / count), size=SEED_DRAWS * DRAWS)
     return np.ascontiguousarray(counts.T) / count
 
 
-def bootstrap(scores: Array) -> tuple[Estimate, Estimate, Estimate]:
-    """Mean over seeds of each seed's mean, median and interquartile mean over tasks, with BCa intervals.
+def bootstrap_estimates(scores: Array) -> tuple[Estimate, Estimate, Estimate]:
+    """Return the mean, the median and the interquartile mean of a method, with BCa intervals.
+
+    Each is computed over the tasks of each seed and then averaged over seeds.
 
     Args:
-        scores: `[seeds, tasks]`; infinities, all of one sign, are the worst scores. With one seed, tasks
-            alone are drawn; where nothing can be drawn, or the number is not finite, there is no interval.
+        scores: the scores `[seeds, tasks]`. Infinities must all have one sign; they are the worst scores.
+
+    Returns:
+        The three estimates. With one seed only the tasks are resampled. There is no interval where there is
+        one task and one seed, or where the number is not finite.
     """
     seeds, tasks = scores.shape
     values = np.empty((3, seeds))  # of each statistic and seed
@@ -70,14 +74,14 @@ def bootstrap(scores: Array) -> tuple[Estimate, Estimate, Estimate]:
     without_task = np.zeros((3, tasks))  # the mean over seeds, a task left out
     for seed, row in enumerate(scores):
         order = np.argsort(row, kind="stable")
-        values[:, seed] = [_trimmed(row[order], cut) for cut in _cuts(tasks)]
-        pieces = [_replicates(row[order], counts[order]) for counts in _tasks_drawn(tasks)]
+        values[:, seed] = [_trimmed_mean(row[order], cut) for cut in _trimmed_counts(tasks)]
+        pieces = [_replicates(row[order], counts[order]) for counts in _task_draws(tasks)]
         replicates[:, seed] = np.concatenate(pieces, axis=1)
         if tasks > 1:
-            for which, cut in enumerate(_cuts(tasks - 1)):
-                without_task[which, order] += _leaving_one_out(row[order], cut) / seeds
+            for which, cut in enumerate(_trimmed_counts(tasks - 1)):
+                without_task[which, order] += _leave_one_out(row[order], cut) / seeds
     # of one seed there is but one draw
-    weights = _seeds_drawn(seeds) if seeds > 1 else np.ones((1, DRAWS))
+    weights = _seed_draws(seeds) if seeds > 1 else np.ones((1, DRAWS))
     estimates = []
     for which in range(3):
         value = float(values[which].mean())
@@ -94,17 +98,17 @@ def bootstrap(scores: Array) -> tuple[Estimate, Estimate, Estimate]:
     return estimates[0], estimates[1], estimates[2]
 
 
-def _trimmed(ranked: Array, cut: int) -> float:
+def _trimmed_mean(ranked: Array, cut: int) -> float:
     return float(ranked[cut : len(ranked) - cut].mean())
 
 
-def _replicates(ranked: Array, counts: Counts) -> Array:
+def _replicates(ranked: Array, counts: DrawCounts) -> Array:
     """The three trimmed means of each draw, `[3, PIECE]`, of sorted scores and how often each was drawn."""
     finite = np.isfinite(ranked)
     numbers = np.where(finite, ranked, 0.0)
     reached = np.cumsum(counts, axis=0, dtype=counts.dtype)
     found = np.empty((3, counts.shape[1]))
-    for which, cut in enumerate(_cuts(len(ranked))):
+    for which, cut in enumerate(_trimmed_counts(len(ranked))):
         kept = counts
         if cut:
             inside = np.clip(reached, cut, len(ranked) - cut)
@@ -115,7 +119,7 @@ def _replicates(ranked: Array, counts: Counts) -> Array:
     return found
 
 
-def _leaving_one_out(ranked: Array, cut: int) -> Array:
+def _leave_one_out(ranked: Array, cut: int) -> Array:
     """The trimmed mean of all but one, for each that is left out, in their order."""
     place, high = np.arange(len(ranked)), len(ranked) - 1 - cut
     # of those that stay, the places cut ... high - 1: all of one more, without the one that is left out

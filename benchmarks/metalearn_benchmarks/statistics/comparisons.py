@@ -1,12 +1,12 @@
-"""Methods compared on the same tasks: paired differences and ratios, and what many comparisons ask for.
+"""Compare methods on the same tasks: paired differences and ratios, and Holm's correction.
 
-Seeds and test tasks are both drawn from more of their kind, and crossed: every seed meets every task. So the
-mean of x[s, i] strays by what seeds add, by what tasks add, and by what is left, and its variance is
-(MS_seeds + MS_tasks − MS_left) / (S N), with the mean squares of a two-way table without replication. Its
-degrees of freedom are those of the fewer, most often S − 1: on the safe side, as Satterthwaite's are not
-(two seeds that are close by chance pass for many; simulated, 89 % of their intervals hold the truth). With
-one seed it is Student's t over tasks, and says nothing of other seeds; of one number a seed (wall time) it
-is Student's t over seeds.
+Seeds and test tasks are both samples, and they are crossed: every seed is tested on every task. The mean of
+x[s, i] therefore varies with the seeds, with the tasks, and with a residual. Its variance is
+(MS_seeds + MS_tasks − MS_residual) / (S N), with the mean squares of a two-way table without replication.
+The degrees of freedom are those of the smaller sample, most often S − 1. This is conservative.
+Satterthwaite's degrees of freedom are not: two seeds that are close by chance make them large, and in
+simulations only 89 % of such intervals contain the truth. With one seed the interval is Student's t over
+tasks and says nothing about other seeds. With one number per seed (wall time) it is Student's t over seeds.
 """
 
 from __future__ import annotations
@@ -20,135 +20,147 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from metalearn_benchmarks.statistics.estimate import MIDDLE, Array, Estimate
-from metalearn_benchmarks.statistics.paired_scores import Scores, paired
+from metalearn_benchmarks.statistics.estimate import TRIMMED_SHARE, Array, Estimate
+from metalearn_benchmarks.statistics.paired_scores import MethodScores, pair_scores
 from metalearn_core.errors import UsageError
 
-DRAWS = 200
-"""Of test tasks, for the error that they add to what is typical: an error of 5 % of that error."""
+TASK_DRAWS = 200
+"""The bootstrap draws of test tasks. The standard error they give is itself known to 5 %."""
 
 
 @attrs.frozen
 class Contrast:
-    """An effect, how far it strays, and from how much it is known.
+    """A difference between two methods with its standard error.
 
     Args:
-        error: its standard error, NaN where it is not known.
-        freedom: the degrees of freedom of `error`; infinite where nothing strays.
-        seeds, tasks: how many seeds both sides have, and how many test tasks.
-        error_of_tasks: the part of `error` that more seeds would not take away.
+        value: the difference, or the logarithm of a ratio.
+        standard_error: the standard error; NaN where it is not known.
+        degrees_of_freedom: the degrees of freedom of the standard error; infinite where it is 0.
+        seeds: the number of seeds that both methods have.
+        tasks: the number of test tasks.
+        task_error: the part of the standard error that comes from the test tasks; more seeds leave it.
     """
 
     value: float
-    error: float
-    freedom: float
+    standard_error: float
+    degrees_of_freedom: float
     seeds: int
     tasks: int
-    error_of_tasks: float = 0.0
+    task_error: float = 0.0
 
     def interval(self, confidence: float = 0.95) -> Estimate:
-        """The effect with Student's t interval."""
-        half = float(stats.t.ppf((1 + confidence) / 2, self.freedom)) * self.error
+        """Return the difference with Student's t interval."""
+        half = float(stats.t.ppf((1 + confidence) / 2, self.degrees_of_freedom)) * self.standard_error
         return Estimate(self.value, self.value - half, self.value + half)
 
     def p_value(self, null: float = 0.0) -> float:
-        """Of the two-sided test that the effect is `null`; NaN where its error is not known."""
+        """Return the p-value of the two-sided test that the difference is `null`; NaN without an error."""
         away = abs(self.value - null)
-        if self.error == 0:
+        if self.standard_error == 0:
             return float(away == 0)
-        return float(2 * stats.t.sf(away / self.error, self.freedom))
+        return float(2 * stats.t.sf(away / self.standard_error, self.degrees_of_freedom))
 
 
-def difference(one: Scores, other: Scores) -> Contrast:
-    """The mean of `one` less the mean of `other`, paired by seed and task."""
-    a, b = paired(one, other)
-    return two_way(a - b)
+def difference(one: MethodScores, other: MethodScores) -> Contrast:
+    """Return the mean of `one` minus the mean of `other`, paired by seed and task."""
+    a, b = pair_scores(one, other)
+    return two_way_mean(a - b)
 
 
-def log_ratio(one: Scores, other: Scores) -> Contrast:
-    """ln(mean of `one` / mean of `other`), paired by seed and task; its error by the delta method.
+def log_ratio(one: MethodScores, other: MethodScores) -> Contrast:
+    """Return ln(mean of `one` / mean of `other`), paired by seed and task.
 
-    Raises UsageError where a mean is not above 0.
+    The standard error follows from the delta method.
+
+    Raises:
+        UsageError: a mean is not above 0.
     """
-    a, b = paired(one, other)
+    a, b = pair_scores(one, other)
     if a.mean() <= 0 or b.mean() <= 0:
         raise UsageError(
             f"{one.method} and {other.method}: a ratio needs means above 0,"
             f" got {a.mean():.4g} and {b.mean():.4g}"
         )
-    strays = two_way(a / a.mean() - b / b.mean())
-    return attrs.evolve(strays, value=float(np.log(a.mean() / b.mean())))
+    relative = two_way_mean(a / a.mean() - b / b.mean())
+    return attrs.evolve(relative, value=float(np.log(a.mean() / b.mean())))
 
 
 def unpaired_difference(one: Array, other: Array) -> Contrast:
-    """The mean of `one` less that of `other`, `[seeds, tasks]` each, with tasks of their own."""
-    sides = [two_way(one), two_way(other)]
-    squares = [side.error**2 for side in sides]
+    """Return the mean of `one` minus that of `other`, `[seeds, tasks]` each, tested on different tasks."""
+    sides = [two_way_mean(one), two_way_mean(other)]
+    squares = [side.standard_error**2 for side in sides]
     error = math.sqrt(sum(squares))
     return Contrast(
         value=sides[0].value - sides[1].value,
-        error=error,
-        freedom=_satterthwaite(squares, [side.freedom for side in sides]),
+        standard_error=error,
+        degrees_of_freedom=_satterthwaite(squares, [side.degrees_of_freedom for side in sides]),
         seeds=min(side.seeds for side in sides),
         tasks=min(side.tasks for side in sides),
-        error_of_tasks=math.hypot(*(side.error_of_tasks for side in sides)),
+        task_error=math.hypot(*(side.task_error for side in sides)),
     )
 
 
-Places = NDArray[np.signedinteger[Any]] | slice
+TaskIndices = NDArray[np.signedinteger[Any]] | slice
 
 
-def typical_difference(one: Scores, other: Scores) -> Contrast:
-    """What is typical of `one` less what is typical of `other`: see `typical`; paired by seed and task."""
-    a, b = paired(one, other)
-    return typical(lambda tasks: _medians(a, tasks) - _medians(b, tasks), *a.shape)
+def typical_difference(one: MethodScores, other: MethodScores) -> Contrast:
+    """Return the typical difference between the seeds' medians, see `typical_over_seeds`."""
+    a, b = pair_scores(one, other)
+    return typical_over_seeds(lambda tasks: _medians(a, tasks) - _medians(b, tasks), *a.shape)
 
 
-def typical_log_ratio(one: Scores, other: Scores) -> Contrast:
-    """The logarithm of one's typical score over the other's, seed by seed; UsageError for scores of 0."""
-    a, b = paired(one, other)
+def typical_log_ratio(one: MethodScores, other: MethodScores) -> Contrast:
+    """Return the typical logarithm of the ratio of the seeds' medians, see `typical_over_seeds`.
+
+    Raises:
+        UsageError: a score is not above 0.
+    """
+    a, b = pair_scores(one, other)
     if min(a.min(), b.min()) <= 0:
         raise UsageError(f"{one.method} and {other.method}: a ratio needs scores above 0")
-    return typical(lambda tasks: np.log(_medians(a, tasks) / _medians(b, tasks)), *a.shape)
+    return typical_over_seeds(lambda tasks: np.log(_medians(a, tasks) / _medians(b, tasks)), *a.shape)
 
 
-def _medians(scores: Array, tasks: Places) -> Array:
+def _medians(scores: Array, tasks: TaskIndices) -> Array:
     return np.asarray(np.median(scores[:, tasks], axis=1))
 
 
-def typical(of_seeds: Callable[[Places], Array], seeds: int, tasks: int) -> Contrast:
-    """What is typical of seeds: the mean of their middle half, so that no run that broke decides alone.
+def typical_over_seeds(by_seed: Callable[[TaskIndices], Array], seeds: int, tasks: int) -> Contrast:
+    """Return the interquartile mean over seeds, which no single failed run can decide.
 
-    Its error has a part of the seeds, by Yuen's (1974) winsorised variance with Student's t over the seeds of
-    the middle half, and a part of the test tasks, which all seeds share: how far it strays where tasks are
-    drawn again with replacement.
+    The standard error has two parts. The part of the seeds is Yuen's (1974), from the winsorised variance,
+    with the degrees of freedom of the middle half. The part of the test tasks, which all seeds share, is the
+    standard deviation over bootstrap draws of the tasks.
 
     Args:
-        of_seeds: a number for each seed `[seeds]`, from the test tasks of the given places.
+        by_seed: a function that returns a number for each seed, `[seeds]`, from the test tasks with the
+            given indices.
+        seeds: the number of seeds.
+        tasks: the number of test tasks.
     """
-    everything = of_seeds(slice(None))
-    value, cut = _middle(everything), int(MIDDLE * seeds)
-    if seeds < 2 or not np.isfinite(everything).all():
+    numbers = by_seed(slice(None))
+    value, cut = _interquartile_mean(numbers), int(TRIMMED_SHARE * seeds)
+    if seeds < 2 or not np.isfinite(numbers).all():
         return Contrast(value if math.isfinite(value) else math.nan, math.nan, math.nan, seeds, tasks)
-    ranked = np.sort(everything)
-    winsorised = np.clip(everything, ranked[cut], ranked[seeds - cut - 1])
-    of_the_seeds = float(winsorised.std(ddof=1)) / ((1 - 2 * cut / seeds) * math.sqrt(seeds))
+    ranked = np.sort(numbers)
+    winsorised = np.clip(numbers, ranked[cut], ranked[seeds - cut - 1])
+    seed_error = float(winsorised.std(ddof=1)) / ((1 - 2 * cut / seeds) * math.sqrt(seeds))
     generator = np.random.default_rng([2, tasks])  # the same draws for every comparison
-    drawn = [_middle(of_seeds(generator.integers(tasks, size=tasks))) for _ in range(DRAWS)]
-    of_the_tasks = float(np.std(drawn, ddof=1))
-    error, freedom = math.hypot(of_the_seeds, of_the_tasks), float(seeds - 2 * cut - 1)
-    return Contrast(value, error, freedom if error else math.inf, seeds, tasks, of_the_tasks)
+    drawn = [_interquartile_mean(by_seed(generator.integers(tasks, size=tasks))) for _ in range(TASK_DRAWS)]
+    task_error = float(np.std(drawn, ddof=1))
+    error, freedom = math.hypot(seed_error, task_error), float(seeds - 2 * cut - 1)
+    return Contrast(value, error, freedom if error else math.inf, seeds, tasks, task_error)
 
 
-def _middle(of_seeds: Array) -> float:
-    return float(stats.trim_mean(of_seeds, MIDDLE))
+def _interquartile_mean(numbers: Array) -> float:
+    return float(stats.trim_mean(numbers, TRIMMED_SHARE))
 
 
-def two_way(x: Array) -> Contrast:
-    """The mean of x `[seeds, tasks]` as an estimate over both: see this module's text.
+def two_way_mean(x: Array) -> Contrast:
+    """Return the mean of x `[seeds, tasks]` with its standard error over both, see the module's docstring.
 
-    Where rounding or chance makes the sum of mean squares less than one of its parts, that part stands
-    for it. A value that is not finite leaves nothing known.
+    Where the sum of mean squares is below the mean square of seeds or of tasks, that one is used instead. A
+    value that is not finite leaves the standard error unknown.
     """
     seeds, tasks = x.shape
     centre = float(x.mean())
@@ -178,9 +190,11 @@ def _satterthwaite(parts: Sequence[float], freedoms: Sequence[float]) -> float:
 
 
 def holm(p_values: Sequence[float], among: int = 0) -> list[float]:
-    """p-values adjusted for being many (Holm, 1979); NaN stays NaN and counts for none.
+    """Return p-values adjusted for multiple comparisons (Holm, 1979).
 
-    `among`: how many comparisons these were chosen from, where those are more.
+    Args:
+        p_values: the p-values. NaN stays NaN and does not count as a comparison.
+        among: the number of comparisons that these were selected from, where that is larger.
     """
     order = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
     many = max(among, len(order))

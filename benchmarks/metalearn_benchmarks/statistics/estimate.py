@@ -1,4 +1,4 @@
-"""What a statistic comes to: a number and its 95 % interval."""
+"""An estimate: a number and its interval."""
 
 from __future__ import annotations
 
@@ -14,34 +14,37 @@ Array: TypeAlias = NDArray[np.float64]
 
 Values: TypeAlias = Sequence[float] | Array
 
-MIDDLE = 0.25
-"""The share of scores that an interquartile mean leaves out at each end."""
+TRIMMED_SHARE = 0.25
+"""The share of the scores that an interquartile mean leaves out at each end."""
 
 
 @attrs.frozen
 class Estimate:
-    """A number and its 95 % interval; `low` and `high` are NaN where there is no interval."""
+    """A number and its interval; `low` and `high` are NaN where there is no interval."""
 
     value: float
     low: float
     high: float
 
-    def within(self, score: str) -> Estimate:
-        """Of a mean of scores of this name: the interval without what no such mean can be.
+    def clip_to_range(self, score: str) -> Estimate:
+        """Cut off the part of the interval that no mean of this score can reach.
 
-        Student's t knows nothing of bounds. What is cut off cannot be the truth, so the interval holds it as
-        often as before.
+        Student's t knows no bounds: its interval of an accuracy may exceed 1. The true mean never lies in
+        the part cut off, so the interval contains it as often as before.
+
+        Args:
+            score: the name of the score in the records. A name that is not in `SCORE_RANGES` cuts nothing.
         """
-        low, high = np.clip((self.low, self.high), *POSSIBLE.get(score, ANYTHING))
+        low, high = np.clip((self.low, self.high), *SCORE_RANGES.get(score, UNBOUNDED))
         return attrs.evolve(self, low=float(low), high=float(high))
 
 
-ANYTHING = (-math.inf, math.inf)
+UNBOUNDED = (-math.inf, math.inf)
 
-POSSIBLE = {
+SCORE_RANGES = {
     "accuracy": (0.0, 1.0),
     "cross entropy": (0.0, math.inf),
     "mean squared error": (0.0, math.inf),
     "mse loss": (0.0, math.inf),
 }
-"""The least and the most that a score can be, by the name that records have of it."""
+"""The lowest and the highest possible value of a score, by its name in the records."""

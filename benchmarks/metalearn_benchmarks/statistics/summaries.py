@@ -1,7 +1,7 @@
-"""Means, medians, interquartile means and their 95 % intervals. scipy does what scipy has.
+"""Means, medians, interquartile means and their 95 % intervals.
 
-A score that is not finite counts as the worst one: no mean and no interval of a mean is left then, but a
-median and an interquartile mean are, as long as such scores are few.
+A score that is not finite counts as the worst one. Then the mean has no value and no interval. The median
+and the interquartile mean still have both, as long as such scores are few.
 """
 
 from __future__ import annotations
@@ -14,39 +14,45 @@ import attrs
 import numpy as np
 from scipy import stats
 
-from metalearn_benchmarks.statistics.estimate import MIDDLE, Array, Estimate, Values
+from metalearn_benchmarks.statistics.estimate import TRIMMED_SHARE, Array, Estimate, Values
 from metalearn_core.errors import unknown
 
-WAYS = ("t", "bootstrap", "paper")
-"""How intervals are made: see `summarise`."""
+INTERVAL_METHODS = ("t", "bootstrap", "paper")
+"""The ways to make intervals, see `summarise_method`."""
 
 
 @attrs.frozen
 class Summary:
-    """What a method's runs come to.
+    """The mean, the median and the interquartile mean of a method, with their intervals.
 
     Args:
-        over: what the intervals are over: "test tasks", "seeds", or "seeds and test tasks".
-        left_out: of the mean, the median and the interquartile mean: how many runs the paper's way leaves
-            out as outliers.
-        not_finite: how many scores are no finite number.
+        mean: the mean.
+        median: the median.
+        interquartile_mean: the mean of the middle half.
+        intervals_over: what was sampled: "test tasks", "seeds", or "seeds and test tasks".
+        outliers: the number of runs that `"paper"` leaves out as outliers of the mean, of the median and of
+            the interquartile mean.
+        not_finite: the number of scores that are not finite.
     """
 
     mean: Estimate
     median: Estimate
     interquartile_mean: Estimate
-    over: str
-    left_out: tuple[int, int, int] = (0, 0, 0)
+    intervals_over: str
+    outliers: tuple[int, int, int] = (0, 0, 0)
     not_finite: int = 0
 
-    def within(self, score: str) -> Summary:
-        """Of scores of this name: see `Estimate.within`."""
-        cut = {name: getattr(self, name).within(score) for name in ("mean", "median", "interquartile_mean")}
+    def clip_to_range(self, score: str) -> Summary:
+        """Cut off what no mean of this score can reach, see `Estimate.clip_to_range`."""
+        cut = {
+            name: getattr(self, name).clip_to_range(score)
+            for name in ("mean", "median", "interquartile_mean")
+        }
         return attrs.evolve(self, **cut)
 
 
 def mean(values: Values) -> Estimate:
-    """The mean with Student's t interval; a value that is not finite leaves no interval."""
+    """Return the mean with Student's t interval; there is none where a value is not finite."""
     x = np.asarray(values, dtype=float)
     centre = float(x.mean())
     if len(x) < 2 or not np.isfinite(x).all():
@@ -56,7 +62,7 @@ def mean(values: Values) -> Estimate:
 
 
 def median(values: Values) -> Estimate:
-    """The median with the interval of order statistics that the binomial test gives."""
+    """Return the median with the interval of order statistics that the binomial test gives."""
     x = np.asarray(values, dtype=float)
     centre = float(np.median(x))
     if len(x) < 2 or math.isnan(centre):
@@ -66,19 +72,24 @@ def median(values: Values) -> Estimate:
 
 
 def interquartile_mean(values: Values) -> Estimate:
-    """The mean of the middle half, with the t interval of a trimmed mean (Tukey and McLaughlin, 1963)."""
+    """Return the mean of the middle half with its t interval (Tukey and McLaughlin, 1963)."""
     x = np.asarray(values, dtype=float)
-    centre = float(stats.trim_mean(x, MIDDLE))
+    centre = float(stats.trim_mean(x, TRIMMED_SHARE))
     if len(x) < 4 or not math.isfinite(centre):
         return _without_interval(centre)
-    low, high = stats.mstats.trimmed_mean_ci(x, limits=(MIDDLE, MIDDLE), alpha=0.05)
+    low, high = stats.mstats.trimmed_mean_ci(x, limits=(TRIMMED_SHARE, TRIMMED_SHARE), alpha=0.05)
     return Estimate(centre, float(low), float(high))
 
 
-def summary(final: Values, score: str) -> dict[str, Any]:
-    """What a record says of its scores of this name, one per test task."""
+def summarise_run(final: Values, score: str) -> dict[str, Any]:
+    """Summarise one run for its record.
+
+    Args:
+        final: the score after T steps on each test task.
+        score: the name of the score.
+    """
     x = np.asarray(final, dtype=float)
-    centre = mean(x).within(score)
+    centre = mean(x).clip_to_range(score)
     return {
         "mean": centre.value,
         "median": median(x).value,
@@ -87,54 +98,65 @@ def summary(final: Values, score: str) -> dict[str, Any]:
     }
 
 
-def summarise(scores: Array, way: str = "t", *, score: str = "", higher_is_better: bool = False) -> Summary:
-    """Mean, median and interquartile mean of a method, from its scores `[seeds, tasks]`.
+def summarise_method(
+    scores: Array, interval_method: str = "t", *, score: str = "", higher_is_better: bool = False
+) -> Summary:
+    """Return the mean, the median and the interquartile mean of a method, with 95 % intervals.
 
-    Of several runs each number is the mean over runs of what each run has over its test tasks. `way`:
+    Each run has a mean, a median and an interquartile mean over its test tasks. The method's number is the
+    mean of these over its runs.
 
-    - `"t"`: Student's t interval over runs, so the test tasks are taken as they are. Of one run, and of
-      runs that are all the same since nothing in them is random: over its test tasks. Without what no
-      mean of scores of the name `score` can be: see `Estimate.within`.
-    - `"bootstrap"`: BCa intervals; seeds and test tasks are both drawn again: see `bootstrap`.
-    - `"paper"`: as the authors' program does it. Runs outside [q1 − 1.5 IQR, q3 + 1.5 IQR] are left out,
-      and the half-width is 1.96 sd / √n (sd with n − 1). The paper's "median" is the median so made. One
-      run has no interval.
+    Args:
+        scores: the scores `[seeds, tasks]`.
+        interval_method: how the intervals are made:
 
-    Raises UsageError for another way.
+            - `"t"`: Student's t over seeds; the test tasks count as given. With one run, or where all runs
+              have the same scores, Student's t over test tasks. Intervals are cut to what the score can be,
+              see `Estimate.clip_to_range`.
+            - `"bootstrap"`: BCa intervals that resample seeds and test tasks, see `bootstrap_estimates`.
+            - `"paper"`: as the authors' program makes them. It leaves out runs outside
+              [q1 − 1.5 IQR, q3 + 1.5 IQR]; the half-width is 1.96 sd / √n (sd with n − 1). The paper's
+              "median" is the median made in this interval_method. One run has no interval.
+        score: the name of the score, which bounds the intervals of `"t"`.
+        higher_is_better: whether a higher score is better; a score that is not finite counts as the worst.
+
+    Raises:
+        UsageError: there is no such `interval_method`.
     """
-    if way not in WAYS:
-        raise unknown("way of statistics", way, WAYS)
+    if interval_method not in INTERVAL_METHODS:
+        raise unknown("way of statistics", interval_method, INTERVAL_METHODS)
     not_finite = int(np.count_nonzero(~np.isfinite(scores)))
     worst = -math.inf if higher_is_better else math.inf
     ranked = np.where(np.isfinite(scores), scores, worst)
-    over, left_out = "seeds", (0, 0, 0)
-    if way == "bootstrap":
-        from metalearn_benchmarks.statistics.bootstrap import bootstrap
+    intervals_over, outliers = "seeds", (0, 0, 0)
+    if interval_method == "bootstrap":
+        from metalearn_benchmarks.statistics.bootstrap import bootstrap_estimates
 
-        over = "test tasks" if len(scores) == 1 else "seeds and test tasks"
-        estimates = bootstrap(ranked)
-    elif way == "t" and (ranked == ranked[0]).all():
-        over, run = "test tasks", ranked[0]
-        estimates = _of_finite(mean(run)), median(run), interquartile_mean(run)
+        intervals_over = "test tasks" if len(scores) == 1 else "seeds and test tasks"
+        estimates = bootstrap_estimates(ranked)
+    elif interval_method == "t" and (ranked == ranked[0]).all():
+        intervals_over, run = "test tasks", ranked[0]
+        estimates = _nan_if_infinite(mean(run)), median(run), interquartile_mean(run)
     else:
-        made = [_OVER_RUNS[way](x) for x in _of_each_run(ranked)]
-        estimates, left_out = (made[0][0], made[1][0], made[2][0]), (made[0][1], made[1][1], made[2][1])
-    found = Summary(*estimates, over=over, left_out=left_out, not_finite=not_finite)
-    return found.within(score) if way == "t" else found
+        by_statistic = [_INTERVALS_OVER_SEEDS[interval_method](x) for x in _statistics_by_seed(ranked)]
+        estimates = (by_statistic[0][0], by_statistic[1][0], by_statistic[2][0])
+        outliers = (by_statistic[0][1], by_statistic[1][1], by_statistic[2][1])
+    summary = Summary(*estimates, intervals_over=intervals_over, outliers=outliers, not_finite=not_finite)
+    return summary.clip_to_range(score) if interval_method == "t" else summary
 
 
-def _of_each_run(scores: Array) -> list[Array]:
-    """Mean, median and interquartile mean over tasks of each seed, `[seeds]` each."""
-    trimmed = np.asarray(stats.trim_mean(scores, MIDDLE, axis=1))
+def _statistics_by_seed(scores: Array) -> list[Array]:
+    """The mean, median and interquartile mean over tasks of each seed, `[seeds]` each."""
+    trimmed = np.asarray(stats.trim_mean(scores, TRIMMED_SHARE, axis=1))
     return [scores.mean(1), np.asarray(np.median(scores, axis=1)), trimmed]
 
 
-def _with_t(values: Array) -> tuple[Estimate, int]:
-    return _of_finite(mean(values)), 0
+def _t_interval(values: Array) -> tuple[Estimate, int]:
+    return _nan_if_infinite(mean(values)), 0
 
 
-def _as_the_paper(values: Array) -> tuple[Estimate, int]:
-    """Mean and normal interval of what is no outlier, and how many are; nothing of what is not finite."""
+def _paper_interval(values: Array) -> tuple[Estimate, int]:
+    """The mean and the normal interval of all that are no outliers, and the number of outliers."""
     if not np.isfinite(values).all():
         return _without_interval(math.nan), 0
     low, high = np.quantile(values, [0.25, 0.75])
@@ -147,13 +169,16 @@ def _as_the_paper(values: Array) -> tuple[Estimate, int]:
     return Estimate(centre, centre - half, centre + half), len(values) - len(kept)
 
 
-_OVER_RUNS: dict[str, Callable[[Array], tuple[Estimate, int]]] = {"t": _with_t, "paper": _as_the_paper}
+_INTERVALS_OVER_SEEDS: dict[str, Callable[[Array], tuple[Estimate, int]]] = {
+    "t": _t_interval,
+    "paper": _paper_interval,
+}
 
 
 def _without_interval(value: float) -> Estimate:
     return Estimate(value, math.nan, math.nan)
 
 
-def _of_finite(estimate: Estimate) -> Estimate:
-    """A mean with an infinity in it is no number."""
+def _nan_if_infinite(estimate: Estimate) -> Estimate:
+    """Replace an infinite mean by NaN."""
     return estimate if math.isfinite(estimate.value) else _without_interval(math.nan)

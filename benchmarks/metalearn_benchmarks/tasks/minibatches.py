@@ -1,4 +1,4 @@
-"""Ordinary pretraining seen as meta-training with T = 0: a task is a minibatch of the flat data."""
+"""Ordinary pretraining as meta-training with T = 0: a task is a minibatch of the flat data."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from metalearn_core import Batch, Task, TaskFamily, UsageError
 
 
 class FlatFamily:
-    """Minibatches drawn with replacement from `family.examples(split)`, each one a task.
+    """Tasks that are minibatches of a family's flat data, drawn with replacement.
 
-    A family whose examples are large may have two more methods: `codes(split, numbers, generator)` gives what
-    stands for those examples in minibatches of that split, `[..., fields]`, and `images(split, codes, dtype)`
-    the inputs themselves; a minibatch is then drawn as codes, and looked up where it is used. Validation
-    minibatches of training data are `codes("validation", ...)` and `images("train", ...)`: not augmented.
+    A family with large examples may have two more methods. `codes(split, numbers, generator)` returns codes
+    `[..., fields]` that stand for those examples. `images(split, codes, dtype)` returns the inputs
+    themselves. Then a minibatch is drawn as codes, and its inputs are looked up where they are used.
+    Minibatches for validation that are held out of the training data are `codes("validation", ...)` and
+    `images("train", ...)`: not augmented.
 
     Args:
-        held_out: where given, validation minibatches are of the training data, too: of one example in so
-            many, which no training minibatch has.
+        family: The family whose `examples(split)` are drawn from.
+        minibatch: Examples in a minibatch.
+        held_out: Where given, validation minibatches come from the training data too. They hold one example
+            in `held_out`, and training minibatches hold the others.
     """
 
     def __init__(self, family: TaskFamily, minibatch: int, held_out: int | None = None) -> None:
@@ -27,9 +30,15 @@ class FlatFamily:
 
     @property
     def splits(self) -> tuple[str, ...]:
+        """The names of the family's splits."""
         return self.family.splits
 
     def examples(self, split: str) -> Batch:
+        """The flat data of a split, asked for once.
+
+        Raises:
+            UsageError: The family has no flat data.
+        """
         if split not in self._examples:
             try:
                 self._examples[split] = self.family.examples(split)
@@ -49,7 +58,7 @@ class FlatFamily:
         return source, numbers
 
     def draw(self, split: str, count: int, generator: torch.Generator) -> Task:
-        """Minibatches as the stream keeps them: with codes as inputs, where the family has codes."""
+        """Draw `count` minibatches as a task stream keeps them: with codes as inputs where there are any."""
         source, numbers = self._numbers(split)
         flat, codes = self.examples(source), getattr(self.family, "codes", None)
         chosen = numbers[torch.randint(len(numbers), (count, self.minibatch), generator=generator)]
@@ -58,7 +67,7 @@ class FlatFamily:
         return Task(batch, batch, stacked=True)
 
     def realise(self, split: str, task: Task, dtype: torch.dtype) -> Task:
-        """Minibatches with the inputs that their codes stand for."""
+        """Replace the codes of drawn minibatches by the inputs they stand for."""
         images = getattr(self.family, "images", None)
         if images is None:
             return task
@@ -67,4 +76,5 @@ class FlatFamily:
         return Task(batch, batch, stacked=True)  # once: support and query are the same
 
     def sample(self, split: str, count: int, generator: torch.Generator) -> Task:
+        """Draw `count` minibatches with their inputs."""
         return self.realise(split, self.draw(split, count, generator), torch.get_default_dtype())

@@ -20,11 +20,17 @@ def _count(_: object, attribute: attrs.Attribute[int], value: int) -> None:
 
 @attrs.frozen
 class SineFamily:
-    """y = A sin(x + φ), A ~ U[0.1, 5], φ ~ U[0, π], x ~ U[−5, 5], without noise; all `[n, 1]`.
+    """Sine regression tasks y = A sin(x + φ), without noise.
+
+    A ~ U[0.1, 5], φ ~ U[0, π] and x ~ U[−5, 5]; inputs and targets are `[n, 1]`.
 
     Args:
-        support, query: k, and the query points of a task (the paper: 50 in every split).
-        example_tasks: how many tasks' points make up the flat data of `examples`.
+        support: Support points of a task, k.
+        query: Query points of a task. The paper has 50 in every split.
+        example_tasks: How many tasks make up the flat data of `examples`.
+
+    Raises:
+        UsageError: A number is no integer >= 1.
     """
 
     support: int = attrs.field(default=5, validator=_count)
@@ -33,9 +39,15 @@ class SineFamily:
 
     @property
     def splits(self) -> tuple[str, ...]:
+        """The names of the splits. All have the same distribution of tasks."""
         return ("train", "validation", "test")
 
     def sample(self, split: str, count: int, generator: torch.Generator) -> Task:
+        """Draw `count` tasks of a split.
+
+        Raises:
+            UsageError: There is no such split.
+        """
         if split not in self.splits:
             raise unknown("split of the sine family", split, self.splits)
 
@@ -50,6 +62,7 @@ class SineFamily:
         return Task(Batch(x[:, :k], y[:, :k]), Batch(x[:, k:], y[:, k:]), stacked=True)
 
     def examples(self, split: str) -> Batch:
+        """The points of `example_tasks` tasks as flat data, `[example_tasks * (support + query), 1]`."""
         task = self.sample(split, self.example_tasks, seeded_generator("examples", split))
         inputs = torch.cat([task.support.inputs, task.query.inputs], 1)
         targets = torch.cat([task.support.targets, task.query.targets], 1)

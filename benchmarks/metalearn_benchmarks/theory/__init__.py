@@ -1,4 +1,9 @@
-"""The map of what the shipped rules can express, and the proofs of its edges. Imports no torch."""
+"""The map of what the shipped rules can express, and the proofs of its edges. Imports no torch.
+
+`map.toml` holds the rules and the edges, `subsumptions` the proofs of the edges, `separations` those of the
+crossed-out edges. A proof names a function of `parameterisations` or `invariants`, and `references` has the
+rules that no plugin ships.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,7 @@ from metalearn_core.testing.theory.rule_map import RuleMap
 
 
 def shipped_map() -> RuleMap:
-    """The map of the shipped rules."""
+    """Return the map of the shipped rules."""
     facts = tomllib.loads(resources.files(__name__).joinpath("map.toml").read_text(encoding="utf-8"))
     found = RuleMap()
     for name, node in facts["node"].items():

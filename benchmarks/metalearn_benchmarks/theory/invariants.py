@@ -1,6 +1,7 @@
-"""What every φ of a rule keeps: each says how far a rule breaks it, 0 where it holds.
+"""Invariants: properties that a rule keeps for every φ.
 
-All are about what the rule does on tasks whose support gradient is known: `slope(g)`, where it is g.
+Each function takes a rule and a probe, tries the rule on tasks whose support gradient is known, and returns
+how far the rule breaks the invariant: 0 where it holds.
 """
 
 from __future__ import annotations

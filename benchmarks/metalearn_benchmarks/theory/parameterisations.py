@@ -1,4 +1,9 @@
-"""The φ at which a general rule is a special one. Each is handed to `Subsumption` in `claims`."""
+"""The φ at which a general rule is a special one.
+
+Each function takes the special and the general rule and returns φ of the general one. A function of limits
+also takes `closeness`, and the smaller that is, the nearer are both rules. `subsumptions` makes claims of
+the functions.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules on the map that no plugin ships, each as its equation, and shipped ones that say their options."""
+"""Rules on the map that no plugin ships, and shipped rules with their options as attributes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from metalearn_core import ParameterLayout, Signal, UpdateRule, make_rule
 
 
 def descent(layout: ParameterLayout, inner_lr: float, **options: Any) -> UpdateRule:
-    """The rule `gradient-descent`, which then also says its momentum and its weight decay."""
+    """Make the rule `gradient-descent`, with its momentum and its weight decay as attributes."""
     rule: Any = make_rule("gradient-descent", layout, inner_lr=inner_lr, **options)
     rule.momentum, rule.weight_decay = options.get("momentum", 0.0), options.get("weight_decay", 0.0)
     return rule  # type: ignore[no-any-return]
 
 
 def damped_descent(layout: ParameterLayout, inner_lr: float, momentum: float) -> UpdateRule:
-    """Momentum β with dampening β: torch's v ← βv + (1 − β)∇, the first v being the whole gradient."""
+    """Make momentum β with dampening β: torch's v ← βv + (1 − β)∇, where the first v is the gradient."""
     return descent(layout, inner_lr, momentum=momentum, dampening=momentum)
 
 

@@ -1,4 +1,4 @@
-"""The proofs of the map's edges: which φ makes one rule the other, or brings it as near as asked for."""
+"""The proofs of the map's edges: the φ that makes one rule the other, or brings it as near as asked for."""
 
 from __future__ import annotations
 

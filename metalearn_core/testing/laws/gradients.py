@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from metalearn_core.errors import RuleError
-from metalearn_core.inner_loop import adapt, meta_gradient, per_task
+from metalearn_core.inner_loop import adapt, per_task
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule
 from metalearn_core.settings import ORDERS, Order
@@ -26,6 +26,7 @@ from metalearn_core.testing.laws.problems import (
     require_float64,
     signal,
 )
+from metalearn_core.training.meta_gradient import meta_gradient
 
 _LONGEST = 8
 """Steps in which every φ must have been used: rules may have some for each step."""

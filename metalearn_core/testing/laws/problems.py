@@ -11,9 +11,10 @@ from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from metalearn_core.learner import BaseLearner, ParameterLayout, forked_rng
-from metalearn_core.rule import Signal, Undeclared, UpdateRule
+from metalearn_core.learner import BaseLearner
+from metalearn_core.rule import Signal, UndeclaredField, UpdateRule
 from metalearn_core.task import Batch, Task
+from metalearn_core.training.parameters import ParameterLayout, forked_rng
 
 MakeRule: TypeAlias = Callable[[ParameterLayout], UpdateRule]
 Law: TypeAlias = Callable[[MakeRule], str | None]
@@ -87,7 +88,7 @@ def arguments(
 
 def signal(rule: UpdateRule, grad: Tensor, loss: Tensor, step: int) -> Signal:
     """The signal as the inner loop gives it: what is not declared cannot be read."""
-    hidden = Undeclared(rule.label)
+    hidden = UndeclaredField(rule.label)
     return Signal(grad, loss if rule.uses_loss else hidden, step if rule.uses_step else hidden)
 
 

@@ -12,14 +12,15 @@ import attrs
 import torch
 
 from metalearn_core.evaluation import evaluate
-from metalearn_core.inner_loop import meta_gradient
 from metalearn_core.kernels.programs import CompilationError, CompiledMetaGradient
 from metalearn_core.learner import BaseLearner
 from metalearn_core.outer_loop import meta_train
 from metalearn_core.settings import Settings
 from metalearn_core.testing.laws.problems import Law, MakeRule, close, make, nudged, problem, require
 from metalearn_core.testing.tiny_tasks import TinySines, tiny_learner
-from metalearn_core.training.trained import Event, Observer, Trained
+from metalearn_core.training.events import Event, Observer
+from metalearn_core.training.meta_gradient import meta_gradient
+from metalearn_core.training.trained import Trained
 
 SETTINGS = Settings(
     tasks=600,

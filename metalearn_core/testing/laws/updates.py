@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from metalearn_core.errors import UsageError
-from metalearn_core.learner import ParameterLayout
 from metalearn_core.rule import Signal, State, UpdateRule
 from metalearn_core.testing.laws.contents import contents, reachable, same
 from metalearn_core.testing.laws.problems import (
@@ -25,8 +24,9 @@ from metalearn_core.testing.laws.problems import (
     signal,
     two_updates,
 )
+from metalearn_core.training.parameters import ParameterLayout
 
-_OF_ITS_OWN = ParameterLayout(("weight", "bias"), ((3, 5), (2,)))
+_UNSEEN_LAYOUT = ParameterLayout(("weight", "bias"), ((3, 5), (2,)))
 """Of a size that no other law has: what is remembered by size is empty still."""
 
 _WARM_UP = 10
@@ -111,9 +111,9 @@ class _Watched(Signal):
 
 def law_no_writes(make_rule: MakeRule) -> None:
     """`init_state` and `update` write to none of their arguments, and to nothing that outlives the call."""
-    rule = make(make_rule, _OF_ITS_OWN)
+    rule = make(make_rule, _UNSEEN_LAYOUT)
     before = reachable(rule)
-    theta, grad, loss = arguments(_OF_ITS_OWN.size)
+    theta, grad, loss = arguments(_UNSEEN_LAYOUT.size)
     state = rule.init_state(theta)
     for step in range(2):
         given = {"theta": theta, "signal.grad": grad, "signal.loss": loss, "state": state}

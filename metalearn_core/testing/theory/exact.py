@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,10 +12,6 @@ from metalearn_core.rule import UpdateRule
 from metalearn_core.settings import Order
 from metalearn_core.task import Task
 from metalearn_core.testing.problems import Problem
-
-if TYPE_CHECKING:
-    pass
-
 from metalearn_core.testing.theory.statement import Example, NothingToCompareError, Statement
 
 NUDGE, ROUNDING = 500, 5e4
@@ -28,20 +23,20 @@ def deviations(claim: Statement, special: UpdateRule, general: UpdateRule, examp
     problem = example.problem
     starts, task = _starts(claim, problem)
     (theirs, their_gradient), (ours, our_gradient) = (
-        _followed(claim, rule, problem, starts, task, example.order) for rule in (special, general)
+        _follow(claim, rule, problem, starts, task, example.order) for rule in (special, general)
     )
     for t, (their_theta, our_theta) in enumerate(zip(theirs, ours, strict=True)):
         if not torch.isfinite(their_theta).all():
             raise NothingToCompareError(f"θ of the special rule is not finite after {t} steps")
-        if found := _differs(claim, our_theta, their_theta, problem.tasks):
+        if found := _difference(claim, our_theta, their_theta, problem.tasks):
             yield f"θ after {t} of {problem.steps} steps differs: {found}"
     if not torch.isfinite(their_gradient).all():
         raise NothingToCompareError("the meta-gradient of the special rule is not finite")
-    if found := _differs(claim, our_gradient, their_gradient, problem.tasks):
+    if found := _difference(claim, our_gradient, their_gradient, problem.tasks):
         yield f"the {example.order}-order meta-gradient for θ⁰ differs: {found}"
 
 
-def _followed(
+def _follow(
     claim: Statement, rule: UpdateRule, problem: Problem, starts: Tensor, task: Task, order: Order
 ) -> tuple[list[Tensor], Tensor]:
     """θ⁽⁰⁾ … θ⁽ᵀ⁾, and what `meta_gradient` gives for the starts, from one unroll."""
@@ -68,7 +63,7 @@ def _starts(claim: Statement, problem: Problem) -> tuple[Tensor, Task]:
     return starts, problem.task.map(lambda x: torch.cat([x] * 3))
 
 
-def _differs(claim: Statement, ours: Tensor, theirs: Tensor, tasks: int) -> str:
+def _difference(claim: Statement, ours: Tensor, theirs: Tensor, tasks: int) -> str:
     """Empty where both are equal: to the bit, or as far as rounding goes that the steps amplified.
 
     How far it grows is seen on the special rule itself, from starts that are a nudge away.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 import torch
@@ -12,13 +12,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from metalearn_core.inner_loop import trajectory
-from metalearn_core.rule import Signal, State, Undeclared, UpdateRule
+from metalearn_core.rule import Signal, State, UndeclaredField, UpdateRule
 from metalearn_core.settings import Clipping
 from metalearn_core.testing.problems import SMOOTH, Problem
-
-if TYPE_CHECKING:
-    pass
-
 from metalearn_core.testing.theory.statement import Example, NothingToCompareError, Statement
 
 HUGE, VANISHING = 1e30, 1e-100
@@ -112,8 +108,8 @@ def _growth(
         grad = grad if clip is None else clip(grad)
         signal = Signal(
             grad,
-            loss if special.uses_loss else Undeclared(special.label),
-            step if special.uses_step else Undeclared(special.label),
+            loss if special.uses_loss else UndeclaredField(special.label),
+            step if special.uses_step else UndeclaredField(special.label),
         )
         return special.update(theta, signal, special.init_state(theta))[0]
 

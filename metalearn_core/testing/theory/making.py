@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from metalearn_core.errors import UsageError, unknown
-from metalearn_core.learner import BaseLearner, ParameterLayout, forked_rng
+from metalearn_core.learner import BaseLearner
 from metalearn_core.registry import make_rule
 from metalearn_core.rule import UpdateRule
+from metalearn_core.training.parameters import ParameterLayout, forked_rng
 
 if TYPE_CHECKING:
     from hypothesis import strategies as st
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 from metalearn_core.testing.theory.statement import Maker
 
 
-def made(maker: Maker, learner: BaseLearner, options: Mapping[str, Any], seed: int) -> UpdateRule:
+def make_seeded_rule(maker: Maker, learner: BaseLearner, options: Mapping[str, Any], seed: int) -> UpdateRule:
     """A rule for a learner, what it draws seeded, in the learner's dtype."""
     layout: ParameterLayout = learner.layout
     with forked_rng(torch.Generator().manual_seed(seed)):
@@ -41,7 +42,7 @@ def load_phi(rule: UpdateRule, phi: Mapping[str, Any]) -> None:
         parameters[name].copy_(given)
 
 
-def run(holds: Callable[[], None], examples: int | None) -> None:
+def run_property(holds: Callable[[], None], examples: int | None) -> None:
     """Run a property as the profile says, or on so many examples; how long one takes says nothing."""
     import hypothesis
 
@@ -55,7 +56,7 @@ def run(holds: Callable[[], None], examples: int | None) -> None:
     settings(holds)()
 
 
-def drawn(draw: st.DrawFn, value: Any) -> Any:
+def draw_value(draw: st.DrawFn, value: Any) -> Any:
     """An option's value, where it is a strategy drawn from it."""
     from hypothesis import strategies as st
 

@@ -21,7 +21,7 @@ from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule
 from metalearn_core.task import Batch
 from metalearn_core.testing.arguments import require_function, require_known, require_maker, require_options
-from metalearn_core.testing.theory.making import drawn, load_phi, made, run
+from metalearn_core.testing.theory.making import draw_value, load_phi, make_seeded_rule, run_property
 from metalearn_core.testing.theory.reports import phi, reference, short, title
 from metalearn_core.testing.theory.statement import Maker
 
@@ -82,11 +82,13 @@ class Separation:
         def holds(case: tuple[Probe, dict[str, Any]]) -> None:
             self.check_invariant(*case)
 
-        run(holds, examples)
+        run_property(holds, examples)
 
     def check_witness(self) -> None:
         """The special rule breaks the invariant."""
-        rule = made(self.special, slope_learner(self.witness.n), self.special_options, self.witness.seed)
+        rule = make_seeded_rule(
+            self.special, slope_learner(self.witness.n), self.special_options, self.witness.seed
+        )
         with torch.no_grad():
             load_phi(rule, {k: torch.as_tensor(v, dtype=torch.float64) for k, v in self.special_phi.items()})
         broken = self._broken(rule, self.witness)
@@ -104,7 +106,7 @@ class Separation:
 
     def check_invariant(self, probe: Probe, options: Mapping[str, Any]) -> None:
         """The general rule keeps it, at a φ drawn from normal numbers of size `probe.spread`."""
-        rule = made(self.general, slope_learner(probe.n), options, probe.seed)
+        rule = make_seeded_rule(self.general, slope_learner(probe.n), options, probe.seed)
         with torch.no_grad():
             for salt, parameter in enumerate(rule.parameters(), start=100):
                 parameter.copy_(probe.spread * probe.normal(*parameter.shape, salt=salt))
@@ -141,7 +143,7 @@ class Separation:
                 draw(strategies.seeds()),
                 draw(st.sampled_from([0.1, 0.3, 1.0])),
             )
-            return probe, {name: drawn(draw, value) for name, value in self.general_options.items()}
+            return probe, {name: draw_value(draw, value) for name, value in self.general_options.items()}
 
         return draw_case()
 

@@ -14,7 +14,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from metalearn_core.errors import RuleError, UsageError, in_one_line
+from metalearn_core.errors import RuleError, UsageError, describe_error
 from metalearn_core.rule import UpdateRule
 from metalearn_core.settings import ORDERS
 from metalearn_core.testing.arguments import (
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 from metalearn_core.testing.theory.exact import deviations
 from metalearn_core.testing.theory.limit import gaps
-from metalearn_core.testing.theory.making import drawn, load_phi, made, run
+from metalearn_core.testing.theory.making import draw_value, load_phi, make_seeded_rule, run_property
 from metalearn_core.testing.theory.reports import counterexample, title
 from metalearn_core.testing.theory.statement import Example, Maker, NothingToCompareError, Statement
 
@@ -56,7 +56,7 @@ class Subsumption(Statement):
                 hypothesis.reject()
             compared.append(example.problem.steps)
 
-        run(holds, examples)
+        run_property(holds, examples)
         if not any(compared):
             raise AssertionError(
                 f"{title(self.special)} leaves the numbers on every example that takes a step:"
@@ -74,9 +74,9 @@ class Subsumption(Statement):
         @st.composite
         def draw_example(draw: st.DrawFn) -> Example:
             problem = draw(problems)
-            special = {name: drawn(draw, value) for name, value in self.special_options.items()}
+            special = {name: draw_value(draw, value) for name, value in self.special_options.items()}
             closeness = draw(near) if self.gap else 0.0
-            general = {name: drawn(draw, value) for name, value in self.general_options.items()}
+            general = {name: draw_value(draw, value) for name, value in self.general_options.items()}
             computed = {n: v for n, v in general.items() if callable(v) and not isinstance(v, type)}
             general |= {name: v(*(special, closeness)[: positional(v)]) for name, v in computed.items()}
             seed, order = draw(strategies.seeds()), draw(st.sampled_from(ORDERS[::-1]))
@@ -85,7 +85,7 @@ class Subsumption(Statement):
         return draw_example()
 
     def _special(self, example: Example) -> UpdateRule:
-        rule = made(self.special, example.problem.learner, example.special, example.seed)
+        rule = make_seeded_rule(self.special, example.problem.learner, example.special, example.seed)
         if self.draw_phi is not None:
             with torch.no_grad():
                 self.draw_phi(rule, torch.Generator().manual_seed(example.seed))
@@ -94,7 +94,7 @@ class Subsumption(Statement):
     def pair(self, example: Example) -> tuple[UpdateRule, UpdateRule]:
         """The special rule, and the general one at the φ that `parameterise` gives."""
         special = self._special(example)
-        general = made(self.general, example.problem.learner, example.general, example.seed + 1)
+        general = make_seeded_rule(self.general, example.problem.learner, example.general, example.seed + 1)
         given = [special, general][: positional(self.parameterise)]
         near = {"closeness": example.closeness} if self.gap else {}
         with torch.no_grad():
@@ -116,7 +116,7 @@ class Subsumption(Statement):
         except Exception as error:  # a rule's own, or a gap's
             if isinstance(error, UsageError) and not isinstance(error, RuleError):
                 raise
-            complaint = in_one_line(error)
+            complaint = describe_error(error)
             raise AssertionError(counterexample(self, example, special, general, complaint)) from error
         if complaint:
             raise AssertionError(counterexample(self, example, special, general, complaint))

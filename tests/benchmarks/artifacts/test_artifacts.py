@@ -93,7 +93,7 @@ def refused(told, *arguments, **options):
 def test_what_is_loaded_adapts_and_scores_bit_for_bit_as_in_the_run(runs, exported, method, monkeypatch):
     cell, run = runs[method]
     parts, trained = open_checkpoint(cell, run / "checkpoint.pt")
-    tested = Evaluation.of(cell, parts, trained)
+    tested = Evaluation.build(cell, parts, trained)
     rule, learner, theta = tested.rule, tested.learner, tested.theta
     folder = exported(method)
     for name in ("load", "loads", "Unpickler"):
@@ -349,7 +349,7 @@ def test_a_tensor_that_is_missing_is_named(exported):
 
 def test_a_learner_that_is_not_installed_is_named_and_can_be_given(exported, monkeypatch, runs):
     folder = exported("maml")
-    learner = Components.of(runs["maml"][0]).learner
+    learner = Components.build(runs["maml"][0]).learner
     fresh = Registry()
     fresh.catalogues["metalearn_base_learners"].clear()
     monkeypatch.setattr(registry, "default_registry", lambda: fresh)

@@ -16,7 +16,7 @@ from metalearn_benchmarks.claims.rules import claim_rules
 from metalearn_benchmarks.claims.verdicts import Outcome, decide_all
 from metalearn_benchmarks.records.compatibility import require_same_experiment
 from metalearn_benchmarks.records.reading import read_records
-from metalearn_benchmarks.statistics.estimate import MIDDLE
+from metalearn_benchmarks.statistics.estimate import TRIMMED_SHARE
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -60,7 +60,7 @@ def errors_of(records, *row):
 
 def typical(errors):
     """To the three digits of the page."""
-    return round(float(stats.trim_mean(errors, MIDDLE)), 3)
+    return round(float(stats.trim_mean(errors, TRIMMED_SHARE)), 3)
 
 
 def stuck(runs):

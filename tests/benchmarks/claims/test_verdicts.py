@@ -16,11 +16,11 @@ import pytest
 from scipy import stats
 
 from metalearn_benchmarks.claims.rules import claim_rules
-from metalearn_benchmarks.claims.text import Overview, as_data, summary
+from metalearn_benchmarks.claims.text import VerdictOverview, as_data, verdict_summary
 from metalearn_benchmarks.claims.verdicts import Outcome, decide_all
 from metalearn_benchmarks.experiments import catalogue
 from metalearn_benchmarks.records.record import Record
-from metalearn_benchmarks.runs.components import resolved
+from metalearn_benchmarks.runs.resolution import resolve_cell
 
 HOLDS, FAILS, OPEN = Outcome
 
@@ -121,14 +121,14 @@ def test_a_difference_is_turned_so_that_more_is_better(a, b, up, outcome):
     (part,) = verdict.parts
     assert part.estimate.value == pytest.approx(1 if outcome == HOLDS else -1)
     assert (part.seeds, part.tasks) == (8, 60)
-    assert verdict.settle == ()
+    assert verdict.advice == ()
 
 
 def test_runs_by_the_authors_protocol_decide_nothing():
     both = runs("a", 1.0) + runs("b", 2.0, protocol="authors")
     verdict = decided(both, a_test(least=0.5))
     assert verdict.outcome == OPEN
-    assert "no records of" in verdict.settle[0]
+    assert "no records of" in verdict.advice[0]
 
 
 @pytest.mark.parametrize("setting", [{"truncate": 2}, {"outer_decay": 0.5}, {"warm_up": 0.5}])
@@ -148,7 +148,7 @@ def test_an_interval_across_the_margin_is_too_little_evidence_and_says_how_many_
     both = runs("a", 1.0, spread=0.1) + runs("b", 1.55, spread=0.1, number=1)
     verdict = decided(both, a_test(least=0.5))
     assert verdict.outcome == OPEN
-    (part,), (line,) = verdict.parts, verdict.settle
+    (part,), (line,) = verdict.parts, verdict.advice
     assert part.estimate.low < 0.5 < part.estimate.high
     more = int(line.split("about ")[1].split()[0])
     assert "A and B on S" in line
@@ -177,25 +177,25 @@ def correlated(both, seeds):
 def test_an_effect_at_the_threshold_is_called_that():
     verdict = decided(runs("a", 1.0) + runs("b", 1.5, number=3), a_test(least=0.5))
     assert verdict.outcome == OPEN
-    assert "lies at the threshold" in verdict.settle[0]
+    assert "lies at the threshold" in verdict.advice[0]
 
 
 def test_where_tasks_stray_more_test_tasks_are_asked_for():
     noise = np.random.default_rng(0).normal(size=60)
     a = [record("a", seed, 1 + noise) for seed in range(6)]
     b = [record("b", seed, 1.1 - noise) for seed in range(6)]
-    assert "more test tasks than 60" in decided(a + b, a_test(least=0.0)).settle[0]
+    assert "more test tasks than 60" in decided(a + b, a_test(least=0.0)).advice[0]
 
 
 def test_too_few_seeds_decide_nothing_however_clear():
     verdict = decided(runs("a", 1.0, seeds=3) + runs("b", 9.0), a_test(least=0.5))
     assert verdict.outcome == OPEN
     assert verdict.parts[0].estimate.low > 0.5
-    assert verdict.settle == (
+    assert verdict.advice == (
         "2 more seed(s) of A on S; run `metalearn run sine --scale paper -m a --seeds 5`",
     )  # fmt: skip
     apart = [record("b", seed + 3, run.final) for seed, run in enumerate(runs("b", 9.0))]
-    (line,) = decided(runs("a", 1.0) + apart[:7], a_test(least=0.5, seeds=6)).settle
+    (line,) = decided(runs("a", 1.0) + apart[:7], a_test(least=0.5, seeds=6)).advice
     assert "6 seeds that A on S and B on S have in common" in line
 
 
@@ -203,13 +203,13 @@ def test_no_records_and_runs_too_small_decide_nothing():
     small = runs("b", 9.0, tasks=100)
     verdict = decided(small, a_test(least=0.5, steps=[5]))
     assert verdict.outcome == OPEN
-    assert verdict.settle == (
+    assert verdict.advice == (
         "no records of A on S with T = 5; run `metalearn run sine --scale paper -m a --steps 5`",
         "the 8 record(s) of B on S with T = 5 are too small (method.settings.tasks is 100, at least 1000 is"
         " asked for); run `metalearn run sine --scale paper -m b --steps 5`",
     )
     few = runs("a", 1.0, tests=39) + runs("b", 9.0)
-    assert "test_tasks is 39" in decided(few, a_test(least=0.5)).settle[0]
+    assert "test_tasks is 39" in decided(few, a_test(least=0.5)).advice[0]
     assert decided([], a_test(least=0.5)).outcome == OPEN
 
 
@@ -218,7 +218,7 @@ def test_scores_that_are_not_finite_leave_nothing_to_decide():
     lost[2] = record("a", 2, [math.nan] * 60)
     verdict = decided(lost + runs("b", 9.0), a_test(least=0.5))
     assert verdict.outcome == OPEN
-    assert "60 score(s) of A on S are not finite (seed 2)" in verdict.settle[0]
+    assert "60 score(s) of A on S are not finite (seed 2)" in verdict.advice[0]
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_wall_times_on_like_machines(seconds, outcome):
     assert verdict.outcome == outcome
     assert verdict.parts[0].estimate.value == pytest.approx(1 / seconds)
     unlike = [attrs.evolve(run, result={**run.result, "engine": "compiled"}) for run in b]
-    (line,) = decided(a + unlike, a_test("seconds", most=1.0)).settle
+    (line,) = decided(a + unlike, a_test("seconds", most=1.0)).advice
     assert "timed in unlike ways (cpu, compiled, 1 thread(s), 1 seed(s) together; cpu, eager" in line
 
 
@@ -285,8 +285,8 @@ def test_seeds_of_one_program_are_timed_once():
     whole = list(range(10))
     verdict = decided(timed("a", [(whole, 10)]) + timed("b", [(whole, 20)]), a_test("seconds", most=1.0))
     assert (verdict.outcome, verdict.parts[0].seeds) == (OPEN, 1)
-    assert "were timed 1 time(s), since seeds that train as one program share its clock" in verdict.settle[0]
-    assert "--together 1" in verdict.settle[0]
+    assert "were timed 1 time(s), since seeds that train as one program share its clock" in verdict.advice[0]
+    assert "--together 1" in verdict.advice[0]
 
 
 @pytest.mark.parametrize(("growth", "outcome"), [(4.0, HOLDS), (0.25, FAILS), (1.0, OPEN)])
@@ -303,7 +303,7 @@ def test_how_the_spread_over_seeds_grows_with_t(growth, outcome):
     others = [run for run in three if run.cell["method"]["settings"]["steps"] != 2]
     missing = decided(others, a_test("spread", steps=[1, 2, 4], least=1.0))
     assert missing.outcome == OPEN
-    assert "no records of A on S with T = 2" in missing.settle[0]
+    assert "no records of A on S with T = 2" in missing.advice[0]
 
 
 @pytest.mark.parametrize("steps", [5, 10])
@@ -312,7 +312,7 @@ def test_of_several_methods_that_fit_the_one_of_the_rows_name_counts(steps):
     other = runs("a", 9.0, steps=steps, name=f"a-unclipped,steps={steps}", options={"clip": 0})
     both = runs("a", 1.0, steps=steps) + runs("b", 2.0, steps=steps) + other
     verdict = decided(both, a_test(steps=[steps], least=0.5))
-    assert (verdict.outcome, verdict.settle) == (HOLDS, ())
+    assert (verdict.outcome, verdict.advice) == (HOLDS, ())
 
 
 @pytest.mark.parametrize("name", ["cub", "cub-140-30-30"])
@@ -341,7 +341,7 @@ def test_spread_is_of_all_rows_together():
     assert "growth of the spread of A and B on S" in both.parts[0].label
     missing = decided(of("a", 1), test)
     assert missing.outcome == OPEN
-    assert missing.settle[0].startswith("no records of B on S with T = 1")
+    assert missing.advice[0].startswith("no records of B on S with T = 1")
 
 
 def three(a, b, c, **more):
@@ -415,7 +415,7 @@ def test_of_several_methods_that_fit_the_one_of_the_rows_name_is_taken():
     other = runs("a", 9.0, name="a-history", options={"history": "grad"})
     assert decided([*other, *runs("a", 1.0), *runs("b", 2.0)], a_test(least=0.0)).outcome == HOLDS
     odd = runs("a", 1.0, name="a-odd")
-    (line,) = decided([*other, *odd, *runs("b", 2.0)], a_test(least=0.0)).settle
+    (line,) = decided([*other, *odd, *runs("b", 2.0)], a_test(least=0.0)).advice
     assert "several methods are A on S: a-history, a-odd" in line
 
 
@@ -458,9 +458,9 @@ def test_many_claims_are_shown_with_how_sure_they_are(capsys):
     rules = claim_rules(RULES + a_test(least=0.0))
     rules = attrs.evolve(rules, claim={f"claim-{k}": rules.claim["it"] for k in range(20)})
     verdicts = decide_all(rules, three(1, 2, 3))
-    assert "20 claims: 20 holds, 0 does not hold, 0 too little evidence." in summary(verdicts)
-    assert "of the 20 that records decide, up to 1 may be wrong by chance" in summary(verdicts)
-    Console(width=120).print(Overview(verdicts))
+    assert "20 claims: 20 holds, 0 does not hold, 0 too little evidence." in verdict_summary(verdicts)
+    assert "of the 20 that records decide, up to 1 may be wrong by chance" in verdict_summary(verdicts)
+    Console(width=120).print(VerdictOverview(verdicts))
     out = capsys.readouterr().out
     assert out.count("So it is. (Table 0)") == 20
     assert "at least 0" in out
@@ -480,7 +480,7 @@ def test_every_claim_has_a_rule_and_without_records_only_the_theorem_is_decided(
     verdicts = {verdict.name: verdict for verdict in decide_all(RULES_SHIPPED, [])}
     assert verdicts.pop("theorem-1").outcome == HOLDS
     assert {verdict.outcome for verdict in verdicts.values()} == {OPEN}
-    assert all(verdict.settle for verdict in verdicts.values())
+    assert all(verdict.advice for verdict in verdicts.values())
 
 
 def test_theorem_1_points_at_tests_that_are_there():
@@ -494,7 +494,7 @@ def test_theorem_1_points_at_tests_that_are_there():
 def cells_of(scale):
     name, experiment = catalogue.find_experiment("sine")
     chosen = catalogue.Overrides(seeds=1)
-    return [resolved(cell) for cell in catalogue.cells(name, experiment, scale, chosen)]
+    return [resolve_cell(cell) for cell in catalogue.cells(name, experiment, scale, chosen)]
 
 
 def test_shipped_rows_are_those_of_the_shipped_methods_and_only_the_papers_scale_is_large_enough():

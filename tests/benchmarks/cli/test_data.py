@@ -17,7 +17,8 @@ from waiting import wait_until
 from metalearn_benchmarks.cli.data import output
 from metalearn_benchmarks.tasks.images import datasets
 from metalearn_benchmarks.tasks.images.store import decoding
-from metalearn_benchmarks.tasks.images.store.store import ImageStore, data_home, store_folder
+from metalearn_benchmarks.tasks.images.store.image_store import ImageStore
+from metalearn_benchmarks.tasks.images.store.locations import data_home, store_folder
 
 HELPERS = Path(__file__).parents[2] / "helpers"
 
@@ -179,7 +180,7 @@ def test_a_store_of_another_list_is_told(metalearn, photos, what):
 def test_ctrl_c_says_how_to_go_on_and_it_goes_on(metalearn, photos, monkeypatch, request):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
-    whole = decoding.decoded
+    whole = decoding.decode_image
     seen = []
 
     def press_at_seven(given, size, channels):
@@ -188,7 +189,7 @@ def test_ctrl_c_says_how_to_go_on_and_it_goes_on(metalearn, photos, monkeypatch,
             os.kill(os.getpid(), signal.SIGINT)
         return whole(given, size, channels)
 
-    monkeypatch.setattr(decoding, "decoded", press_at_seven)
+    monkeypatch.setattr(decoding, "decode_image", press_at_seven)
     code, out, err = metalearn(*PREPARE, photos)
     folder = store_folder("mini-imagenet", 12)
     assert (code, out) == (130, "")
@@ -206,17 +207,17 @@ def test_ctrl_c_says_how_to_go_on_and_it_goes_on(metalearn, photos, monkeypatch,
 PROGRAM = """
 import sys, time
 import image_copies as copies
+from metalearn_benchmarks import cli
 from metalearn_benchmarks.tasks.images import datasets
 from metalearn_benchmarks.tasks.images.store import decoding, writer
-from metalearn_benchmarks import cli
 datasets.datasets = lambda: {"mini-imagenet": copies.MINI}
 writer.SAVE_SECONDS = 0
-whole = decoding.decoded
+whole = decoding.decode_image
 def slow(*arguments, **options):
     time.sleep(wait)
     return whole(*arguments, **options)
 wait = float(sys.argv.pop())
-decoding.decoded = slow
+decoding.decode_image = slow
 cli.main()
 """
 
@@ -271,7 +272,7 @@ def test_the_bar_is_for_terminals_alone(monkeypatch, capsys):
     for terminal in (False, True):
         monkeypatch.setenv("FORCE_COLOR" if terminal else "NO_COLOR", "1")
         monkeypatch.setenv("TERM", "xterm")
-        with output.telling(False) as tell:
+        with output.progress_bar(False) as tell:
             tell("Greek", 3, 7)
         told = capsys.readouterr().err
         assert ("Greek" in told and "3/7" in told) == terminal

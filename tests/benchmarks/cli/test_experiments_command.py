@@ -15,8 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metalearn_benchmarks.experiments.catalogue import Overrides, cells, experiments, find_experiment
-from metalearn_benchmarks.runs.durations.estimates import Times, Timing, estimate, format_duration, program_of
-from metalearn_benchmarks.runs.durations.measuring import EventTimes, timed
+from metalearn_benchmarks.runs.durations.estimates import (
+    Timing,
+    TimingCache,
+    estimate,
+    format_duration,
+    program_digest,
+)
+from metalearn_benchmarks.runs.durations.measuring import EventTimes, time_program
 from metalearn_core import Event
 
 MINE = """
@@ -92,7 +98,7 @@ def test_measuring_tells_a_time_and_keeps_it(metalearn, cache):
 def test_an_estimate_is_of_the_order_of_the_real_run(metalearn):
     Path("mine.toml").write_text(MINE)
     (cell,) = runs("mine.toml", methods=["maml"], seeds=1, steps=5)
-    told = timed(cell, 1, 1)
+    told = time_program(cell, 1, 1)
     from metalearn_benchmarks.runs.training import run_cells
 
     since = time.monotonic()
@@ -110,7 +116,7 @@ def test_an_estimate_is_of_the_order_of_the_real_run(metalearn):
 )
 def test_every_kind_of_method_can_be_timed(method, steps, validations):
     (cell,) = runs("sine", methods=[method])
-    told = timed(cell, 1, 1)
+    told = time_program(cell, 1, 1)
     assert (told.seeds, told.steps, told.validations) == (1, steps, validations)
     assert told.seconds >= told.set_up > 0
 
@@ -118,10 +124,10 @@ def test_every_kind_of_method_can_be_timed(method, steps, validations):
 def test_seeds_that_would_train_together_are_timed_together(monkeypatch):
     from metalearn_benchmarks.runs import seed_groups
 
-    monkeypatch.setattr(seed_groups, "size_of", lambda cell, parts, together, programs: 3)
+    monkeypatch.setattr(seed_groups, "group_size", lambda cell, parts, together, programs: 3)
     (cell,) = runs("sine", methods=["maml"])
-    assert timed(cell, 30, 1).seeds == 3
-    assert timed(cell, 2, 1).seeds == 2
+    assert time_program(cell, 30, 1).seeds == 3
+    assert time_program(cell, 2, 1).seeds == 2
 
 
 def test_timing_tells_no_installed_observer(monkeypatch):
@@ -138,7 +144,7 @@ def test_timing_tells_no_installed_observer(monkeypatch):
     fresh.register(Plugin(), "loud", "loud-distribution")
     monkeypatch.setattr(registry, "default_registry", lambda: fresh)
     (cell,) = runs("sine", methods=["train-from-scratch"])
-    timed(cell, 1, 1)
+    time_program(cell, 1, 1)
     assert made == []
 
 
@@ -159,20 +165,20 @@ def test_a_watch_counts_seeds_as_one_and_the_engine_to_its_step(monkeypatch):
 
 
 def test_jobs_go_to_the_worker_that_is_free_first():
-    times = Times.here()
+    times = TimingCache.load()
     times.start = 10.0
     found = runs("sine", methods=["maml", "lstm", "turtle"], seeds=2)
     maml, lstm, turtle = found[:3]
     assert estimate(found, times, 2).seconds is None
-    times.keep(maml, timing(5.0))
-    times.keep(lstm, timing(1.0))
+    times.put(maml, timing(5.0))
+    times.put(lstm, timing(1.0))
     assert attrs.astuple(estimate(found, times, 2)) == (6, 3, 2, 2, None)
-    times.keep(turtle, timing(2.0))
+    times.put(turtle, timing(2.0))
     # of each seed 5, 1, 2: one after the other, or 5 + 1 + 2 and 1 + 2 + 5
     assert estimate(found, times, 1).seconds == 10 + 16
     assert estimate(found, times, 2).seconds == 20 + 8
     assert estimate(found, times, 99).workers == 6
-    times.keep(maml, timing(5.0, seeds=2))
+    times.put(maml, timing(5.0, seeds=2))
     assert estimate(found, times, 1).seconds == 10 + 5 + 2 * 3
 
 
@@ -181,26 +187,26 @@ def test_rows_of_two_experiments_are_one_program_and_other_numbers_another():
     of_figure = runs("figure-3.3", "paper", methods=["maml"], seeds=1)
     figure = next(cell for cell in of_figure if (cell.setting, cell.name) == (sine.setting, sine.name))
     assert sine.experiment != figure.experiment
-    assert program_of(sine) == program_of(figure)
+    assert program_digest(sine) == program_digest(figure)
     others = [
         *runs("sine", methods=["maml"]),
         *runs("sine", "paper", methods=["maml"], seeds=1, steps=2),
         *runs("sine", "paper", methods=["turtle"], seeds=1),
         *runs("sine", "paper", methods=["maml"], seeds=1, threads=2),
     ]
-    assert len({program_of(cell) for cell in (sine, *others)}) == 5
+    assert len({program_digest(cell) for cell in (sine, *others)}) == 5
 
 
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"format": 0}', '{"format": 1, "start": 1, "programs": {"a": {}}}']
 )
 def test_a_damaged_cache_is_an_empty_one(text):
-    times = Times.here()
+    times = TimingCache.load()
     (cell,) = runs("sine", methods=["maml"])
-    times.keep(cell, timing())
-    assert Times.here().of(cell) == timing()
+    times.put(cell, timing())
+    assert TimingCache.load().get(cell) == timing()
     times.path.write_text(text)
-    assert Times.here().of(cell) is None
+    assert TimingCache.load().get(cell) is None
 
 
 def test_a_cache_that_cannot_be_written_is_said(metalearn, cache):
@@ -215,10 +221,10 @@ def test_a_cache_that_cannot_be_written_is_said(metalearn, cache):
 def test_other_versions_have_times_of_their_own(monkeypatch):
     from metalearn_benchmarks.runs.durations import estimates
 
-    before = Times.here().path
-    assert before == Times.here().path
+    before = TimingCache.load().path
+    assert before == TimingCache.load().path
     monkeypatch.setattr(estimates, "version", lambda name: "99")
-    assert Times.here().path != before
+    assert TimingCache.load().path != before
 
 
 @given(st.floats(0, 1e9))

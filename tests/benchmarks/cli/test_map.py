@@ -13,7 +13,7 @@ import pytest
 from hypothesis import strategies as st
 from torch import nn
 
-from metalearn_benchmarks.plotting.style import rendered
+from metalearn_benchmarks.plotting.rendering import render
 from metalearn_benchmarks.records.reading import read_records
 from metalearn_benchmarks.rule_map import installed
 from metalearn_benchmarks.rule_map import text as map_text
@@ -204,7 +204,7 @@ class TestThePicture:
                     assert spot.y in ends or not hit, (route.link, hit)
 
     def test_every_rule_and_every_claimed_edge_is_in_the_drawing(self):
-        svg = rendered(draw_map(SHIPPED), "svg", "map").decode()
+        svg = render(draw_map(SHIPPED), "svg", "map").decode()
         ids = set(re.findall(r'id="(map-[^"]*)"', svg))
         assert {f"map-rule-{name}" for name in SHIPPED.nodes} <= ids
         found = make_blocks(SHIPPED, essential_edges(SHIPPED))
@@ -224,8 +224,8 @@ class TestThePicture:
 
     def test_a_map_without_edges_can_be_drawn(self):
         for rule_map in (made("a"), made("ab", "a/b")):
-            assert rendered(draw_map(rule_map), "png", "x")
-            assert rendered(draw_matrix(rule_map), "png", "x")
+            assert render(draw_map(rule_map), "png", "x")
+            assert render(draw_matrix(rule_map), "png", "x")
 
     def test_the_matrix_has_a_symbol_for_every_relation_and_none_for_an_open_one(self):
         known = SHIPPED.relations()
@@ -235,16 +235,17 @@ class TestThePicture:
         legend = 4
         closed = sum(r.verdict != "open" for r in known.values())
         assert symbols in (closed + limits, closed + limits + legend)
-        svg = rendered(figure, "svg", "matrix").decode()
+        svg = render(figure, "svg", "matrix").decode()
         assert {f"map-row-{name}" for name in SHIPPED.nodes} <= set(re.findall(r'id="(map-row-[^"]*)"', svg))
 
     def test_the_same_map_gives_the_same_picture_in_every_process(self):
         program = (
             "import hashlib\nfrom metalearn_benchmarks.theory import shipped_map\n"
-            "from metalearn_benchmarks.rule_map.drawing import draw_map, draw_matrix\n"
-            "from metalearn_benchmarks.plotting.style import rendered\n"
+            "from metalearn_benchmarks.rule_map.drawing import draw_map\n"
+            "from metalearn_benchmarks.rule_map.matrix import draw_matrix\n"
+            "from metalearn_benchmarks.plotting.rendering import render\n"
             "for draw in (draw_map, draw_matrix):\n"
-            "    print(hashlib.sha256(rendered(draw(shipped_map()), 'svg', 'x')).hexdigest())"
+            "    print(hashlib.sha256(render(draw(shipped_map()), 'svg', 'x')).hexdigest())"
         )
         told = {
             subprocess.check_output(
@@ -480,7 +481,7 @@ class TestTheCommand:
         claim, rule_map = Counts(), made("abc")
         for general in "bc":
             rule_map.connect(Edge("a", general, "exact", "", (claim,)))
-        outcomes = list(installed.check(installed.shown(rule_map, ()), 5))
+        outcomes = list(installed.check_edges(installed.edges_of(rule_map, ()), 5))
         assert ([o.problem for o in outcomes], claim.calls) == (["", ""], 1)
 
     def test_shipped_claims_are_found_by_their_address(self, metalearn, tmp_path, monkeypatch):
@@ -505,7 +506,7 @@ class TestTheCommand:
         hypothesis.settings.register_profile("mine", deadline=1234)
         hypothesis.settings.load_profile("mine")
         try:
-            list(installed.check(installed.shown(rule_map, ()), 2))
+            list(installed.check_edges(installed.edges_of(rule_map, ()), 2))
             assert hypothesis.settings().deadline is not None
         finally:
             hypothesis.settings.load_profile("was")

@@ -11,7 +11,8 @@ import torch
 from metalearn_benchmarks.experiments.catalogue import Overrides, cells, find_experiment
 from metalearn_benchmarks.records.record import read_record
 from metalearn_benchmarks.runs import evaluation
-from metalearn_benchmarks.runs.components import Components, resolved
+from metalearn_benchmarks.runs.components import Components
+from metalearn_benchmarks.runs.resolution import resolve_cell
 from metalearn_benchmarks.runs.training import run_cells
 from metalearn_core import Trained, UsageError
 
@@ -27,10 +28,10 @@ def run_of(method, experiment="sine", **given):
 @pytest.mark.parametrize("method", ["maml", "fo-maml", "turtle", "fo-turtle"])
 def test_maml_and_turtle_are_clamped_where_t_is_above_1_and_phi_is_not(method):
     cell = run_of(method, steps=5)
-    settings = resolved(cell)["method"]["settings"]
+    settings = resolve_cell(cell)["method"]["settings"]
     assert (settings["inner_clip"], settings["outer_clip"]) == (CLAMP, CLAMP)
     assert (settings["outer_clip_scope"], settings["outer_loss"]) == ("initialisation", "sum")
-    one = resolved(run_of(method, steps=1))["method"]["settings"]
+    one = resolve_cell(run_of(method, steps=1))["method"]["settings"]
     assert not {"inner_clip", "outer_clip"} & one.keys()
     assert cell.name == f"{method},protocol=authors"
 
@@ -85,7 +86,7 @@ def test_what_it_needs_to_know_is_one_clear_line(metalearn, tmp_path, text, told
 
 def test_what_is_not_meta_trained_is_the_same_in_both(metalearn, tmp_path):
     assert run_of("finetuning").name == "finetuning"
-    assert resolved(run_of("finetuning"))["method"]["protocol"] == "paper"
+    assert resolve_cell(run_of("finetuning"))["method"]["protocol"] == "paper"
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def test_what_is_not_meta_trained_is_the_same_in_both(metalearn, tmp_path):
 def test_the_state_that_is_tested_is_the_programs(method, rule, start):
     """Only of MAML does the program restore all; of TURTLE θ⁰ without φ; of the LSTM nothing."""
     cell = run_of(method)
-    parts = Components.of(cell)
+    parts = Components.build(cell)
     trained = Trained.begin(
         parts.rule, parts.learner, parts.settings, torch.Generator().manual_seed(0), parts.family
     )

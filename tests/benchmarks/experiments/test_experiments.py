@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metalearn_benchmarks.experiments.axes import LONGEST_NAME, folder_name, require_folder_name
+from metalearn_benchmarks.experiments.axes import MAX_NAME_LENGTH, folder_name, require_folder_name
 from metalearn_benchmarks.experiments.catalogue import SCALES, Overrides, cells, experiments, find_experiment
-from metalearn_benchmarks.experiments.inheritance import extended
+from metalearn_benchmarks.experiments.inheritance import merge_tables
 from metalearn_core import UsageError
 
 FORMAT = (Path(__file__).parents[3] / "docs/experiments.md").read_text(encoding="utf-8")
@@ -55,7 +55,7 @@ def test_every_shipped_experiment_has_every_scale_and_could_be_run(name, scale, 
     if found[0].family.name.startswith("glyphs"):
         pytest.importorskip("fontpkg_andada_pro", reason="needs metalearn-benchmarks[images]")
     for cell in {cell.row: cell for cell in found}.values():
-        Components.of(cell)
+        Components.build(cell)
     assert experiments()[name].reproduces
 
 
@@ -123,7 +123,7 @@ def test_options_that_were_meant_for_another_thing_are_not_inherited():
         "method": {"a": {"rule": "feed-forward"}},
         "settings": {"clip": {"limit": 2.0}},
     }
-    assert extended(over, under) == {
+    assert merge_tables(over, under) == {
         "family": {"name": "glyphs", "options": {"ways": 5}},
         "learner": {"name": "mlp", "options": {"hidden": [80], "inputs": 1}},
         "method": {"a": {"rule": "feed-forward", "settings": {"steps": 8}}},
@@ -142,8 +142,8 @@ SOME = st.dictionaries(st.sampled_from("abc"), TABLES, max_size=3)
 
 @given(SOME, SOME, SOME)
 def test_merging_keeps_what_is_said_last_and_chains(one, two, three):
-    assert extended(one, {}) == extended({}, one) == extended(one, one) == one
-    left, right = extended(extended(one, two), three), extended(one, extended(two, three))
+    assert merge_tables(one, {}) == merge_tables({}, one) == merge_tables(one, one) == one
+    left, right = merge_tables(merge_tables(one, two), three), merge_tables(one, merge_tables(two, three))
     # a value between two tables hides the lower one for who reads from the left alone
     assert {key: left[key] for key in one.keys() - two.keys()} == {
         k: right[k] for k in one.keys() - two.keys()
@@ -338,7 +338,7 @@ def test_a_name_of_anything_fits_a_file_system(name, changed):
     made = folder_name(f"row{name}", changed)
     require_folder_name("row", made)
     assert made == folder_name(f"row{name}", changed)
-    assert len(made.encode()) <= LONGEST_NAME
+    assert len(made.encode()) <= MAX_NAME_LENGTH
 
 
 def test_long_names_differ_where_what_they_name_does():
@@ -475,7 +475,7 @@ def test_every_key_is_documented():
     for kind in (Experiment, Method, Scale):
         for field in kind.__attrs_attrs__:
             assert f"`{field.name}`" in FORMAT or f"[{field.name}" in FORMAT, field.name
-    for axis in (*axes.OF_SETTINGS, *axes.OF_METHODS):
+    for axis in (*axes.SETTING_AXES, *axes.METHOD_AXES):
         assert f"`{axis}`" in FORMAT
 
 

@@ -13,7 +13,7 @@ from torch.func import functional_call, vmap
 from metalearn_benchmarks.learners.images.convolution import convolution
 from metalearn_benchmarks.learners.images.moments import moments
 from metalearn_benchmarks.learners.images.pooling import max_pool
-from metalearn_benchmarks.runs.results.provenance import batch_norm
+from metalearn_benchmarks.runs.results.provenance import describe_batch_norm
 from metalearn_core import (
     Batch,
     CompiledMetaGradient,
@@ -297,8 +297,8 @@ def test_the_support_sets_statistics_make_a_query_independent_of_the_others():
 
 
 def test_the_mode_is_told_in_a_record():
-    assert "transductive)" in batch_norm(case("padded")[0])
-    assert "support set" in batch_norm(case("padded", batch_norm="support")[0])
+    assert "transductive)" in describe_batch_norm(case("padded")[0])
+    assert "support set" in describe_batch_norm(case("padded", batch_norm="support")[0])
 
 
 def test_scores_are_accuracies_and_classes_stay_integers():

@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 
 from metalearn_benchmarks.records import record as records
-from metalearn_benchmarks.records.archive import LARGEST, SUFFIX, read_archives, runs_in, write_archive
+from metalearn_benchmarks.records.archive import (
+    MAX_MEMBER_BYTES,
+    SUFFIX,
+    read_archived_runs,
+    read_archives,
+    write_archive,
+)
 from metalearn_benchmarks.records.reading import read_records
 from metalearn_core import UsageError
 
@@ -212,5 +218,5 @@ def test_a_member_that_is_no_plain_file_or_too_large_is_refused(tmp_path):
         member = tarfile.TarInfo("a/b/c/0/result.json")
         member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(member)
-    with pytest.raises(records.DamagedError, match=f"no file of at most {LARGEST} bytes"):
-        runs_in(path)
+    with pytest.raises(records.DamagedError, match=f"no file of at most {MAX_MEMBER_BYTES} bytes"):
+        read_archived_runs(path)

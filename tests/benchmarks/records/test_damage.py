@@ -6,6 +6,7 @@ import io
 import json
 import random
 import shutil
+import tomllib
 from multiprocessing import get_context
 
 import pytest
@@ -18,9 +19,9 @@ from metalearn_benchmarks.records import record as records
 from metalearn_benchmarks.records.files import AnotherExperimentError
 from metalearn_benchmarks.records.reading import read_records
 from metalearn_benchmarks.report import page
-from metalearn_benchmarks.runs.interruption import Stop
+from metalearn_benchmarks.runs.interruption import InterruptFlag
 from metalearn_benchmarks.runs.job import run_job
-from metalearn_benchmarks.runs.seed_groups import Group
+from metalearn_benchmarks.runs.seed_groups import SeedGroup
 from metalearn_benchmarks.runs.training import run_cells
 from metalearn_core import UsageError
 
@@ -55,7 +56,7 @@ def whole(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _no_page(monkeypatch):
     """It takes seconds to draw, and `metalearn report` is tried below."""
-    monkeypatch.setattr(run, "show_report", lambda directory, console: None)
+    monkeypatch.setattr(run, "write_and_print_report", lambda directory, console: None)
 
 
 @pytest.fixture
@@ -167,11 +168,11 @@ def test_a_damaged_result_is_set_aside_and_made_again(metalearn, whole, copy, co
 def test_a_flipped_bit_in_a_number_is_seen_by_the_checksum(whole, copy):
     path = copy / PLACE / "maml/1/result.json"
     data = path.read_bytes()
-    assert records.is_sealed(path.parent)
+    assert records.has_valid_checksum(path.parent)
     assert list(json.loads(data))[-1] == "crc32"
     at = data.index(b"0.") + 2
     path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
-    assert not records.is_sealed(path.parent)
+    assert not records.has_valid_checksum(path.parent)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"seed = ", b"\xff", b"seed = 1\n"])
@@ -243,8 +244,8 @@ def test_a_report_names_what_it_leaves_out_and_goes_on(metalearn, copy, monkeypa
 def test_records_that_are_whole_are_neither_read_nor_compared_one_by_one(metalearn, copy, monkeypatch):
     """What makes a second run over a thousand records quick."""
     monkeypatch.setattr(records, "read_record", None)
-    parsed, loads = [], records.tomllib.loads
-    monkeypatch.setattr(records.tomllib, "loads", lambda text: parsed.append(text) or loads(text))
+    parsed, loads = [], tomllib.loads
+    monkeypatch.setattr(tomllib, "loads", lambda text: parsed.append(text) or loads(text))
     code, out, err = metalearn(*ARGUMENTS, "--out", copy)
     assert (code, out.count("already done"), err) == (0, 2, "")
     assert (
@@ -258,7 +259,12 @@ def test_what_another_command_began_meanwhile_with_other_numbers_ends_this_one(c
     asked = cells(name, experiment, "smoke", Overrides(methods=["maml"], seeds=1, tasks=50, engine="eager"))
     held = {path: path.read_bytes() for path in copy.rglob("[!.]*.*")}
     with pytest.raises(AnotherExperimentError, match=r"settings\.tasks is 60 .* and 50 here"):
-        run_job(Group(tuple(asked), (0,)), copy, lambda label, event: None, Stop(get_context("spawn")))
+        run_job(
+            SeedGroup(tuple(asked), (0,)),
+            copy,
+            lambda label, event: None,
+            InterruptFlag(get_context("spawn")),
+        )
     assert held == {path: path.read_bytes() for path in copy.rglob("[!.]*.*")}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from metalearn_benchmarks.records.record import Record
-from metalearn_benchmarks.report.table_text import LATEX, MARKDOWN, as_text, for_terminal
+from metalearn_benchmarks.report.table_text import LATEX, MARKDOWN, render_table, rich_table
 from metalearn_benchmarks.report.tables import result_tables
 from metalearn_core import UsageError
 
@@ -46,10 +46,10 @@ def marks(*methods, **more):
 def test_a_row_that_is_better_than_every_other_is_best():
     found, table = marks(runs("a", 1.0), runs("b", 2.0), runs("c", 3.0))
     assert found == {"a": "best", "b": "", "c": ""}
-    assert table.rows[0].behind is None
-    assert [row.behind.value for row in table.rows[1:]] == pytest.approx([1, 2], abs=0.2)
+    assert table.rows[0].difference_from_best is None
+    assert [row.difference_from_best.value for row in table.rows[1:]] == pytest.approx([1, 2], abs=0.2)
     # tasks differ far more than methods do: only paired differences tell the rows apart
-    assert all(row.behind.error < 0.1 < row.mean.value for row in table.rows[1:])
+    assert all(row.difference_from_best.standard_error < 0.1 < row.mean.value for row in table.rows[1:])
 
 
 @pytest.mark.parametrize("up", [False, True])
@@ -80,9 +80,9 @@ def test_many_rows_ask_for_more():
     # each pair alone is told apart at 5 %, but not each of 40
     others = [runs(f"m{k}", 1.0 + 0.055, spread=0.05) for k in range(40)]
     _, table = marks(runs("a", 1.0, spread=0.01), *others, runs("z", 9.0))
-    apart = [row for row in table.rows[1:] if row.behind.p_value() < 0.05]
+    apart = [row for row in table.rows[1:] if row.difference_from_best.p_value() < 0.05]
     assert [row for row in apart if row.tied]
-    assert all(row.adjusted_p >= row.behind.p_value() for row in table.rows[1:])
+    assert all(row.adjusted_p >= row.difference_from_best.p_value() for row in table.rows[1:])
 
 
 @pytest.mark.nightly
@@ -117,7 +117,7 @@ def test_scores_that_are_not_finite_are_told_and_stand_last():
 def test_rows_without_a_common_seed_are_not_told_apart():
     other = [record("b", seed + 100, run.final) for seed, run in enumerate(runs("b", 9.0))]
     found, table = marks(runs("a", 1.0), other)
-    assert table.rows[1].behind is None
+    assert table.rows[1].difference_from_best is None
     assert set(found.values()) == {""}
 
 
@@ -163,23 +163,23 @@ def test_a_run_that_is_there_twice_is_refused():
 def test_no_table_is_without_interval_seeds_and_tasks(way, capsys):
     from rich.console import Console
 
-    _, table = marks(runs("a", 1.0), runs("b", 1.0), runs("c", 4.0), way=way)
-    Console(width=140, force_terminal=False).print(for_terminal(table))
-    for text in (as_text(table, MARKDOWN), as_text(table, LATEX), capsys.readouterr().out):
+    _, table = marks(runs("a", 1.0), runs("b", 1.0), runs("c", 4.0), interval_method=way)
+    Console(width=140, force_terminal=False).print(rich_table(table))
+    for text in (render_table(table, MARKDOWN), render_table(table, LATEX), capsys.readouterr().out):
         for row in table.rows:
             (line,) = [part for part in re.split(r"\n(?=\|)|\\\\\n|│\n", text) if row.title in part][:1]
             assert len(re.findall(r"\[-?[\d.]+, -?[\d.]+\]", line)) >= 2
             assert re.search(r"\b8\b.*\b60\b", line, re.DOTALL), line
-    assert "**A** ≈" in as_text(table, MARKDOWN)
-    assert r"\textbf{A} $\approx$" in as_text(table, LATEX)
+    assert "**A** ≈" in render_table(table, MARKDOWN)
+    assert r"\textbf{A} $\approx$" in render_table(table, LATEX)
 
 
 def test_what_the_papers_way_leaves_out_is_told():
     outlier = [*runs("a", 1.0, seeds=9), record("a", 9, [50.0] * 60)]
-    _, table = marks(outlier, runs("b", 2.0), way="paper")
+    _, table = marks(outlier, runs("b", 2.0), interval_method="paper")
     assert "A: the paper's way leaves 1, 1, 1 of 10 runs out" in table.caption
 
 
 def test_few_seeds_in_a_bootstrap_are_warned_of():
-    assert "too narrow" in marks(runs("a", 1.0, seeds=3), way="bootstrap")[1].caption
-    assert "too narrow" not in marks(runs("a", 1.0, seeds=12), way="bootstrap")[1].caption
+    assert "too narrow" in marks(runs("a", 1.0, seeds=3), interval_method="bootstrap")[1].caption
+    assert "too narrow" not in marks(runs("a", 1.0, seeds=12), interval_method="bootstrap")[1].caption

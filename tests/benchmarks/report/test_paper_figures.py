@@ -13,13 +13,17 @@ from scipy import stats
 
 from metalearn_benchmarks.claims import published
 from metalearn_benchmarks.experiments import catalogue
-from metalearn_benchmarks.plotting import style
-from metalearn_benchmarks.plotting.style import for_page, rendered, styles_by_method
+from metalearn_benchmarks.plotting.rendering import inline_svg, render
+from metalearn_benchmarks.plotting.style import styles_by_method
 from metalearn_benchmarks.records import record as records
 from metalearn_benchmarks.report import page as report
-from metalearn_benchmarks.report import paper_figures, rule_figures
-from metalearn_benchmarks.report.page import across_families, write_report
-from metalearn_benchmarks.report.setting_figures import draw, error_by_step
+from metalearn_benchmarks.report import rule_figures, setting_figures
+from metalearn_benchmarks.report.figure_drawing import draw_figure
+from metalearn_benchmarks.report.grouping import cross_family_records
+from metalearn_benchmarks.report.page import write_report
+from metalearn_benchmarks.report.paper import figures
+from metalearn_benchmarks.report.paper.drawing import draw_depths
+from metalearn_benchmarks.report.setting_figures import error_by_step
 
 DEPTHS, SEEDS = (0, 1, 3), (0, 1)
 
@@ -47,7 +51,7 @@ def bars(figure):
 
 
 def test_figure_3_2_is_found_by_content_and_shows_the_best_validation(tmp_path):
-    found, missing = paper_figures.paper_figures(synthetic.read(tmp_path, grid(), level=0.5))
+    found, missing = figures.paper_figures(synthetic.read(tmp_path, grid(), level=0.5))
     (figure,) = [one for one in found if one.stem == "figure-3.2"]
     assert [axes.get_title() for axes in figure.figure.axes] == ["T = 1", "T = 5"]
     assert [t.get_text() for t in figure.figure.axes[-1].get_xticklabels()] == ["MAML", "0", "1", "3"]
@@ -82,22 +86,22 @@ def test_figure_3_2_has_a_panel_for_a_t_with_two_depths_alone(tmp_path):
 
 def test_a_figure_tells_which_protocol_its_runs_followed(tmp_path):
     runs = synthetic.read(tmp_path, grid(), protocol="authors")
-    assert "protocol=authors" in paper_figures.paper_figures(runs)[0][0].caption
+    assert "protocol=authors" in figures.paper_figures(runs)[0][0].caption
     assert "protocol" not in all_of(tmp_path / "other", grid())[0].caption
 
 
 def test_an_interval_of_errors_that_reaches_below_0_runs_off_a_logarithmic_axis():
     """Two seeds a factor of 8 apart have an interval far below 0; a linear axis would hide small errors."""
     values = {(1, "second", 5): [0.5, 4.0], (2, "second", 5): [0.3, 0.32]}
-    (axes,) = paper_figures._draw_depths(values, [1, 2]).axes
+    (axes,) = draw_depths(values, [1, 2]).axes
     assert axes.get_yscale() == "log"
     assert axes.get_ylim()[0] == pytest.approx(0.8 * 0.3)
-    (axes,) = paper_figures._draw_depths({key: [0.3, 0.32] for key in values}, [1, 2]).axes
+    (axes,) = draw_depths({key: [0.3, 0.32] for key in values}, [1, 2]).axes
     assert axes.get_yscale() == "linear"
 
 
 def all_of(folder, cells, **given):
-    return paper_figures.paper_figures(synthetic.read(folder, cells, **given))[0]
+    return figures.paper_figures(synthetic.read(folder, cells, **given))[0]
 
 
 @pytest.mark.parametrize(
@@ -120,7 +124,7 @@ def test_another_rule_or_task_is_not_in_figure_3_2(tmp_path, changed):
         synthetic.cell("a", 0, method="turtle", options={"hidden": [20] * 5}),
         synthetic.cell("b", 0, method="turtle", options=options, **changed),
     ]
-    found, missing = paper_figures.paper_figures(synthetic.read(tmp_path, cells))
+    found, missing = figures.paper_figures(synthetic.read(tmp_path, cells))
     assert found == []
     assert [one.title for one in missing] == ["Figure 3.2", "Figure 3.3", "Figure 3.4"]
     assert all("no such records" in one.reason for one in missing)
@@ -132,7 +136,7 @@ def test_figure_3_3_shows_what_is_typical_of_seeds_of_the_median_over_tasks(tmp_
         for m in ("maml", "lstm", "turtle", "finetuning") for t in (1, 5) for seed in SEEDS
     ]  # fmt: skip
     runs = synthetic.read(tmp_path, cells)
-    (figure,) = paper_figures.paper_figures(runs)[0]
+    (figure,) = figures.paper_figures(runs)[0]
     assert figure.stem == "figure-3.3"
     (panel,) = bars(figure.figure)
     assert set(panel) == {"MAML, second order", "Meta-learner LSTM, first order", "TURTLE, second order"}
@@ -155,7 +159,7 @@ def images():
 
 def test_figure_3_4_has_a_panel_for_each_number_of_shots(tmp_path):
     runs = synthetic.read(tmp_path, images(), level=0.5, accuracy=True)
-    (figure,) = paper_figures.paper_figures(runs)[0]
+    (figure,) = figures.paper_figures(runs)[0]
     assert (figure.stem, figure.title) == ("figure-3.4", "Figure 3.4 from our records: miniImageNet")
     assert [axes.get_title() for axes in figure.figure.axes] == ["1-shot", "5-shot"]
     for axes in figure.figure.axes:
@@ -177,7 +181,7 @@ def test_figure_3_4_has_a_panel_for_each_number_of_shots(tmp_path):
     ],
 )
 def test_the_papers_number_of_a_row(setting, method, wanted):
-    found = published.published(setting, method)
+    found = published.published_result(setting, method)
     assert (str(found), found.table) == wanted
 
 
@@ -190,13 +194,13 @@ def test_the_papers_number_of_a_row(setting, method, wanted):
     ],
 )  # fmt: skip
 def test_other_rows_have_none(setting, method):
-    assert published.published(setting, method) is None
+    assert published.published_result(setting, method) is None
 
 
 @pytest.fixture
 def no_figures(monkeypatch):
     """A page without what takes long to draw and is not asked for."""
-    for module in (style, rule_figures):
+    for module in (setting_figures, rule_figures):
         monkeypatch.setattr(module, "FIGURES", {})
     monkeypatch.setattr(report, "_rule_map", lambda target: {"graph": "", "matrix": "", "witnesses": []})
     monkeypatch.setattr(report, "paper_figures", lambda records: ([], []))
@@ -204,7 +208,7 @@ def no_figures(monkeypatch):
 
 def test_the_page_has_the_papers_numbers_beside_ours_within_and_across_domains(tmp_path, no_figures):
     runs = synthetic.read(tmp_path / "in", images(), level=0.5, accuracy=True, across=("cub",))
-    assert {r.setting for r in across_families(runs)} == {
+    assert {r.setting for r in cross_family_records(runs)} == {
         "miniimagenet-5-way-1-shot-to-cub", "miniimagenet-5-way-5-shot-to-cub",
     }  # fmt: skip
     page = write_report(runs, tmp_path / "out").read_text()
@@ -226,7 +230,7 @@ def test_deviations_are_whole_and_name_methods_that_exist(tmp_path, no_figures):
 
 
 def test_the_papers_tables_are_whole():
-    data = tomllib.loads((published.FOLDER / "tables.toml").read_text(encoding="utf-8"))
+    data = tomllib.loads((published.PAPER_FOLDER / "tables.toml").read_text(encoding="utf-8"))
     for key in published.TABLES:
         rows = {name: row for name, row in data[key].items() if name != "columns"}
         assert len(rows) == 9
@@ -235,12 +239,12 @@ def test_the_papers_tables_are_whole():
 
 def test_a_rule_is_drawn_from_the_record_alone(tmp_path):
     runs = synthetic.read(tmp_path, [synthetic.cell("turtle", seed) for seed in SEEDS])
-    figure = draw(rule_figures.responses, runs, styles_by_method(runs))
+    figure = draw_figure(rule_figures.rule_responses, runs, styles_by_method(runs))
     lines = {line.get_label(): line for line in figure.axes[0].get_lines()}
     g = lines["t = 0"].get_xdata()
     assert lines["t = 0"].get_ydata() == pytest.approx(-0.01 * g)
     assert lines["t = T − 1"].get_ydata() == pytest.approx(-0.05 * g)
-    paths = draw(rule_figures.paths, runs, styles_by_method(runs))
+    paths = draw_figure(rule_figures.update_paths, runs, styles_by_method(runs))
     assert paths.axes[1].get_lines()[0].get_ydata() == pytest.approx([0.01] * 5)
 
 
@@ -259,8 +263,9 @@ def test_old_records_and_nulls_are_drawn_as_far_as_they_go(tmp_path):
 
 def test_a_figure_in_the_page_has_a_name_and_the_pages_own_colours(tmp_path):
     runs = synthetic.read(tmp_path, [synthetic.cell("maml", 0)])
-    svg = for_page(
-        rendered(draw(rule_figures.paths, runs, styles_by_method(runs)), "svg", "x"), 'A "b" & <c>'
+    svg = inline_svg(
+        render(draw_figure(rule_figures.update_paths, runs, styles_by_method(runs)), "svg", "x"),
+        'A "b" & <c>',
     )
     assert svg.startswith('<svg role="img" aria-label="A &quot;b&quot; &amp; &lt;c>"')
     assert "var(--c0)" in svg
@@ -271,7 +276,7 @@ def test_a_figure_in_the_page_has_a_name_and_the_pages_own_colours(tmp_path):
 def test_methods_of_one_title_are_told_apart(tmp_path):
     cells = [synthetic.cell(name, 0, method="turtle") for name in ("wide", "deep")]
     runs = synthetic.read(tmp_path, cells)
-    drawn = draw(error_by_step, runs, styles_by_method(runs))
+    drawn = draw_figure(error_by_step, runs, styles_by_method(runs))
     labels = [line.get_label() for line in drawn.axes[0].get_lines()]
     assert labels == ["TURTLE, deep", "TURTLE, wide"]
     colours = {line.get_color() for line in drawn.axes[0].get_lines()}

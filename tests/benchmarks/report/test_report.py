@@ -42,7 +42,7 @@ def test_intervals_cover_what_they_should():
 
 def test_intervals_are_over_seeds_only_where_there_are_seeds(finished):
     (table,) = tables.result_tables(read_records(finished))
-    over = {row.method: (row.over, row.seeds) for row in table.rows}
+    over = {row.method: (row.intervals_over, row.seeds) for row in table.rows}
     assert over == {
         "maml": ("seeds", 2), "turtle": ("seeds", 2), "train-from-scratch": ("test tasks", 1),
     }  # fmt: skip

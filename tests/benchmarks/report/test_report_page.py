@@ -9,7 +9,7 @@ import shutil
 import pytest
 import synthetic_records as synthetic
 
-from metalearn_benchmarks.plotting.style import COLOURS, DARK_COLOURS, TEXT
+from metalearn_benchmarks.plotting.style import COLOURS, DARK_COLOURS, TEXT_COLOUR
 from metalearn_benchmarks.report.page import write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -31,7 +31,7 @@ def page_file(tmp_path_factory):
     ]
     found += synthetic.read(folder / "images", images, level=0.5, accuracy=True)
     notes = [f"sine/sine-5-shot/maml/{seed}: written by a newer version <2>" for seed in range(7)]
-    return write_report(found, folder / "out", unfinished=1, left_out=notes)
+    return write_report(found, folder / "out", unfinished=1, skipped=notes)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_lines_stand_out_from_their_page(colours, ground):
 
 
 def test_words_of_a_picture_stand_out_from_white():
-    assert contrast(from_hex(TEXT), from_hex("#ffffff")) >= 4.5
+    assert contrast(from_hex(TEXT_COLOUR), from_hex("#ffffff")) >= 4.5
 
 
 def test_print_is_dark_on_white_and_hides_what_is_closed(browser, page_file):

@@ -28,7 +28,7 @@ def numbers(directory):
 
 @pytest.fixture(autouse=True)
 def _no_page(monkeypatch):
-    monkeypatch.setattr(run_command, "show_report", lambda directory, console: None)
+    monkeypatch.setattr(run_command, "write_and_print_report", lambda directory, console: None)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,9 @@ def disk(tmp_path):
 
 
 def run(directory, *arguments):
-    program = "from metalearn_benchmarks.cli import main, run; run.show_report = lambda *_: None; main()"
+    program = (
+        "from metalearn_benchmarks.cli import main, run; run.write_and_print_report = lambda *_: None; main()"
+    )
     command = [sys.executable, "-c", program, *map(str, (*RUN, *arguments, "--out", directory))]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 

@@ -10,10 +10,10 @@ import shutil
 import pytest
 from image_copies import noise_store
 
-from metalearn_benchmarks.claims.published import published
+from metalearn_benchmarks.claims.published import published_result
 from metalearn_benchmarks.experiments.catalogue import Overrides, cells, find_experiment
 from metalearn_benchmarks.records.reading import read_records
-from metalearn_benchmarks.report.page import across_families
+from metalearn_benchmarks.report.grouping import cross_family_records
 from metalearn_benchmarks.tasks.images.baselines import CLASSIFIERS, pixel_scores
 from metalearn_core import task_families
 
@@ -49,13 +49,13 @@ def shots(cell):
 
 @pytest.mark.parametrize("name", ["table-3.1", "table-3.4", "figure-3.4"])
 def test_meta_learners_have_the_authors_hyperparameters(name):
-    from metalearn_benchmarks.runs.components import settings_of
+    from metalearn_benchmarks.runs.resolution import core_settings
 
     wanted = {tuple(line.split()) for line in AUTHORS.strip().splitlines()}
     found = set()
     for cell in at_paper_scale(name):
         if cell.method.start == "meta":
-            own = settings_of(cell)
+            own = core_settings(cell)
             numbers = (own.steps, own.evaluation_steps, own.meta_batch, own.order)
             clip = (own.outer_clip.by, f"{own.outer_clip.limit:g}")
             found.add((cell.name, str(shots(cell)), *map(str, numbers), *clip))
@@ -87,8 +87,8 @@ def test_turtle_has_its_inputs_for_images_and_the_network_is_the_programs(prepar
         assert options["history"] == "grad"
         assert (options["learn_lr"], options["alpha_start"]) == ("parameter", "uniform")
         assert by_name[name].method.title.endswith("TURTLE")
-    parts = Components.of(by_name["turtle"])
-    assert parts.tested.layout.size == 115_973
+    parts = Components.build(by_name["turtle"])
+    assert parts.test_learner.layout.size == 115_973
     assert sum(p.numel() for p in parts.rule.parameters()) == 1_761 + 115_973
 
 
@@ -103,13 +103,13 @@ def test_table_3_4_is_table_3_1_tested_on_the_other_family_too():
 
 def test_the_papers_numbers_stand_beside_what_is_run():
     rows = {cell.row for cell in at_paper_scale("table-3.4")}
-    assert published("mini-imagenet-5-way-1-shot", "maml").value == 0.47
-    assert published("cub-5-way-5-shot-to-mini-imagenet", "baseline++").value == 0.31
+    assert published_result("mini-imagenet-5-way-1-shot", "maml").value == 0.47
+    assert published_result("cub-5-way-5-shot-to-mini-imagenet", "baseline++").value == 0.31
     for setting, name in rows:
         there = name not in CLASSIFIERS
-        assert (published(setting, name) is not None) is there
+        assert (published_result(setting, name) is not None) is there
         other = "cub" if setting.startswith("mini") else "mini-imagenet"
-        assert (published(f"{setting}-to-{other}", name) is not None) is there
+        assert (published_result(f"{setting}-to-{other}", name) is not None) is there
 
 
 def test_what_is_not_prepared_is_left_out_and_the_rest_is_run(metalearn, prepared, tmp_path, monkeypatch):
@@ -182,7 +182,7 @@ def test_glyphs_are_tested_across_domains_on_the_tasks_of_the_floor(metalearn, d
                 again = pixel_scores(CLASSIFIERS[record.method], family, "test", 5, 0)
                 assert [row[-1] for row in scores] == pytest.approx(again[:, 0].tolist())
         assert record.result["summary"]["tasks"] == len(record.result["scores"][own]) == 5
-    views = across_families(found)
+    views = cross_family_records(found)
     assert {view.setting for view in views} == {
         f"glyphs-{a}-5-way-{k}-shot-to-glyphs-{b}"
         for a, b in (("print", "display"), ("display", "print"))

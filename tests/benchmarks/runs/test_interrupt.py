@@ -32,7 +32,7 @@ def numbers(directory):
 
 @pytest.fixture(autouse=True)
 def _no_page(monkeypatch):
-    monkeypatch.setattr(run, "show_report", lambda directory, console: None)
+    monkeypatch.setattr(run, "write_and_print_report", lambda directory, console: None)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,9 @@ def test_a_step_is_not_left_in_its_middle(metalearn, tmp_path, whole, heard, mon
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_compiler_is_left_in_its_middle(tmp_path, workers):
     """As in a terminal: every process of the group hears it, the C++ compiler too; the engine stays."""
-    program = "from metalearn_benchmarks.cli import main, run; run.show_report = lambda *_: None; main()"
+    program = (
+        "from metalearn_benchmarks.cli import main, run; run.write_and_print_report = lambda *_: None; main()"
+    )
     arguments = ["-m", "turtle", "--engine", "compiled", "--workers", str(workers), "--out", str(tmp_path)]
     command = [sys.executable, "-c", program, *map(str, RUN[:6]), "-m", "maml", *arguments]
     caches = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "TMPDIR": str(tmp_path)}

@@ -19,7 +19,7 @@ QUICK = (*SMOKE, "--tasks", 30)
 
 @pytest.fixture(autouse=True)
 def _no_page(monkeypatch):
-    monkeypatch.setattr(run, "show_report", lambda directory, console: None)
+    monkeypatch.setattr(run, "write_and_print_report", lambda directory, console: None)
 
 
 def same_scores(one, other):
@@ -90,11 +90,11 @@ def test_an_option_that_would_make_another_run_is_refused(metalearn, tmp_path, t
 
 
 def test_what_may_be_said_are_options_of_the_command():
-    assert {parameter.name for parameter in app.metalearn.commands["run"].params} >= recompute.FREE
+    assert {parameter.name for parameter in app.metalearn.commands["run"].params} >= recompute.ALLOWED_OPTIONS
     context = click.Context(app.metalearn.commands["run"])
-    for name in recompute.FREE:
+    for name in recompute.ALLOWED_OPTIONS:
         context.set_parameter_source(name, ParameterSource.COMMANDLINE)
-    recompute.require_no_other(context, "a/experiment.toml")
+    recompute.require_no_other_options(context, "a/experiment.toml")
 
 
 @pytest.mark.parametrize(
@@ -122,4 +122,4 @@ def test_an_experiment_is_none(tmp_path):
     (tmp_path / "mine.toml").write_text("title = 'x'\nsetting = 'y'\n")
     (tmp_path / "broken.toml").write_text("[")
     for name in ("sine", "missing.toml", "broken.toml", "mine.toml"):
-        assert recompute.recorded(name if name == "sine" else str(tmp_path / name)) is None
+        assert recompute.read_recorded_cell(name if name == "sine" else str(tmp_path / name)) is None

@@ -186,23 +186,25 @@ def test_a_failure_and_a_divergence_are_told_of_each_seed(metalearn, tmp_path, m
 
 def test_several_seeds_are_told_of_as_one_that_goes_on_when_the_first_diverges():
     told, stop = [], SimpleNamespace(is_set=lambda: False)
-    voice = GroupReporter("both", lambda label, event: told.append((label, event.kind, event.position)), stop)
+    report = GroupReporter(
+        "both", lambda label, event: told.append((label, event.kind, event.position)), stop
+    )
     for event in (
         *(Event("start", 0), Event("start", 0)),
         *(Event("step", 1), Event("step", 1)),
         *(Event("diverged", 1), Event("step", 2)),
         *(Event("end", 1), Event("end", 2)),
     ):
-        voice(event)
+        report(event)
     told_of = [("start", 0), ("step", 1), ("diverged", 1), ("step", 2), ("end", 2)]
     assert told == [("both", *one) for one in told_of]
 
 
 def test_a_validation_is_told_as_the_mean_over_the_seeds():
     told, stop = [], SimpleNamespace(is_set=lambda: False)
-    voice = GroupReporter("both", lambda label, event: told.append(dict(event.values)), stop)
+    report = GroupReporter("both", lambda label, event: told.append(dict(event.values)), stop)
     for position, score in ((0, 1.0), (0, 3.0), (5, 7.0)):
-        voice(Event("validation", position, {"score": score, "best": score}))
+        report(Event("validation", position, {"score": score, "best": score}))
     assert [values["score"] for values in told] == [1.0, 2.0, 7.0]
 
 
@@ -230,19 +232,19 @@ def test_the_settings_say_which_engine_they_want(given, wanted):
 
 def test_left_to_itself_it_takes_together_what_is_compiled_and_fits(monkeypatch):
     (cell,) = smoke(1, engine="compiled")
-    parts = Components.of(cell)
+    parts = Components.build(cell)
     each = seed_groups.bytes_per_seed(parts)
     assert 4 * 4 * parts.learner.layout.size < each < 2**26
-    for fitting, programs, wanted in ((0.1, 1, 1), (7.5, 1, 7), (7.5, 3, 2), (1e9, 1, seed_groups.MOST)):
-        free = int(fitting * each / seed_groups.SHARE)
+    for fitting, programs, wanted in ((0.1, 1, 1), (7.5, 1, 7), (7.5, 3, 2), (1e9, 1, seed_groups.MAX_SEEDS)):
+        free = int(fitting * each / seed_groups.MEMORY_SHARE)
         monkeypatch.setattr(seed_groups, "free_memory", lambda device, free=free: free)
-        assert seed_groups.size_of(cell, parts, None, programs) == wanted
-    assert seed_groups.size_of(cell, parts, 200, 1) == 200
+        assert seed_groups.group_size(cell, parts, None, programs) == wanted
+    assert seed_groups.group_size(cell, parts, 200, 1) == 200
     eager = attrs.evolve(parts, settings=attrs.evolve(parts.settings, engine="eager"))
-    assert seed_groups.size_of(cell, eager, None, 1) == 1
-    assert seed_groups.size_of(cell, eager, 5, 1) == 5
+    assert seed_groups.group_size(cell, eager, None, 1) == 1
+    assert seed_groups.group_size(cell, eager, 5, 1) == 5
     (pretrained,) = smoke(1, "finetuning", engine="compiled")
-    assert seed_groups.size_of(pretrained, Components.of(pretrained), 5, 1) == 1
+    assert seed_groups.group_size(pretrained, Components.build(pretrained), 5, 1) == 1
 
 
 def test_the_free_memory_is_known():
@@ -274,7 +276,7 @@ def test_new_seeds_are_taken_together_by_method(tmp_path):
         both, tmp_path, {("sine-5-shot", "maml"): 9, ("sine-5-shot", "turtle"): 1}
     )
     labels = ["maml, seeds 0-1", "turtle, seed 0", "turtle, seed 1"]
-    assert [seed_groups.label(group.cells) for group in found] == labels
+    assert [seed_groups.group_label(group.cells) for group in found] == labels
 
 
 def test_a_seed_that_lost_its_checkpoint_begins_anew_in_its_place(tmp_path):

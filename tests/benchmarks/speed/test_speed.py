@@ -10,9 +10,17 @@ import attrs
 import pytest
 import torch
 
-from metalearn_benchmarks.speed import command, cores, drawing, fresh, measure, outer, settings
-from metalearn_benchmarks.speed.peers import shipped
-from metalearn_benchmarks.speed.peers.loops import _clone
+from metalearn_benchmarks.speed import (
+    comparison,
+    cores,
+    drawing,
+    fresh_process,
+    measure,
+    outer_steps,
+    settings,
+)
+from metalearn_benchmarks.speed.peers import engine, functional, shipped
+from metalearn_benchmarks.speed.peers.loops import clone_module
 from metalearn_benchmarks.speed.settings import GRADIENT, OUTER, Panel, Setting
 from metalearn_benchmarks.speed.timing import Sample, row, timings
 from metalearn_benchmarks.speed.work import Work
@@ -62,14 +70,16 @@ def test_peers_have_the_same_meta_gradient_on_images(peer, rule, order):
 def test_peers_take_the_same_outer_steps_on_images(peer):
     work = Work.of(IMAGES)
     start = work.theta.clone()
-    ours, theirs = (outer.clocked(name, work, 0.0).losses[: outer.LEFT_OUT] for name in ("eager", peer))
+    ours, theirs = (
+        outer_steps.clocked(name, work, 0.0).losses[: outer_steps.LEFT_OUT] for name in ("eager", peer)
+    )
     assert theirs == pytest.approx(ours, rel=1e-3)
     assert torch.equal(work.theta, start)
 
 
 def test_a_clone_is_changed_alone_and_lets_gradients_through():
     module = torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.Sequential(torch.nn.Linear(1, 1)))
-    clone, before = _clone(module), [p.clone() for p in module.parameters()]
+    clone, before = clone_module(module), [p.clone() for p in module.parameters()]
     clone[1][0]._parameters["bias"] = clone[1][0]._parameters["bias"] + 1
     inputs = torch.ones(1, 2)
     assert torch.allclose(clone(inputs), module(inputs) + 1)
@@ -104,8 +114,8 @@ def test_the_base_learner_has_the_width_asked_for(width):
 def test_peers_take_the_same_outer_steps(peer):
     require(peer)
     work = Work.of(attrs.evolve(SMALL, rule="turtle"))
-    ours, theirs = (outer.clocked(name, work, 0.0).losses for name in ("eager", peer))
-    assert len(set(ours)) == len(ours) == outer.LEFT_OUT + 3
+    ours, theirs = (outer_steps.clocked(name, work, 0.0).losses for name in ("eager", peer))
+    assert len(set(ours)) == len(ours) == outer_steps.LEFT_OUT + 3
     assert theirs == pytest.approx(ours, rel=1e-4)
 
 
@@ -127,10 +137,12 @@ def test_the_compiled_engine_is_timed_by_both_measures():
 
 def test_a_peer_with_another_gradient_is_not_timed(monkeypatch):
     def first_order(work):
-        return shipped.eager(Work.of(attrs.evolve(work.setting, order="first")))
+        return engine.eager(Work.of(attrs.evolve(work.setting, order="first")))
 
     monkeypatch.setitem(shipped.PEERS, "wrong", first_order)
-    monkeypatch.setitem(outer.RUNS, "wrong", outer._torch_adam(lambda work: halved(shipped.torch_func(work))))
+    monkeypatch.setitem(
+        outer_steps.RUNS, "wrong", outer_steps._torch_adam(lambda work: halved(functional.torch_func(work)))
+    )
     found = times("wrong", "eager", whats=settings.MEASURED)
     assert [t.median is None for t in found] == [True, False, True, False]
     assert "its gradient is" in found[0].note
@@ -174,7 +186,7 @@ def test_a_peer_that_is_missing_or_fails_is_said(monkeypatch):
     def broken(*_):
         raise OSError("undefined symbol\nand more")
 
-    for table in (shipped.PEERS, outer.RUNS):
+    for table in (shipped.PEERS, outer_steps.RUNS):
         monkeypatch.setitem(table, "jax", absent)
         monkeypatch.setitem(table, "TorchOpt", broken)
     found = times("jax", "TorchOpt", "eager", whats=settings.MEASURED)
@@ -273,7 +285,7 @@ def test_a_further_panel_is_one_line():
 
 def test_a_fresh_process_tells_memory():
     (timing,) = times("eager")
-    found = fresh.with_memory(timing)
+    found = fresh_process.with_memory(timing)
     assert found.note == ""
     assert 0 <= found.call_memory < found.process_memory
     assert attrs.evolve(found, call_memory=None, process_memory=None) == timing
@@ -284,21 +296,21 @@ def test_starts_are_timed_in_fresh_processes_that_share_empty_caches(monkeypatch
     seen = []
 
     def child(part, timing, variables):
-        folders = [variables[name] for name in fresh.CACHES]
+        folders = [variables[name] for name in fresh_process.CACHES]
         seen.append((part, *folders, *map(os.path.exists, folders)))
         return {"done": time.time() + len(seen)}
 
-    monkeypatch.setattr(fresh, "_child", child)
-    found = fresh.with_starts(timing)
+    monkeypatch.setattr(fresh_process, "_child", child)
+    found = fresh_process.with_starts(timing)
     assert (round(found.cold), round(found.warm)) == (1, 2)
     assert seen[0] == seen[1]
-    assert not any(seen[0][1 + len(fresh.CACHES) :])
-    assert fresh.with_starts(attrs.evolve(timing, peer="torch.func")).cold is None
+    assert not any(seen[0][1 + len(fresh_process.CACHES) :])
+    assert fresh_process.with_starts(attrs.evolve(timing, peer="torch.func")).cold is None
 
 
 def test_a_process_that_fails_is_a_note(monkeypatch):
     (timing,) = times("eager")
-    found = fresh.with_memory(attrs.evolve(timing, peer="nobody"))
+    found = fresh_process.with_memory(attrs.evolve(timing, peer="nobody"))
     assert found.call_memory is None
     assert found.note == "its own process failed: KeyError: 'nobody'"
 
@@ -374,7 +386,7 @@ def test_an_interrupt_leaves_what_was_timed(metalearn, monkeypatch, as_json):
             raise KeyboardInterrupt
         return drawn(setting)
 
-    monkeypatch.setattr(command, "measure", interrupted)
+    monkeypatch.setattr(comparison, "measure", interrupted)
     code, out, err = metalearn("speed", "--rule", "maml", "--tasks", 1, "--tasks", 2, *["--json"] * as_json)
     assert code == 130
     assert err == "stopped; what had been timed is shown\n"
@@ -391,7 +403,7 @@ def test_ctrl_c_ends_the_command_within_an_outer_step(metalearn, monkeypatch, re
     # whoever runs the tests in the background may have them ignore it
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
-    monkeypatch.setattr(outer.Clock, "__call__", pressed)
+    monkeypatch.setattr(outer_steps.Clock, "__call__", pressed)
     code, out, err = metalearn("speed", *ONE, "--what", "outer step", "-p", "eager", "--json")
     assert (code, json.loads(out)) == (130, [])
     assert err == "stopped; what had been timed is shown\n"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from metalearn_benchmarks.statistics import growth
-from metalearn_benchmarks.statistics.growth import Growth
+from metalearn_benchmarks.statistics.growth import SpreadGrowth
 
 
 def by_seed(row):
@@ -42,18 +42,18 @@ def test_the_growth_by_hand():
         {1: np.array([0.0, 2, 6]), 4: np.ones(3)},
     ]
     rows = list(map(by_seed, rows))
-    assert Growth(rows[:1], 3, 1).value == pytest.approx(math.log(5) / 2)
-    assert Growth(rows, 3, 1).value == pytest.approx(math.log((20 / 3) / (4 + 4 / 3)) / 2)
+    assert SpreadGrowth(rows[:1], 3, 1).value == pytest.approx(math.log(5) / 2)
+    assert SpreadGrowth(rows, 3, 1).value == pytest.approx(math.log((20 / 3) / (4 + 4 / 3)) / 2)
 
 
 def test_seeds_that_do_not_differ_have_no_growth():
-    assert not math.isfinite(Growth([by_seed({1: np.ones(4), 2: np.arange(4.0)})], 4, 1).value)
+    assert not math.isfinite(SpreadGrowth([by_seed({1: np.ones(4), 2: np.arange(4.0)})], 4, 1).value)
 
 
 def test_the_interval_ends_where_all_permutations_say():
     """Of few seeds every way to deal them can be counted."""
     one, two = np.array([1.0, 1.4, 2.0, 2.9]), np.array([1.0, 3.0, 8.0, 9.5])
-    interval = Growth([by_seed({1: one, 2: two})], 4, 1).interval(0.6)
+    interval = SpreadGrowth([by_seed({1: one, 2: two})], 4, 1).interval(0.6)
     away = [x - np.median(x) for x in (one, two)]
 
     def apart(x):
@@ -79,7 +79,7 @@ def test_a_growth_that_is_put_in_comes_out():
         {steps: np.median(x) + (x - np.median(x)) * 2 ** np.log2(steps) for steps, x in row.items()}
         for row in rows
     ]
-    plain, doubled = (Growth(list(map(by_seed, x)), 9, 1).interval() for x in (rows, grown))
+    plain, doubled = (SpreadGrowth(list(map(by_seed, x)), 9, 1).interval() for x in (rows, grown))
     for name in ("value", "low", "high"):
         assert getattr(doubled, name) == pytest.approx(getattr(plain, name) + math.log(2), abs=2e-3)
 
@@ -90,7 +90,7 @@ def test_rows_keep_their_seeds():
     wide = {steps: 100 * generator.normal(size=12) for steps in (1, 4)}
     narrow = {1: 1e-3 * generator.normal(size=12), 4: 1e-3 * generator.normal(size=12)}
     wide, narrow = by_seed(wide), by_seed(narrow)
-    alone, both = Growth([wide], 12, 1).interval(), Growth([wide, narrow], 12, 1).interval()
+    alone, both = SpreadGrowth([wide], 12, 1).interval(), SpreadGrowth([wide, narrow], 12, 1).interval()
     assert both.low == pytest.approx(alone.low, abs=0.03)
     assert both.high == pytest.approx(alone.high, abs=0.03)
 
@@ -98,7 +98,7 @@ def test_rows_keep_their_seeds():
 def test_seeds_are_dealt_with_all_their_rows():
     """The same scores in four rows say what they say in one; dealt row by row they would seem to say more."""
     row = by_seed(drawn(np.random.default_rng(4), {1: 12, 4: 12}, stuck=0.2))
-    one, four = Growth([row], 12, 1).interval(), Growth([row] * 4, 12, 1).interval()
+    one, four = SpreadGrowth([row], 12, 1).interval(), SpreadGrowth([row] * 4, 12, 1).interval()
     assert (four.value, four.low, four.high) == pytest.approx((one.value, one.low, one.high), abs=1e-9)
 
 
@@ -107,7 +107,7 @@ def test_a_seed_that_some_rows_lack_changes_places_with_its_like_alone():
     full = {1: range(8), 4: range(8)}
     more = {1: range(10), 4: range(10)}
     rows = [{t: {s: float(10 * t + s) for s in seeds} for t, seeds in of.items()} for of in (full, more)]
-    of_full, of_more = Growth(rows, 8, 1)._deals(np.random.default_rng(0))
+    of_full, of_more = SpreadGrowth(rows, 8, 1)._permutations(np.random.default_rng(0))
     places = [8, 9, 18, 19]
     assert (np.sort(of_more[:, places], axis=1) == places).all()
     others = np.delete(np.arange(20), places)
@@ -116,7 +116,7 @@ def test_a_seed_that_some_rows_lack_changes_places_with_its_like_alone():
 
 
 def test_where_nothing_is_refuted_the_interval_is_open():
-    found = Growth([by_seed({1: [0.0, 1, 3], 2: [0.0, 5, 7]})], 3, 1).interval()
+    found = SpreadGrowth([by_seed({1: [0.0, 1, 3], 2: [0.0, 5, 7]})], 3, 1).interval()
     assert (found.low, found.high) == (-math.inf, math.inf)
 
 
@@ -137,14 +137,14 @@ def test_it_seldom_errs_where_spread_does_not_grow(rows, counts, stuck, alike, m
 
     `alike`: they are the same ones in most rows.
     """
-    monkeypatch.setattr(growth, "DEALS", 999)
+    monkeypatch.setattr(growth, "PERMUTATIONS", 999)
     generator, wrong = np.random.default_rng(5), np.zeros(2)
     for _ in range(400):
         if alike:
             scores = stuck_alike(generator, rows, counts, stuck)
         else:
             scores = [drawn(generator, counts, stuck) for _ in range(rows)]
-        found = Growth(list(map(by_seed, scores)), 5, 1)
+        found = SpreadGrowth(list(map(by_seed, scores)), 5, 1)
         if math.isfinite(found.value):
             interval = found.interval()
             wrong += (interval.low > 0, interval.high < 0)

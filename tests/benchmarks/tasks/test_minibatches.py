@@ -100,7 +100,7 @@ def test_pretraining_is_adam_on_minibatches():
 def test_the_head_is_the_last_layer(module, name, size):
     whole = BaseLearner(module, mse_loss)
     theta = torch.arange(float(whole.layout.size))
-    head, own = Head(whole).alone(theta)
+    head, own = Head(whole).freeze_body(theta)
     assert Head(whole).name == name
     assert torch.equal(own, theta[-size:])
     assert head.layout.size == size
@@ -116,7 +116,7 @@ def test_the_head_keeps_loss_score_and_what_was_frozen():
     module = nn.Sequential(nn.Linear(1, 3), nn.Linear(3, 1))
     module[1].bias.requires_grad_(False)
     whole = BaseLearner(module, mse_loss, lambda p, t: -(p - t).abs().mean())
-    head, _ = Head(whole).alone(whole.initial(seeded()))
+    head, _ = Head(whole).freeze_body(whole.initial(seeded()))
     assert head.higher_is_better
     assert head.layout.names == ("1.weight",)
 
@@ -124,7 +124,7 @@ def test_the_head_keeps_loss_score_and_what_was_frozen():
 def test_adapting_the_head_alone_leaves_the_body():
     whole = learner()
     theta = whole.initial(seeded())
-    head, own = Head(whole).alone(theta)
+    head, own = Head(whole).freeze_body(theta)
     before = copy.deepcopy(head.module.state_dict())
     task = FAMILY.sample("test", 3, seeded()).to("cpu", torch.float64)
     adapted = adapt(make_rule("gradient-descent", head.layout), head, own, task.support, steps=5)
@@ -142,7 +142,7 @@ def test_adapting_the_head_alone_leaves_the_body():
 def test_training_from_scratch_and_finetuning_are_torchs_adam_on_one_task_at_a_time(only_head):
     whole, steps = learner(), 100
     theta = whole.initial(seeded(1))
-    tested, start = Head(whole).alone(theta) if only_head else (whole, theta)
+    tested, start = Head(whole).freeze_body(theta) if only_head else (whole, theta)
     rule = make_rule("gradient-descent", tested.layout, **SLOW)
     settings = Settings(test_steps=steps)
     scores = evaluate(rule, tested, start, FAMILY, settings, split="test", tasks=3)

@@ -15,7 +15,7 @@ from metalearn_benchmarks.learners.head import Head
 from metalearn_benchmarks.learners.head_features import FeatureFamily, head_on_features
 from metalearn_benchmarks.runs.components import Components
 from metalearn_benchmarks.runs.evaluation import Evaluation, best_state
-from metalearn_benchmarks.runs.training import HELD_OUT, run_cells
+from metalearn_benchmarks.runs.training import HOLD_OUT_EVERY, run_cells
 from metalearn_benchmarks.tasks.minibatches import FlatFamily
 from metalearn_core import (
     BaseLearner,
@@ -122,8 +122,8 @@ def cell_of(method="finetuning", learner="network", **over):
 def pretrained():
     """A cell in float64 with a θ⁰ that tells classes apart."""
     cell = cell_of()
-    parts = Components.of(cell)
-    double = {name: getattr(parts, name).to("cpu", torch.float64) for name in ("learner", "tested")}
+    parts = Components.build(cell)
+    double = {name: getattr(parts, name).to("cpu", torch.float64) for name in ("learner", "test_learner")}
     parts = attrs.evolve(parts, **double, rule=parts.rule.double())
     trained = Trained.begin(parts.rule, parts.learner, parts.settings, parts.generator, parts.family)
     trained.best = trained.snapshot(0.5)
@@ -133,16 +133,16 @@ def pretrained():
 def test_the_head_that_is_trained_is_over_all_training_classes(pretrained):
     _, parts, trained = pretrained
     assert parts.learner.layout.shapes[-1] == (CLASSES["train"],)
-    assert parts.tested.layout.shapes[-1] == (3,)
+    assert parts.test_learner.layout.shapes[-1] == (3,)
     assert trained.theta.shape == (parts.learner.layout.size,)
 
 
 def test_a_task_starts_with_the_trained_body_and_a_new_head_of_the_seed(pretrained):
     cell, parts, trained = pretrained
     old = parts.learner.layout.unflatten(trained.best.theta)
-    found = parts.tested.layout.unflatten(best_state(cell, parts, trained)[1])
-    again = parts.tested.layout.unflatten(best_state(cell, parts, trained)[1])
-    other = parts.tested.layout.unflatten(best_state(attrs.evolve(cell, seed=1), parts, trained)[1])
+    found = parts.test_learner.layout.unflatten(best_state(cell, parts, trained)[1])
+    again = parts.test_learner.layout.unflatten(best_state(cell, parts, trained)[1])
+    other = parts.test_learner.layout.unflatten(best_state(attrs.evolve(cell, seed=1), parts, trained)[1])
     for name, value in found.items():
         in_head = name.startswith("3.")
         assert torch.equal(value, again[name])
@@ -153,14 +153,14 @@ def test_a_task_starts_with_the_trained_body_and_a_new_head_of_the_seed(pretrain
 def test_adapting_the_head_on_features_is_adapting_it_inside_the_network(pretrained):
     """Against a plain loop over tasks with torch's own Adam on the whole network."""
     cell, parts, trained = pretrained
-    at_test = Evaluation.of(cell, parts, trained)
+    at_test = Evaluation.build(cell, parts, trained)
     _, start = best_state(cell, parts, trained)
     family = parts.family
     tasks = family.sample("test", 4, seeded_generator("tasks")).to("cpu", torch.float64)
     seen = at_test.families["clusters"].sample("test", 4, seeded_generator("tasks"))
     ends = adapt(at_test.rule, at_test.learner, at_test.theta, seen.support, steps=100)
     for index in range(4):
-        module = parts.tested.module_at(start)
+        module = parts.test_learner.module_at(start)
         adam = torch.optim.Adam(module[3].parameters(), lr=0.001)
         for _ in range(100):
             adam.zero_grad()
@@ -184,12 +184,12 @@ def test_the_head_of_features_is_the_head():
     learner = network(3)
     theta = learner.initial(seeded_generator(0))
     head, own = head_on_features(learner, theta)
-    assert torch.equal(own, Head(learner).alone(theta)[1])
+    assert torch.equal(own, Head(learner).freeze_body(theta)[1])
     assert head.layout.size == 8 * 3 + 3
 
 
 def test_held_out_examples_are_in_no_training_minibatch():
-    flat = FlatFamily(Clusters(), 16, HELD_OUT)
+    flat = FlatFamily(Clusters(), 16, HOLD_OUT_EVERY)
     drawn = {
         split: {
             tuple(x)
@@ -200,7 +200,7 @@ def test_held_out_examples_are_in_no_training_minibatch():
     everything = {tuple(x) for x in Clusters().examples("train").inputs.tolist()}
     assert not drawn["train"] & drawn["validation"]
     assert drawn["train"] | drawn["validation"] == everything
-    assert len(drawn["validation"]) == len(everything) // HELD_OUT
+    assert len(drawn["validation"]) == len(everything) // HOLD_OUT_EVERY
 
 
 @pytest.mark.parametrize("method", ["finetuning", "train-from-scratch", "maml"])
@@ -223,14 +223,14 @@ def test_methods_run_and_are_tested_on_the_other_family_too(method, tmp_path):
 
 def test_a_base_learner_without_ways_is_refused():
     with pytest.raises(UsageError, match="'headless' must have the option `ways`"):
-        Components.of(cell_of(learner="headless"))
+        Components.build(cell_of(learner="headless"))
 
 
 def test_a_base_learner_has_its_ways_from_the_family_unless_they_are_said():
     cell = cell_of("maml")
-    assert Components.of(cell).learner.layout.shapes[-1] == (3,)
+    assert Components.build(cell).learner.layout.shapes[-1] == (3,)
     said = attrs.evolve(cell, learner=Component("network", {"ways": 5}))
-    assert Components.of(said).learner.layout.shapes[-1] == (5,)
+    assert Components.build(said).learner.layout.shapes[-1] == (5,)
     by_method = attrs.evolve(cell, method=attrs.evolve(cell.method, learner={"width": 4}))
-    assert Components.of(by_method).learner.layout.shapes[0] == (4, 2)
+    assert Components.build(by_method).learner.layout.shapes[0] == (4, 2)
     assert Path(cell.folder).parts[-1] == "0"

@@ -21,10 +21,10 @@ from metalearn_core import (
     meta_train,
     task_families,
 )
-from metalearn_core.inner_loop import meta_gradients
-from metalearn_core.kernels.by_steps import UNROLLED, BySteps, as_it_is
+from metalearn_core.kernels.by_steps import UNROLLED, BySteps, run_eagerly
 from metalearn_core.testing import Architecture, Problem
 from metalearn_core.testing.strategies import inner_steps, problems
+from metalearn_core.training.meta_gradient import meta_gradients
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-12}
 
@@ -104,7 +104,7 @@ def test_as_much_of_the_path_is_kept_as_was_said(steps, every, most):
     alive, peak = [], []
 
     def run(key, function, arguments):
-        answers = as_it_is(key, function, arguments)
+        answers = run_eagerly(key, function, arguments)
         if key == "step":
             alive[:] = [r for r in alive if r() is not None] + [weakref.ref(answers[0])]
             peak.append(len(alive))

@@ -21,7 +21,7 @@ pytest.importorskip("triton", reason="needs triton, which is not installed: tox 
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("needs TRITON_INTERPRET=1: tox run -e triton", allow_module_level=True)
 
-from metalearn_core.kernels import coordinatewise_triton as kernels
+from metalearn_core.kernels import coordinatewise_gpu as kernels
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6}
 dtypes = st.sampled_from(sorted(TOLERANCE, key=str))
@@ -138,14 +138,14 @@ import sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from metalearn_core.kernels import coordinatewise_triton as kernels
+from metalearn_core.kernels import coordinatewise_gpu as kernels, coordinatewise_triton
 
 FEED_FORWARD = {"WIDTHS": (1, 20, 20, 20, 20, 20, 1), "KIND": 0, "P": 1741}
 LSTM = {"INS": 2, "HIDDEN": 20, "OUTS": 2, "P": 1882}
 for name, constants in (
     ("network", FEED_FORWARD), ("network_vjp", FEED_FORWARD), ("cell", LSTM), ("cell_vjp", LSTM)
 ):
-    kernel = getattr(kernels, name + "_kernel")
+    kernel = getattr(coordinatewise_triton, name + "_kernel")
     constants = {**constants, "SIDE": 32, "BLOCK": kernels.BLOCK}
     integers = dict.fromkeys(("rows", "n"), "i32")
     known = {**dict.fromkeys(constants, "constexpr"), **integers}

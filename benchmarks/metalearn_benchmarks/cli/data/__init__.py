@@ -1,4 +1,4 @@
-"""`metalearn data`: datasets of images, prepared once and checked. Heavy imports wait for a command."""
+"""`metalearn data`: the group of commands on datasets of images."""
 
 import click
 

@@ -1,4 +1,4 @@
-"""What the commands on datasets print: a store in words and as data, and a live bar."""
+"""What the commands on datasets share: options, a store in words and as data, and a progress bar."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from metalearn_benchmarks.tasks.images.store.image_store import ImageStore
     from metalearn_benchmarks.tasks.images.store.manifest import Manifest
     from metalearn_benchmarks.tasks.images.store.preparation import ReportProgress
-    from metalearn_benchmarks.tasks.images.store.store import ImageStore
 
 
 PATH = click.Path(path_type=Path)
@@ -20,8 +20,8 @@ PATH = click.Path(path_type=Path)
 SIZE = click.IntRange(min=8, max=1024)
 
 
-def row(store: ImageStore) -> dict[str, Any]:
-    """A store, for programs."""
+def store_row(store: ImageStore) -> dict[str, Any]:
+    """Return what a store holds as plain data."""
     from metalearn_benchmarks.tasks.images.store.manifest import SPLITS
 
     manifest = store.manifest
@@ -33,8 +33,8 @@ def row(store: ImageStore) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def in_words(manifest: Manifest) -> str:
-    """A manifest in a line."""
+def describe(manifest: Manifest) -> str:
+    """Return what a manifest holds in one line."""
     from metalearn_benchmarks.tasks.images.store.manifest import SPLITS
 
     splits = [each.split for each in manifest.classes]
@@ -45,16 +45,20 @@ def in_words(manifest: Manifest) -> str:
     )
 
 
-def print_json(what: Any) -> None:
+def print_json(data: Any) -> None:
     """Print plain data as JSON on standard output."""
     import json
 
-    click.echo(json.dumps(what, indent=1, ensure_ascii=False))
+    click.echo(json.dumps(data, indent=1, ensure_ascii=False))
 
 
 @contextmanager
-def telling(quiet: bool) -> Iterator[ReportProgress]:
-    """A live bar on a terminal; elsewhere nothing."""
+def progress_bar(quiet: bool) -> Iterator[ReportProgress]:
+    """Show a progress bar on a terminal, and nothing elsewhere or where `quiet`.
+
+    Yields:
+        The function that receives the progress: what is done, how much of it, and of how much.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -1,19 +1,15 @@
-"""`metalearn data prepare`: a dataset of images, read from what a user has."""
+"""`metalearn data prepare`: prepare a dataset of images from the files that a user has."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from metalearn_benchmarks.cli.data.output import PATH, SIZE, in_words, print_json, row, telling
+from metalearn_benchmarks.cli.data.output import PATH, SIZE, describe, print_json, progress_bar, store_row
 from metalearn_benchmarks.cli.support.options import JSON
 from metalearn_benchmarks.host.exit_codes import EXIT_INTERRUPTED
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command("prepare")
@@ -37,15 +33,15 @@ def prepare_command(
     What PATH is, is found by its content. docs/data.md says which forms are read, and which splits there are.
     """
     from metalearn_benchmarks.tasks.images.datasets import find_dataset
+    from metalearn_benchmarks.tasks.images.store.locations import data_home
     from metalearn_benchmarks.tasks.images.store.preparation import prepare
-    from metalearn_benchmarks.tasks.images.store.store import data_home
 
     dataset = find_dataset(name)
     chosen = dataset.split(split)
     size = size or dataset.size
     folder = (to or data_home()) / dataset.prepared_name(chosen) / str(size)
     try:
-        with telling(as_json) as tell:
+        with progress_bar(as_json) as tell:
             made = prepare(dataset, chosen, path, folder, size, tell)
     except KeyboardInterrupt:
         click.echo(f"stopped; what is prepared is kept in {folder}, the same command goes on", err=True)
@@ -53,9 +49,9 @@ def prepare_command(
     for note in made.notes:
         click.echo(f"note: {note}", err=True)
     if as_json:
-        print_json({**row(made.store), "notes": list(made.notes), "already": made.already})
+        print_json({**store_row(made.store), "notes": list(made.notes), "already": made.already})
         return
     for what, count in made.store.manifest.tally.items():
         click.echo(f"{count} images {what}", err=True)
-    told = "already prepared" if made.already else "prepared"
-    click.echo(f"{told}: {in_words(made.store.manifest)}, in {folder}")
+    state = "already prepared" if made.already else "prepared"
+    click.echo(f"{state}: {describe(made.store.manifest)}, in {folder}")

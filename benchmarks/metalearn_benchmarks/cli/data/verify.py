@@ -1,4 +1,4 @@
-"""`metalearn data verify`: whether prepared images are still what was prepared."""
+"""`metalearn data verify`: check that prepared images are unchanged."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from metalearn_benchmarks.cli.data.output import PATH, SIZE, in_words, print_json, row, telling
+from metalearn_benchmarks.cli.data.output import PATH, SIZE, describe, print_json, progress_bar, store_row
 from metalearn_benchmarks.cli.support.options import JSON
 from metalearn_benchmarks.host.exit_codes import EXIT_INTERRUPTED
 from metalearn_core.errors import unknown
 
 if TYPE_CHECKING:
-    from metalearn_benchmarks.tasks.images.store.store import ImageStore
+    from metalearn_benchmarks.tasks.images.store.image_store import ImageStore
 
 
 @click.command("verify")
@@ -28,26 +28,26 @@ def verify_command(name: str, path: Path | None, size: int | None, as_json: bool
     PATH: what was given to --to, where that was given. NAME as `metalearn data list` has it.
     """
     from metalearn_benchmarks.tasks.images.datasets import datasets
-    from metalearn_benchmarks.tasks.images.store.preparation import verify
-    from metalearn_benchmarks.tasks.images.store.store import data_home
+    from metalearn_benchmarks.tasks.images.store.locations import data_home
+    from metalearn_benchmarks.tasks.images.store.preparation import verify_store
 
-    found = _prepared(name, path or data_home(), size)
+    prepared = _open_stores(name, path or data_home(), size)
     try:
-        with telling(as_json) as tell:
-            for each in found:
-                verify(each, datasets(), tell)
+        with progress_bar(as_json) as tell:
+            for store in prepared:
+                verify_store(store, datasets(), tell)
                 if not as_json:
-                    click.echo(f"whole: {in_words(each.manifest)}, in {each.folder}")
+                    click.echo(f"whole: {describe(store.manifest)}, in {store.folder}")
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     if as_json:
-        print_json([row(each) for each in found])
+        print_json([store_row(store) for store in prepared])
 
 
-def _prepared(name: str, home: Path, size: int | None) -> list[ImageStore]:
+def _open_stores(name: str, home: Path, size: int | None) -> list[ImageStore]:
     """The stores of a name, of every size or of one; UsageError where there is none, or one is broken."""
+    from metalearn_benchmarks.tasks.images.store.image_store import ImageStore
     from metalearn_benchmarks.tasks.images.store.manifest import MANIFEST
-    from metalearn_benchmarks.tasks.images.store.store import ImageStore
 
     if size is not None and (home / name).is_dir():
         return [ImageStore.open(home / name / str(size))]

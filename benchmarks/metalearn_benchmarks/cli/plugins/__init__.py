@@ -1,11 +1,11 @@
-"""`metalearn plugins`: what is installed, what is wrong with it, and whether rules keep the laws."""
+"""`metalearn plugins`: the group of commands on plugins."""
 
 import click
 
 from metalearn_benchmarks.cli.plugins.check import check_command
-from metalearn_benchmarks.cli.plugins.list import list_plugins
+from metalearn_benchmarks.cli.plugins.list import list_command
 from metalearn_benchmarks.cli.plugins.new import new_command
-from metalearn_benchmarks.cli.plugins.show import show
+from metalearn_benchmarks.cli.plugins.show import show_command
 from metalearn_benchmarks.cli.plugins.validate import validate_command
 
 
@@ -14,5 +14,5 @@ def plugins() -> None:
     """What is installed and whether it is in order: list it, show one, check a rule, begin your own."""
 
 
-for command in (list_plugins, show, check_command, validate_command, new_command):
+for command in (list_command, show_command, check_command, validate_command, new_command):
     plugins.add_command(command)

@@ -1,4 +1,4 @@
-"""`metalearn plugins check`: whether a rule keeps the laws of update rules."""
+"""`metalearn plugins check`: check that a rule keeps the laws of update rules."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def check_command(rule: str, given: tuple[str, ...], slow: bool, as_json: bool) 
         click.echo(json.dumps({"rule": rule, "options": options, **versions, "results": rows}, indent=1))
     else:
         print_table(rows, as_json)
-        told = ", ".join(f"{counts[status]} {status}" for status in ("passed", "failed", "skipped"))
+        summary = ", ".join(f"{counts[status]} {status}" for status in ("passed", "failed", "skipped"))
         made_with = ", ".join(f"{key} {value}" for key, value in versions.items())
-        click.echo(f"\n{rule}: {told}  ({made_with})")
+        click.echo(f"\n{rule}: {summary}  ({made_with})")
     if counts["failed"]:
         sys.exit(EXIT_FAILED)

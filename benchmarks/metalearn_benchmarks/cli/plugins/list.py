@@ -1,4 +1,4 @@
-"""`metalearn plugins list`: what is installed, and what is wrong with it."""
+"""`metalearn plugins list`: list the plugins, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from metalearn_benchmarks.plugins.entry_points import LOAD_PLUGINS
 @click.option("--all", "everything", is_flag=True, help="Those too that METALEARN_LOAD_PLUGINS leaves out.")
 @JSON
 @click.pass_context
-def list_plugins(context: click.Context, everything: bool, as_json: bool) -> None:
+def list_command(context: click.Context, everything: bool, as_json: bool) -> None:
     """Every plugin, what it brings, and what is wrong with it; exit code 1 if anything is."""
     from metalearn_core import default_registry
 
@@ -65,8 +65,8 @@ def _api(brought: list[Any]) -> Any:
     from metalearn_core import UpdateRule
 
     ours = UpdateRule.api_version
-    found = [getattr(entry.factory, "api_version", ours) for entry in brought if entry.kind == "rule"]
-    api = next((theirs for theirs in found if theirs != ours), ours if brought else None)
+    versions = [getattr(entry.factory, "api_version", ours) for entry in brought if entry.kind == "rule"]
+    api = next((theirs for theirs in versions if theirs != ours), ours if brought else None)
     return api if api is None or isinstance(api, int) else str(api)
 
 
@@ -74,10 +74,10 @@ def _remedy(report: Any) -> str:
     """Which plugin, what is wrong with it, and what to do, in one line."""
     from metalearn_core import default_registry
 
-    told = f"plugin {report.name} of {report.distribution} {report.version} ({report.source}): {report.error}"
+    line = f"plugin {report.name} of {report.distribution} {report.version} ({report.source}): {report.error}"
     contested = [c.contested.values() for c in default_registry().catalogues.values()]
     if any((report.distribution, report.name) in owners for owners in itertools.chain(*contested)):
-        return told  # which says what to do, and it need not be this one that goes
+        return line  # which says what to do, and it need not be this one that goes
     if "No module named 'hypothesis'" in report.error:
-        return f'{told}. It checks rules: pip install "metalearn-core[testing]"'
-    return f"{told}. Mend or upgrade it, or go on without it: pip uninstall {report.distribution}"
+        return f'{line}. It checks rules: pip install "metalearn-core[testing]"'
+    return f"{line}. Mend or upgrade it, or go on without it: pip uninstall {report.distribution}"

@@ -1,4 +1,4 @@
-"""`metalearn plugins new`: a plugin project of your own."""
+"""`metalearn plugins new`: begin a plugin project."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ def new_command(name: str, to: Path, author: str | None) -> None:
 
 
 def _user() -> str:
+    """The name that git has for the user, or else the system."""
     import getpass
     import subprocess
 
     try:
-        asked = subprocess.run(  # the user's own git
+        result = subprocess.run(  # the user's own git
             ["git", "config", "user.name"],  # noqa: S607
             capture_output=True,
             text=True,
@@ -35,4 +36,4 @@ def _user() -> str:
         )
     except OSError:
         return getpass.getuser()
-    return asked.stdout.strip() or getpass.getuser()
+    return result.stdout.strip() or getpass.getuser()

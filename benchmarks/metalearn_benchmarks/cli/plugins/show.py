@@ -1,4 +1,4 @@
-"""`metalearn plugins show`: one rule, family or observer, with its options."""
+"""`metalearn plugins show`: show a rule, a family or an observer, with its options."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from metalearn_benchmarks.host.terminal import console, table
 from metalearn_core.errors import unknown
 
 NEEDED = "(needed)"
-"""In place of a default."""
+"""What stands in place of the default of an option that must be given."""
 
 
-@click.command()
+@click.command("show")
 @click.argument("name")
 @JSON
-def show(name: str, as_json: bool) -> None:
+def show_command(name: str, as_json: bool) -> None:
     """What NAME is (a rule, a family, a base-learner, an observer, a placement): its equation and options."""
     from metalearn_core import default_registry
 
     catalogues = default_registry().catalogues.values()
-    found = [catalogue[name] for catalogue in catalogues if name in catalogue]
+    entries = [catalogue[name] for catalogue in catalogues if name in catalogue]
     clashes = [catalogue.clash(name) for catalogue in catalogues if name in catalogue.contested]
     if clashes:
         raise click.ClickException("; ".join(clashes))
-    if not found:
+    if not entries:
         raise unknown("name", name, {n for catalogue in catalogues for n in catalogue})
     with redirect_stdout(sys.stderr):  # what a rule prints
-        pages = [_page(entry) for entry in found]
+        pages = [_page(entry) for entry in entries]
     if as_json:
         import json
 

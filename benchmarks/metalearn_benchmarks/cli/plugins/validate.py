@@ -1,4 +1,4 @@
-"""`metalearn plugins validate`: whether a distribution is a plugin as it should be."""
+"""`metalearn plugins validate`: check what a distribution declares as a plugin."""
 
 from __future__ import annotations
 

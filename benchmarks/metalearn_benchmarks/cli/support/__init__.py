@@ -1,1 +1,1 @@
-"""What several commands share: options, records, progress."""
+"""What several commands share: options, records, the progress display, the list of experiments."""

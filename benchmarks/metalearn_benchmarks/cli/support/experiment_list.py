@@ -1,4 +1,4 @@
-"""What `metalearn experiments` lists: what each reproduces, its runs, and about how long they take here."""
+"""The list that `metalearn experiments` prints: each experiment, its runs, and about how long they take."""
 
 from __future__ import annotations
 
@@ -11,12 +11,19 @@ from metalearn_benchmarks.experiments import catalogue
 from metalearn_benchmarks.experiments.cell import Cell
 from metalearn_benchmarks.experiments.experiment import Experiment, Overrides
 from metalearn_benchmarks.host.machine import cores
-from metalearn_benchmarks.runs.durations.estimates import Estimate, Times, estimate, format_duration
+from metalearn_benchmarks.runs.durations.estimates import Estimate, TimingCache, estimate, format_duration
 
 
 @attrs.frozen(eq=False)
 class ListedExperiment:
-    """An experiment and all its runs at a scale."""
+    """An experiment and all its runs at a scale.
+
+    Args:
+        name: Name of the experiment, or of its file.
+        experiment: The experiment.
+        scale: Name of the scale.
+        cells: Its runs.
+    """
 
     name: str
     experiment: Experiment
@@ -26,55 +33,64 @@ class ListedExperiment:
 
 @attrs.frozen(eq=False)
 class ExperimentLine:
-    """An experiment, and what its runs come to on this machine."""
+    """A line of the list: an experiment, and the time that its runs take on this machine."""
 
     listed: ListedExperiment
     estimate: Estimate
 
     def as_row(self) -> dict[str, Any]:
-        """For people."""
-        told = self.estimate
-        about = "?" if told.seconds is None else format_duration(told.seconds)
-        if told.seconds is None and told.timed:
-            about = f"? ({told.timed} of {told.programs} timed)"
-        shown = self.listed.experiment
+        """Return the row of the table."""
+        estimate = self.estimate
+        duration = "?" if estimate.seconds is None else format_duration(estimate.seconds)
+        if estimate.seconds is None and estimate.timed:
+            duration = f"? ({estimate.timed} of {estimate.programs} timed)"
+        experiment = self.listed.experiment
         return {
             "experiment": self.listed.name,
-            "runs": told.runs,
-            "about": about,
-            "title": shown.title,
-            "reproduces": shown.reproduces,
+            "runs": estimate.runs,
+            "about": duration,
+            "title": experiment.title,
+            "reproduces": experiment.reproduces,
         }
 
     def as_data(self) -> dict[str, Any]:
-        """For programs; `seconds` is null where a program of the experiment was not timed here."""
-        shown = self.listed.experiment
+        """Return plain data; `seconds` is None where a program of the experiment was not timed here."""
+        experiment = self.listed.experiment
         return {
             "experiment": self.listed.name,
-            "title": shown.title,
-            "reproduces": shown.reproduces,
+            "title": experiment.title,
+            "reproduces": experiment.reproduces,
             "scale": self.listed.scale,
             **attrs.asdict(self.estimate),
         }
 
 
-def listed_experiments(names: Sequence[str], scale: str) -> list[ListedExperiment]:
-    """The experiments of these names or files; without any, the shipped ones."""
-    known = catalogue.experiments().items() if not names else map(catalogue.find_experiment, names)
+def list_experiments(names: Sequence[str], scale: str) -> list[ListedExperiment]:
+    """Return the runs of experiments.
+
+    Args:
+        names: Names or files of experiments; without any, the shipped experiments.
+        scale: Name of the scale.
+
+    Raises:
+        UsageError: There is no such experiment.
+    """
+    experiments = catalogue.experiments().items() if not names else map(catalogue.find_experiment, names)
     return [
-        ListedExperiment(name, e, scale, catalogue.cells(name, e, scale, Overrides())) for name, e in known
+        ListedExperiment(name, e, scale, catalogue.cells(name, e, scale, Overrides()))
+        for name, e in experiments
     ]
 
 
-def with_durations(experiments: Sequence[ListedExperiment]) -> list[ExperimentLine]:
-    """With what is known of their time on this machine."""
-    times = Times.here()
+def estimate_durations(experiments: Sequence[ListedExperiment]) -> list[ExperimentLine]:
+    """Return a line for each experiment, with the estimate from earlier runs on this machine."""
+    times = TimingCache.load()
     return [ExperimentLine(one, estimate(one.cells, times, cores())) for one in experiments]
 
 
-def footnote(told: Sequence[ExperimentLine], scale: str) -> str:
-    """What the times of a list are, and how to have those that are missing."""
-    missing = any(line.estimate.seconds is None for line in told)
+def footnote(lines: Sequence[ExperimentLine], scale: str) -> str:
+    """Return a line that says what the times are, and how to get those that are missing."""
+    missing = any(line.estimate.seconds is None for line in lines)
     at_a_time = f"{cores()} runs at a time" if cores() > 1 else "one run at a time"
     text = f"Scale {scale}; times are for this machine, {at_a_time}, without the report"
     return f"{text}; ? was not timed here: add --measure." if missing else f"{text}."

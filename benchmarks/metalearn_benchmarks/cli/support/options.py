@@ -13,7 +13,11 @@ JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 
 def toml_option(text: str) -> tuple[str, Any]:
-    """`key=value` with a TOML value."""
+    """Parse `key=value` with a TOML value.
+
+    Raises:
+        UsageError: There is no `=`, or the value is no TOML.
+    """
     key, equals, value = text.partition("=")
     try:
         if not equals:

@@ -1,4 +1,4 @@
-"""What a person sees while an experiment runs. rich draws it."""
+"""The progress of an experiment as a person sees it: bars on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,25 +14,37 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from metalearn_core import Event
 
 QUIET_SECONDS = 10.0
-"""Without a terminal: at most one line in this time for each run."""
+"""Without a terminal, each run prints at most one line in this time."""
 
 
 @attrs.define
-class Line:
-    """One run under way, or several that train together."""
+class RunLine:
+    """The line of one run, or of several that train together.
+
+    Args:
+        bar: The bar that shows it.
+        total: Meta-training tasks of the run.
+        note: What is shown beside the bar.
+        printed_at: When a line was last printed, by the monotonic clock.
+    """
 
     bar: TaskID
     total: int = 0
     note: str = ""
-    told_at: float = 0.0
+    printed_at: float = 0.0
 
 
 class Display:
-    """A live bar for each run on a terminal; elsewhere a line now and then."""
+    """A live bar for each run on a terminal; elsewhere a line now and then.
+
+    Args:
+        console: The console to print on.
+        cells: The number of runs.
+    """
 
     def __init__(self, console: Console, cells: int) -> None:
         self.console = console
-        self.lines: dict[str, Line] = {}
+        self.lines: dict[str, RunLine] = {}
         self.failed_observers: set[str] = set()
         self.bars = Progress(
             TextColumn("{task.description}", markup=False),
@@ -59,13 +71,13 @@ class Display:
         self.bars.stop()
 
     def event(self, label: str, event: Event) -> None:
-        """What a run tells of itself."""
+        """Show an event of a run; `label` names the run."""
         if event.kind == "observer":
             self._say_once(str(event.values["name"]), str(event.values["message"]))
             return
         line = self.lines.get(label)
         if line is None:
-            line = self.lines[label] = Line(self.bars.add_task(label, total=None, note=""))
+            line = self.lines[label] = RunLine(self.bars.add_task(label, total=None, note=""))
         if event.kind == "start":
             line.total = int(event.values["tasks"])
             self.bars.update(line.bar, total=line.total or None)
@@ -90,20 +102,20 @@ class Display:
             self.failed_observers.add(observer)
             self.console.print(message, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
-    def _say_now_and_then(self, label: str, line: Line, event: Event) -> None:
+    def _say_now_and_then(self, label: str, line: RunLine, event: Event) -> None:
         now = time.monotonic()
-        if now - line.told_at >= QUIET_SECONDS:
-            line.told_at = now
-            told = f"{label}: task {event.position} of {line.total}, {line.note}"
-            self.console.print(told, markup=False)
+        if now - line.printed_at >= QUIET_SECONDS:
+            line.printed_at = now
+            text = f"{label}: task {event.position} of {line.total}, {line.note}"
+            self.console.print(text, markup=False)
 
     def skipped(self, label: str) -> None:
-        """A run that is finished already."""
+        """Show that a run was finished before."""
         self.bars.advance(self.overall)
         self.console.print(f"{label}: already done", style="dim", markup=False)
 
     def finished(self, label: str, result: dict[str, Any]) -> None:
-        """A run has its result."""
+        """Show the result of a run."""
         self.bars.advance(self.overall)
         summary = result["summary"]
         numbers = (summary["mean"], *summary["ci95"], summary["median"])
@@ -115,10 +127,10 @@ class Display:
         )
 
     def failed(self, line: str) -> None:
-        """A run that did not end well; the others go on."""
+        """Show that a run failed; the others go on."""
         self.console.print(line, style="red", markup=False, highlight=False)
 
     def end(self, label: str) -> None:
-        """Nothing more is told under this name."""
+        """Remove the bar of a run that has ended."""
         if label in self.lines:
             self.bars.remove_task(self.lines.pop(label).bar)

@@ -1,4 +1,4 @@
-"""What the commands on records share: where the records are, and which can be read."""
+"""What the commands on records share: the argument DIR, reading records, and writing a report."""
 
 from __future__ import annotations
 
@@ -12,38 +12,57 @@ from metalearn_core.errors import UsageError
 DIRECTORY = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 
 
-def show_report(directory: Path, console: Any, statistics: str = "t", out: Path | None = None) -> None:
-    """Write the report of a DIR and show its tables; UsageError where there is no record."""
-    from metalearn_benchmarks.report import tables
-    from metalearn_benchmarks.report.page import across_families, write_report
-    from metalearn_benchmarks.report.table_text import for_terminal
+def write_and_print_report(
+    directory: Path, console: Any, statistics: str = "t", out: Path | None = None
+) -> None:
+    """Write the report of a DIR, and print its tables.
 
-    found, left_out = readable_records(directory)
-    begun = require_records(found, directory)
-    results = tables.result_tables([*found, *across_families(found)], statistics)
+    Args:
+        directory: A folder of records, or an archive.
+        console: The console that the tables are printed on.
+        statistics: How intervals are made: `t`, `bootstrap` or `paper`.
+        out: The folder of the report; by default `report` in or beside `directory`.
+
+    Raises:
+        UsageError: There is no record.
+    """
+    from metalearn_benchmarks.report import tables
+    from metalearn_benchmarks.report.grouping import cross_family_records
+    from metalearn_benchmarks.report.page import write_report
+    from metalearn_benchmarks.report.table_text import rich_table
+
+    records, left_out = readable_records(directory)
+    unfinished = require_records(records, directory)
+    results = tables.result_tables([*records, *cross_family_records(records)], statistics)
     for result in results:
-        console.print(for_terminal(result))
+        console.print(rich_table(result))
     folder = directory if directory.is_dir() else directory.parent
-    page = write_report(found, out or folder / "report", begun, left_out, statistics, results)
+    page = write_report(records, out or folder / "report", unfinished, left_out, statistics, results)
     console.print(f"report: {page}", soft_wrap=True)
 
 
-def require_records(found: list[Any], directory: Path) -> int:
-    """UsageError where there is no record; how many runs were begun and have none."""
-    from metalearn_benchmarks.records import record as records
+def require_records(records: list[Any], directory: Path) -> int:
+    """Return how many runs in DIR have started and have no record.
 
-    begun = len(list(records.unfinished(directory)))
-    if not found:
-        raise UsageError(f"{directory}: no finished run is in it ({begun} begun); run an experiment first")
-    return begun
+    Raises:
+        UsageError: `records` is empty.
+    """
+    from metalearn_benchmarks.records import record
+
+    unfinished = len(list(record.unfinished_runs(directory)))
+    if not records:
+        raise UsageError(
+            f"{directory}: no finished run is in it ({unfinished} begun); run an experiment first"
+        )
+    return unfinished
 
 
 def readable_records(directory: Path) -> tuple[list[Any], list[str]]:
-    """The finished runs in DIR; what cannot be read is left out, and told of in a line each."""
+    """Return the finished runs in DIR, and a line for each that cannot be read, which is also printed."""
     from metalearn_benchmarks.records.reading import read_records
 
     left_out: list[str] = []
-    found = read_records(directory, left_out.append)
+    records = read_records(directory, left_out.append)
     for line in left_out:
         click.echo(f"metalearn: {' '.join(line.split())} (left out)", err=True)
-    return found, left_out
+    return records, left_out

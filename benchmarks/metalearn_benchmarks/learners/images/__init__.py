@@ -1,1 +1,1 @@
-"""TODO"""
+"""Image classifiers, and the layers that make them fast for many tasks at once."""

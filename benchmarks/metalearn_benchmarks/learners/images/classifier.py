@@ -1,4 +1,4 @@
-"""What image classifiers have in common: blocks and a head, cross entropy, accuracy, batch norm's mode."""
+"""What image classifiers share: blocks and a head, cross entropy, accuracy, and the mode of batch norm."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ STATISTICS = ("batch", "support")
 
 
 class Classifier(nn.Module):
-    """Blocks, then a head: images `[n, channels, size, size]` to `[n, ways]`.
+    """Blocks, then a head: images `[n, channels, size, size]` to scores `[n, ways]`.
 
     Args:
-        blocks: each called with activations, and how many examples the statistics of batch norm are of.
-        average: whether features are means over places, or all of them.
-        head: the last layer.
-        image: (channels, size, size).
-        uses_support: whether statistics are the support set's, also for a query set.
+        blocks: Each is called with activations, and with how many examples batch norm takes its statistics
+            from.
+        head: The last layer.
+        image: The shape of an image, (channels, size, size).
+        average: Whether features are means over positions, in place of all activations.
+        uses_support: Whether statistics come from the support set, for a query set too.
     """
 
     def __init__(
@@ -36,9 +37,14 @@ class Classifier(nn.Module):
         self.image, self.average, self.uses_support = image, average, uses_support
 
     def forward(self, inputs: Tensor, support: Tensor | None = None) -> Tensor:
-        """`support`: the support set's inputs, if the statistics are theirs and `inputs` are others.
+        """Compute the scores of images.
 
-        Raises UsageError for inputs that are no such images.
+        Args:
+            inputs: Float images `[n, channels, size, size]`.
+            support: The inputs of the support set, where the statistics are theirs and `inputs` are others.
+
+        Raises:
+            UsageError: The inputs are no such images.
         """
         if inputs.shape[1:] != self.image or not inputs.is_floating_point():
             raise UsageError(
@@ -58,20 +64,34 @@ class Classifier(nn.Module):
 
 
 def accuracy(prediction: Tensor, target: Tensor) -> Tensor:
-    """The share of examples whose class has the highest score: `[]`."""
+    """Return the share of examples whose class has the highest score: `[]`."""
     return (prediction.argmax(-1) == target).to(prediction.dtype).mean()
 
 
 def cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean cross entropy of scores `[n, ways]` and classes `[n]`, int64: `[]`."""
+    """Return the mean cross entropy of scores `[n, ways]` and classes `[n]`, int64: `[]`."""
     return nn.functional.cross_entropy(prediction, target)
 
 
-def classifier(
+def make_classifier(
     blocks: Sequence[nn.Module], features: int, image: tuple[int, ...],
     *, ways: int, batch_norm: str, head: str, scale: float, average: bool = False,
 ) -> BaseLearner:  # fmt: skip
-    """The base-learner; UsageError for an unknown head or mode of batch norm, or a bad number."""
+    """Build the base-learner of a classifier.
+
+    Args:
+        blocks: The blocks, as for `Classifier`.
+        features: The number of features that the blocks compute.
+        image: The shape of an image, (channels, size, size).
+        ways: Classes.
+        batch_norm: One of `STATISTICS`.
+        head: One of `HEADS`.
+        scale: The factor of a cosine head.
+        average: Whether features are means over positions.
+
+    Raises:
+        UsageError: The head or the mode of batch norm is unknown, or a number is out of range.
+    """
     if batch_norm not in STATISTICS:
         raise unknown("batch_norm", batch_norm, STATISTICS)
     made = make_head(head, features, ways, scale)
@@ -79,18 +99,28 @@ def classifier(
     return BaseLearner(network, cross_entropy, accuracy)
 
 
-def require_counts(given: Mapping[str, Any], least: Mapping[str, int]) -> None:
-    """UsageError unless every option is an integer, and no less than `least` says, or 1."""
+def require_integers(given: Mapping[str, Any], least: Mapping[str, int]) -> None:
+    """Require that every option is an integer, and at least what `least` says, or 1.
+
+    Raises:
+        UsageError: One is not.
+    """
     for option, value in given.items():
         low = least.get(option, 1)
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
             raise UsageError(f"{option} must be an integer >= {low}, got {value!r}")
 
 
-def pooled(size: int, count: int, less: int) -> int:
-    """The side of an image after `count` blocks that take `less` from it and halve it.
+def side_after_blocks(size: int, count: int, less: int) -> int:
+    """Compute the side of an image after blocks that each shrink it and then halve it.
 
-    Raises UsageError where nothing is left, with the smallest size that fits.
+    Args:
+        size: The side before, in pixels.
+        count: The number of blocks.
+        less: What a block takes from a side before it halves it.
+
+    Raises:
+        UsageError: Nothing is left; the message has the smallest size that fits.
     """
     sides = [size]
     for _ in range(count):

@@ -20,7 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metalearn_benchmarks.learners.images.operators import Batching, Operator, define, leading, parted
+from metalearn_benchmarks.learners.images.operators import (
+    Batching,
+    Operator,
+    define_operator,
+    fold_batch,
+    unfold_batch,
+)
 
 aten = torch.ops.aten
 
@@ -29,9 +35,17 @@ PIECE = 2**21
 
 
 def convolution(x: Tensor, weight: Tensor, padding: int) -> Tensor:
-    """Images `[n, h, w, channels]` and weights `[out, channels, k, k]` to `[n, h', w', out]`; stride 1.
+    """Convolve images with stride 1.
 
-    On other devices than a CPU it is torch's own, grouped under `vmap`.
+    On other devices than a CPU this is torch's own convolution, which `vmap` groups.
+
+    Args:
+        x: Images `[n, h, w, channels]`.
+        weight: `[out, channels, k, k]`.
+        padding: Zeros around the images.
+
+    Returns:
+        `[n, h', w', out]`.
     """
     if x.device.type == "cpu":
         whole: Tensor = _of_groups(x.unsqueeze(0), weight.unsqueeze(0), padding)
@@ -152,8 +166,8 @@ def _sharing(operator: Operator) -> Batching:
         if dims[1] is None:
             answer = operator(images.movedim(dims[0] or 0, 1).flatten(1, 2), weight, padding)
             return answer.unflatten(1, (size, -1)), 1
-        answer = operator(leading(images, dims[0], size), leading(weight, dims[1], size), padding)
-        return parted(answer, size), 0
+        answer = operator(fold_batch(images, dims[0], size), fold_batch(weight, dims[1], size), padding)
+        return unfold_batch(answer, size), 0
 
     return batched
 
@@ -162,15 +176,15 @@ def _both(inputs: tuple[Any, ...], output: Any) -> tuple[Tensor, ...]:
     return inputs[:2]
 
 
-_of_groups = define(
+_of_groups = define_operator(
     "convolution(Tensor x, Tensor weight, int padding) -> Tensor",
     _convolution, _fake_convolution, backward=_convolution_vjp, saved=_both, batching=_sharing,
 )  # fmt: skip
-_input_of_groups = define(
+_input_of_groups = define_operator(
     "convolution_input(Tensor cotangent, Tensor weight, int padding) -> Tensor",
     _input, _fake_input, backward=_input_vjp, saved=_both, batching=_sharing,
 )  # fmt: skip
-_weight_of_groups = define(
+_weight_of_groups = define_operator(
     "convolution_weight(Tensor x, Tensor cotangent, int padding) -> Tensor",
     _weight, _fake_weight, backward=_weight_vjp, saved=_both,
 )  # fmt: skip

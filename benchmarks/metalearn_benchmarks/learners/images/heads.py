@@ -11,7 +11,7 @@ HEADS = ("linear", "cosine")
 
 
 class LinearHead(nn.Linear):
-    """A linear layer; weights as torch draws them, biases 0, as in the authors' program."""
+    """A linear layer. Weights are as torch draws them and biases are 0, as in the authors' program."""
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
@@ -19,14 +19,15 @@ class LinearHead(nn.Linear):
 
 
 class CosineHead(nn.Module):
-    """s · g_c · cos(features, v_c) for each class c   (Baseline++; Chen et al., 2019).
+    """Scores s · g_c · cos(features, v_c) for each class c (Baseline++; Chen et al., 2019).
 
-    As in Chen et al.'s program the weight of a class has a direction v and a magnitude g (weight norm), both
-    learned, g at first the norm of v; and features are divided by their norm + 1e-5.
+    As in Chen et al.'s program the weight of a class has a direction v and a magnitude g (weight norm). Both
+    are learned, and g starts at the norm of v. Features are divided by their norm + 1e-5.
 
     Args:
-        features, ways: inputs and outputs.
-        scale: s, a constant; Chen et al. have 2 up to 200 classes and 10 beyond.
+        features: Features of an input.
+        ways: Classes.
+        scale: The constant s. Chen et al. have 2 up to 200 classes and 10 beyond.
     """
 
     def __init__(self, features: int, ways: int, scale: float) -> None:
@@ -49,7 +50,17 @@ class CosineHead(nn.Module):
 
 
 def make_head(kind: str, features: int, ways: int, scale: float) -> nn.Module:
-    """A head by name; UsageError for an unknown one, and for a scale that is no positive number."""
+    """Build a head by its name.
+
+    Args:
+        kind: One of `HEADS`.
+        features: Features of an input.
+        ways: Classes.
+        scale: The factor of a cosine head.
+
+    Raises:
+        UsageError: The name is unknown, or the scale is no positive number.
+    """
     if kind not in HEADS:
         raise unknown("head", kind, HEADS)
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < float("inf"):

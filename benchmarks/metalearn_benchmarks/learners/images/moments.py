@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalearn_benchmarks.learners.images.operators import define
+from metalearn_benchmarks.learners.images.operators import define_operator
 
 aten = torch.ops.aten
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance over `[n, h, w, c]` but for c: `[c]`, `[c]`."""
+    """Return the mean and the biased variance of each channel of x, `[n, h, w, c]`: `[c]`, `[c]`."""
     mean, variance = _of_groups(x.unsqueeze(0))
     return mean.squeeze(0), variance.squeeze(0)
 
@@ -38,7 +38,7 @@ def _vjp(ctx: Any, of_mean: Tensor, of_variance: Tensor) -> tuple[Tensor]:
     return (torch.addcmul(level[:, None, None, None], x, slope[:, None, None, None]),)
 
 
-_of_groups = define(
+_of_groups = define_operator(
     "moments(Tensor x) -> (Tensor, Tensor)", _moments, _fake,
     backward=_vjp, saved=lambda inputs, output: (inputs[0], output[0]),
 )  # fmt: skip

@@ -19,20 +19,23 @@ Operator = Callable[..., Any]
 Batching = Callable[..., tuple[Any, Any]]
 
 
-def define(
+def define_operator(
     schema: str, kernel: Operator, fake: Operator,
     *, backward: Callable[..., Any], saved: Callable[[tuple[Any, ...], Any], tuple[Tensor, ...]],
     batching: Callable[[Operator], Batching] | None = None, constants: int = 0,
 ) -> Operator:  # fmt: skip
-    """Register `name(...) -> ...` and return it, differentiable.
+    """Register an operator of torch, and return it as a differentiable function.
 
     Args:
-        kernel, fake: what computes it, and what its answer looks like.
-        backward: its vector-Jacobian product, `(ctx, *cotangents)`; `ctx.numbers` are its arguments that are
+        schema: Its signature, `name(...) -> ...`.
+        kernel: Computes it.
+        fake: Returns an empty tensor of the shape of its result.
+        backward: Its vector-Jacobian product, `(ctx, *cotangents)`. `ctx.numbers` are the arguments that are
             no tensors.
-        saved: of the arguments and the answer, the tensors that `backward` reads as `ctx.saved_tensors`.
-        batching: the rule for `vmap`, if it is not that a batch is more groups.
-        constants: of the answers, the last so many have no derivative.
+        saved: Chooses, of the arguments and the result, the tensors that `backward` reads as
+            `ctx.saved_tensors`.
+        batching: The rule for `vmap`, where it is not that a batch is more groups.
+        constants: How many of the last results have no derivative.
     """
     name = schema.split("(")[0]
     _library.define(schema)
@@ -60,7 +63,7 @@ def define(
         "forward": staticmethod(lambda *arguments: plain(*arguments)),
         "setup_context": staticmethod(keep),
         "backward": staticmethod(backward),
-        "vmap": staticmethod((batching or more_groups)(applied)),
+        "vmap": staticmethod((batching or batch_as_groups)(applied)),
     }
     within = type(name, (torch.autograd.Function,), parts)
     alone = {"forward": staticmethod(kept), "backward": staticmethod(backward)}
@@ -68,25 +71,25 @@ def define(
     return applied
 
 
-def leading(x: Tensor, dim: int | None, size: int) -> Tensor:
-    """A batch's axis and the groups' as one; what is shared is repeated."""
+def fold_batch(x: Tensor, dim: int | None, size: int) -> Tensor:
+    """Fold the axis of a batch into the axis of groups. A tensor that the batch shares is repeated."""
     moved = x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
     return moved.flatten(0, 1)
 
 
-def parted(x: Tensor, size: int) -> Tensor:
-    """The way back from `leading`."""
+def unfold_batch(x: Tensor, size: int) -> Tensor:
+    """Undo `fold_batch`."""
     return x.reshape(size, -1, *x.shape[1:])
 
 
-def more_groups(operator: Operator) -> Batching:
-    """The rule for `vmap` by which a batch is more groups."""
+def batch_as_groups(operator: Operator) -> Batching:
+    """Make the rule for `vmap` by which a batch is more groups."""
 
     def batched(info: Any, dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
         size, given = info.batch_size, zip(arguments, dims, strict=True)
-        answers = operator(*(leading(x, dim, size) if isinstance(x, Tensor) else x for x, dim in given))
+        answers = operator(*(fold_batch(x, dim, size) if isinstance(x, Tensor) else x for x, dim in given))
         if isinstance(answers, Tensor):
-            return parted(answers, size), 0
-        return tuple(parted(x, size) for x in answers), (0,) * len(answers)
+            return unfold_batch(answers, size), 0
+        return tuple(unfold_batch(x, size) for x in answers), (0,) * len(answers)
 
     return batched

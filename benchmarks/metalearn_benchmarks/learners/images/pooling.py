@@ -12,15 +12,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalearn_benchmarks.learners.images.operators import define
+from metalearn_benchmarks.learners.images.operators import define_operator
 
 PLACES = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
 def max_pool(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """The largest of each 2×2 of scale · x + shift: `[n, h, w, c]` to `[n, h // 2, w // 2, c]`.
+    """Return the largest of each 2×2 of scale · x + shift.
 
-    Of equal ones the first counts, as in `nn.MaxPool2d`. `scale`, `shift`: `[c]`.
+    Of equal values the first counts, as in `nn.MaxPool2d`.
+
+    Args:
+        x: Images `[n, h, w, c]`.
+        scale: `[c]`.
+        shift: `[c]`.
+
+    Returns:
+        `[n, h // 2, w // 2, c]`.
     """
     # the largest of scale · x, which is the smallest x where scale is negative
     picked, _ = _extreme_of_groups(x.unsqueeze(0), scale.detach().unsqueeze(0))
@@ -96,15 +104,15 @@ def _fake_extreme(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     return x.new_empty(_smaller(x)), x.new_empty(_smaller(x), dtype=torch.uint8)
 
 
-_extreme_of_groups = define(
+_extreme_of_groups = define_operator(
     "extreme(Tensor x, Tensor scale) -> (Tensor, Tensor)", _extreme, _fake_extreme,
     backward=_extreme_vjp, saved=lambda inputs, output: (inputs[0], output[1]), constants=1,
 )  # fmt: skip
-_pick_of_groups = define(
+_pick_of_groups = define_operator(
     "pick(Tensor x, Tensor places) -> Tensor", _pick, lambda x, places: x.new_empty(_smaller(x)),
     backward=_pick_vjp, saved=lambda inputs, output: inputs,
 )  # fmt: skip
-_place_of_groups = define(
+_place_of_groups = define_operator(
     "place(Tensor picked, Tensor places, int height, int width) -> Tensor", _place, _fake_place,
     backward=_place_vjp, saved=lambda inputs, output: inputs[1:2],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Worker processes on this machine, each with a program at a time; one that dies takes no other with it."""
+"""Worker processes on this machine, each with one program at a time. A worker that dies affects no other."""
 
 from __future__ import annotations
 
@@ -19,33 +19,40 @@ import attrs
 
 from metalearn_benchmarks.host.worker_lifetime import end_with_parent
 from metalearn_benchmarks.runs import seed_groups
-from metalearn_benchmarks.runs.interruption import Stop, interrupts_held_back
-from metalearn_benchmarks.runs.job import TOLD_SECONDS, CellOutcome, Job, finished_of, run_job
+from metalearn_benchmarks.runs.interruption import InterruptFlag, interrupts_deferred
+from metalearn_benchmarks.runs.job import STEP_REPORT_SECONDS, CellOutcome, Job, outcome_of_cell, run_job
 from metalearn_benchmarks.runs.progress import Progress
 from metalearn_core import Event, UsageError
 
 
 @attrs.frozen(eq=False)
 class Worker:
-    """One process, and what it tells: a pool of many breaks as a whole, as does a queue that they share."""
+    """A worker process and the queue of its events.
+
+    Each worker has a pool and a queue of its own, since a process that dies breaks a shared one for all.
+
+    Args:
+        pool: The pool with its one process.
+        events: The events of the runs, each with its label.
+    """
 
     pool: ProcessPoolExecutor
     events: multiprocessing.Queue[tuple[str, Event]]
 
     @classmethod
-    def ready(cls, stop: Stop) -> Worker:
-        """A worker that begins with its first job."""
+    def start(cls, stop: InterruptFlag) -> Worker:
+        """Make a worker. Its process starts with the first job."""
         context = multiprocessing.get_context("spawn")
         events: multiprocessing.Queue[tuple[str, Event]] = context.Queue()
         return cls(ProcessPoolExecutor(1, context, _enter_worker, (events, stop, os.getpid())), events)
 
-    def begin(self, job: Job, directory: Path) -> Future[list[CellOutcome]]:
-        """Give it a job; Ctrl-C waits meanwhile."""
-        with interrupts_held_back():
+    def submit(self, job: Job, directory: Path) -> Future[list[CellOutcome]]:
+        """Give a job to the worker. Ctrl-C is blocked meanwhile."""
+        with interrupts_deferred():
             return self.pool.submit(_run_in_worker, job, directory)
 
-    def pass_on(self, display: Progress) -> set[str]:
-        """Show what it has told since the last time; the labels of those that it told of."""
+    def forward_events(self, display: Progress) -> set[str]:
+        """Show the events since the last call, and return the labels of their runs."""
         heard: set[str] = set()
         try:
             while True:
@@ -56,38 +63,47 @@ class Worker:
             return heard
 
 
-def in_processes(
-    jobs: Sequence[Job], directory: Path, display: Progress, stop: Stop, workers: int
+def run_in_processes(
+    jobs: Sequence[Job], directory: Path, display: Progress, stop: InterruptFlag, workers: int
 ) -> Iterator[tuple[Job, list[CellOutcome]]]:
-    """Run jobs, `workers` at a time, and yield each with what became of its cells.
+    """Run jobs, `workers` at a time, and yield each with the outcomes of its cells.
 
-    A worker that dies is replaced, and its job told as failed. Raises UsageError for what would keep all
-    others from going on too.
+    A worker that dies is replaced, and its job fails.
+
+    Args:
+        jobs: The jobs.
+        directory: DIR.
+        display: Shows the progress.
+        stop: Whether to stop.
+        workers: How many jobs run at a time.
+
+    Raises:
+        UsageError: Something also keeps all other jobs from going on.
     """
     waiting, running = deque(jobs), dict[Future[list[CellOutcome]], tuple[Job, Worker]]()
-    idle, begun = [Worker.ready(stop) for _ in range(min(workers, len(jobs)))], set[str]()
+    idle, started = [Worker.start(stop) for _ in range(min(workers, len(jobs)))], set[str]()
     with ExitStack() as ends:
         for worker in idle:
             ends.callback(worker.pool.shutdown)
         while running or (waiting and not stop.is_set()):
             while idle and waiting and not stop.is_set():
                 job, worker = waiting.popleft(), idle.pop()
-                running[worker.begin(job, directory)] = job, worker
+                running[worker.submit(job, directory)] = job, worker
             time.sleep(0.1)
             for _, worker in running.values():
-                begun |= worker.pass_on(display)
+                started |= worker.forward_events(display)
             if stop.is_set():  # those that are loading what they need have nothing to save
-                running = {f: x for f, x in running.items() if seed_groups.label(x[0].cells) in begun}
+                running = {f: x for f, x in running.items() if seed_groups.group_label(x[0].cells) in started}
             for future in [future for future in running if future.done()]:
                 job, worker = running.pop(future)
-                worker.pass_on(display)
+                worker.forward_events(display)
                 try:
-                    finished = _result_of(future, job, directory)
+                    finished = _outcomes_of(future, job, directory)
                 except UsageError:  # no other would go on either
                     stop.set()
                     raise
                 if isinstance(future.exception(), BrokenProcessPool):
-                    worker = Worker.ready(stop)
+                    worker = Worker.start(stop)
                     ends.callback(worker.pool.shutdown)
                 idle.append(worker)
                 yield job, finished
@@ -96,20 +112,20 @@ def in_processes(
                 process.kill()
 
 
-def _result_of(future: Future[list[CellOutcome]], job: Job, directory: Path) -> list[CellOutcome]:
+def _outcomes_of(future: Future[list[CellOutcome]], job: Job, directory: Path) -> list[CellOutcome]:
     try:
         return future.result()
     except BrokenProcessPool:
-        told = "its worker process died; the same command goes on from the checkpoint"
-        return [finished_of(cell, directory, told) for cell in job]
+        error = "its worker process died; the same command goes on from the checkpoint"
+        return [outcome_of_cell(cell, directory, error) for cell in job]
 
 
-_worker: tuple[multiprocessing.Queue[tuple[str, Event]], Stop, int]
+_worker: tuple[multiprocessing.Queue[tuple[str, Event]], InterruptFlag, int]
 _busy = threading.Lock()
-"""Held while a worker has a job: it saves before it ends."""
+"""Held while a worker has a job, so that it saves before it ends."""
 
 
-def _enter_worker(events: multiprocessing.Queue[tuple[str, Event]], stop: Stop, parent: int) -> None:
+def _enter_worker(events: multiprocessing.Queue[tuple[str, Event]], stop: InterruptFlag, parent: int) -> None:
     global _worker  # what a pool's initialiser is for
     _worker = events, stop, parent
     end_with_parent(_busy)
@@ -120,16 +136,19 @@ def _enter_worker(events: multiprocessing.Queue[tuple[str, Event]], stop: Stop, 
 
 def _run_in_worker(job: Job, directory: Path) -> list[CellOutcome]:
     events, stop, parent = _worker
-    told_at = 0.0
+    reported_at = 0.0
 
     def tell(label: str, event: Event) -> None:
-        nonlocal told_at
+        nonlocal reported_at
         if os.getppid() != parent:  # nobody is left to work for
             raise KeyboardInterrupt
-        if event.kind not in ("step", "evaluating", "testing") or time.monotonic() - told_at >= TOLD_SECONDS:
-            told_at = time.monotonic()
+        if (
+            event.kind not in ("step", "evaluating", "testing")
+            or time.monotonic() - reported_at >= STEP_REPORT_SECONDS
+        ):
+            reported_at = time.monotonic()
             events.put((label, event))
 
     with _busy:
-        events.put((seed_groups.label(job.cells), Event("begun", 0)))
+        events.put((seed_groups.group_label(job.cells), Event("begun", 0)))
         return run_job(job, directory, tell, stop)

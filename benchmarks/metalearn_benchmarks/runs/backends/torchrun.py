@@ -1,7 +1,7 @@
-"""One run over several processes, as `torchrun -m metalearn_benchmarks run` starts them.
+"""Runs that several processes share, as `torchrun -m metalearn_benchmarks run` starts them.
 
-Process 0 is the command: it alone reads DIR, decides, writes and tells. The others follow it from run to run,
-with their shares of the training and of the tests.
+Process 0 is the command. It alone reads DIR, decides, writes and reports. The other processes follow it from
+run to run, with their shares of the training and of the tests.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 
 from metalearn_benchmarks.experiments.catalogue import Cell
 from metalearn_benchmarks.host.exit_codes import EXIT_INTERRUPTED
-from metalearn_benchmarks.runs.interruption import Stop
+from metalearn_benchmarks.runs.interruption import InterruptFlag
 from metalearn_benchmarks.runs.job import GroupReporter
 from metalearn_benchmarks.runs.training import follow_cells
 from metalearn_core import FailedElsewhereError, LostProcessError, Processes, UsageError
@@ -27,7 +27,7 @@ EXIT_LOST, EXIT_USAGE = 1, 2
 
 
 def require_shares(cells: Sequence[Cell]) -> None:
-    """UsageError for a meta-trained method with fewer tasks in a meta-batch than there are processes."""
+    """Raise UsageError for a meta-batch with fewer tasks than there are processes."""
     for cell in {cell.row: cell for cell in cells}.values():
         size = cell.method.settings.get("meta_batch", 1)
         if cell.method.start == "meta" and size < cell.processes:
@@ -38,8 +38,18 @@ def require_shares(cells: Sequence[Cell]) -> None:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Processes]:
-    """Meet the other processes that torchrun started; a process other than the first ends in here."""
+def join_processes(device: str) -> Iterator[Processes]:
+    """Connect to the other processes that torchrun started. Processes other than the first end in here.
+
+    Args:
+        device: Name of the device type; each process has a GPU of its own.
+
+    Yields:
+        The processes, in process 0.
+
+    Raises:
+        UsageError: The processes cannot connect.
+    """
     own = _device_of_this_process(device)
     if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:
         loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
@@ -63,14 +73,14 @@ def joined(device: str) -> Iterator[Processes]:
 
 
 def _device_of_this_process(device: str) -> torch.device:
-    """Its own GPU, or the CPU; a process that has none says so by itself, and ends."""
+    """Return this process's own GPU, or the CPU. A process without a GPU reports that and ends."""
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device.startswith("cuda:"):
         raise UsageError(
             f"--device {device}: torchrun gives each process a GPU of its own; say --device cuda"
         )
     if device == "cuda" and local >= torch.cuda.device_count():
-        _say(
+        _write_problem(
             f"process {os.environ['RANK']} has no GPU: it is number {local} on its machine, which has"
             f" {torch.cuda.device_count()}; start fewer processes"
         )
@@ -81,8 +91,11 @@ def _device_of_this_process(device: str) -> torch.device:
 
 
 def _follow(processes: Processes) -> int:
-    """Take a share of every run that process 0 begins, until it says that there are no more: an exit code."""
-    stop, me = Stop(get_context("spawn"), processes), f"process {processes.rank} of {processes.count}"
+    """Take a share of every run that process 0 starts, until there are no more; return an exit code."""
+    stop, me = (
+        InterruptFlag(get_context("spawn"), processes),
+        f"process {processes.rank} of {processes.count}",
+    )
     try:
         with stop.on_interrupt():
             while (asked := processes.of_first(lambda: None)) is not None:
@@ -99,13 +112,13 @@ def _follow(processes: Processes) -> int:
     except LostProcessError:  # process 0, if it is still there, says so
         return EXIT_LOST
     except CheckpointError as error:
-        _say(f"{me}: {error.reason}; every machine must have the same versions installed")
+        _write_problem(f"{me}: {error.reason}; every machine must have the same versions installed")
         return EXIT_USAGE
     except UsageError as error:
-        _say(f"{me}: {error}")
+        _write_problem(f"{me}: {error}")
         return EXIT_USAGE
     return 0
 
 
-def _say(problem: str) -> None:
+def _write_problem(problem: str) -> None:
     sys.stderr.write(f"metalearn: {' '.join(problem.split())}\n")

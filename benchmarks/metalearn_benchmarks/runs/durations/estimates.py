@@ -1,7 +1,7 @@
-"""About how long an experiment takes on this machine: from programs that were timed here, and kept.
+"""Estimates of how long an experiment takes on this machine, from timings that were taken here.
 
-Imports no torch: `measuring`, beside it, does the timing. What it found is in the user's cache folder, in one
-file for each machine and set of versions.
+The timings are in the user's cache folder, in one file for each machine and set of versions. `measuring`
+takes them. Imports no torch.
 """
 
 from __future__ import annotations
@@ -24,19 +24,25 @@ from metalearn_benchmarks.records.files import write_atomically
 from metalearn_core.errors import UsageError
 
 FORMAT = 1
+"""The format of the file."""
 PACKAGES = ("metalearn-core", "metalearn-benchmarks", "torch")
-NAMES = ("experiment", "setting", "name", "scale", "seed")
-"""What a cell is called, which takes no time."""
+"""Packages whose versions a timing depends on."""
+NAMING_FIELDS = ("experiment", "setting", "name", "scale", "seed")
+"""Fields of a cell that only name it, and do not change its time."""
 
 
 @attrs.frozen
 class Timing:
-    """What one job takes, all seeds that train together, in seconds.
+    """The time of one job, which is all seeds that train together.
 
     Args:
-        set_up: everything but outer steps and validations: compiling, the test, writing the record.
-        step, validation: one of them, of all seeds.
-        steps, validations: how many there are.
+        seeds: How many seeds train together.
+        engine: The engine of the inner loop.
+        set_up: Seconds of everything but outer steps and validations: compilation, the test, the record.
+        step: Seconds of an outer step of all seeds.
+        validation: Seconds of a validation of all seeds.
+        steps: Number of outer steps.
+        validations: Number of validations.
     """
 
     seeds: int
@@ -49,15 +55,20 @@ class Timing:
 
     @property
     def seconds(self) -> float:
-        """Of the whole job."""
+        """Seconds of the whole job."""
         return self.set_up + self.steps * self.step + self.validations * self.validation
 
 
 @attrs.frozen
 class Estimate:
-    """How many runs an experiment is, and how long they take; None where a program was not timed.
+    """The size of an experiment, and how long it takes.
 
-    `programs`: rows that differ in more than their name; `timed`: how many of them were.
+    Args:
+        runs: Number of runs.
+        programs: Number of rows that differ in more than their name.
+        timed: How many of these programs were timed.
+        workers: How many jobs run at a time.
+        seconds: The whole time, or None where a program was not timed.
     """
 
     runs: int
@@ -68,16 +79,22 @@ class Estimate:
 
 
 @attrs.define
-class Times:
-    """The timings of this machine and these versions, by program; `start`: of a fresh process."""
+class TimingCache:
+    """The timings that were taken on this machine with these versions.
+
+    Args:
+        path: The file that holds them.
+        start: Seconds that a fresh process takes to start; 0 where this was not measured.
+        programs: The timing of each program, by its digest.
+    """
 
     path: Path
     start: float = 0.0
     programs: dict[str, Timing] = attrs.field(factory=dict)
 
     @classmethod
-    def here(cls) -> Times:
-        """Those that are kept; none where the file is not there or is not what was written."""
+    def load(cls) -> TimingCache:
+        """Read the cache. It is empty where the file is missing or damaged."""
         machine = {
             "machine": [platform.node(), platform.machine(), processor(), cores()],
             "versions": [platform.python_version(), *map(version, PACKAGES)],
@@ -93,13 +110,17 @@ class Times:
             pass  # a cache that cannot be read is an empty one
         return cls(path)
 
-    def of(self, cell: Cell) -> Timing | None:
-        """What is known of a cell's program."""
-        return self.programs.get(program_of(cell))
+    def get(self, cell: Cell) -> Timing | None:
+        """Return the timing of a cell's program, or None."""
+        return self.programs.get(program_digest(cell))
 
-    def keep(self, cell: Cell, timing: Timing) -> None:
-        """Remember a program's timing, in the file too."""
-        self.programs[program_of(cell)] = timing
+    def put(self, cell: Cell, timing: Timing) -> None:
+        """Add the timing of a cell's program, and write the file.
+
+        Raises:
+            UsageError: The file cannot be written.
+        """
+        self.programs[program_digest(cell)] = timing
         kept = {key: attrs.asdict(timing) for key, timing in self.programs.items()}
         text = json.dumps({"format": FORMAT, "start": self.start, "programs": kept}, indent=1)
         try:
@@ -110,25 +131,31 @@ class Times:
             ) from error
 
 
-def program_of(cell: Cell) -> str:
-    """Digest of all that a cell's time depends on: rows of two experiments may be one program."""
+def program_digest(cell: Cell) -> str:
+    """Return the digest of everything that a cell's time depends on. Two rows may be the same program."""
     plain: dict[str, Any] = cell.as_toml()
-    for name in NAMES:
+    for name in NAMING_FIELDS:
         del plain[name]
     for name in ("title", "source"):
         del plain["method"][name]
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
 
-def estimate(cells: Sequence[Cell], times: Times, workers: int) -> Estimate:
-    """Of all runs of an experiment, `workers` jobs at a time, in their order, without the report."""
+def estimate(cells: Sequence[Cell], cache: TimingCache, workers: int) -> Estimate:
+    """Estimate the time of all runs of an experiment, without the report.
+
+    Args:
+        cells: The cells, in the order in which they run.
+        cache: The timings.
+        workers: How many jobs run at a time.
+    """
     seeds: dict[tuple[str, str], int] = {}
     first: dict[tuple[str, str], Cell] = {}
     for cell in cells:
         seeds[cell.row] = seeds.get(cell.row, 0) + 1
         first.setdefault(cell.row, cell)
-    timings = {row: times.of(cell) for row, cell in first.items()}
-    known = {program_of(cell): timings[row] is not None for row, cell in first.items()}
+    timings = {row: cache.get(cell) for row, cell in first.items()}
+    known = {program_digest(cell): timings[row] is not None for row, cell in first.items()}
     seconds = None
     if all(known.values()):
         jobs = [
@@ -138,12 +165,12 @@ def estimate(cells: Sequence[Cell], times: Times, workers: int) -> Estimate:
         ]
         workers = min(workers, len(jobs))
         # workers of their own begin with a start of their own
-        seconds = times.start * (1 if workers <= 1 else 2) + _in_turn([s for _, s in jobs], workers)
+        seconds = cache.start * (1 if workers <= 1 else 2) + _end_of_last_job([s for _, s in jobs], workers)
     return Estimate(len(cells), len(known), sum(known.values()), workers, seconds)
 
 
-def _in_turn(jobs: Sequence[float], workers: int) -> float:
-    """When the last job ends, where each goes to the worker that is free first."""
+def _end_of_last_job(jobs: Sequence[float], workers: int) -> float:
+    """Return when the last job ends, if each goes to the worker that is free first."""
     free = [0.0] * max(workers, 1)
     for seconds in jobs:
         heapq.heappushpop(free, free[0] + seconds)
@@ -151,7 +178,7 @@ def _in_turn(jobs: Sequence[float], workers: int) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """A duration as people say it: `40 s`, `6 min`, `3.5 h`, `12 days`."""
+    """Return a duration in words: `40 s`, `6 min`, `3.5 h`, `12 days`."""
     for unit, size, most in (("s", 1, 90), ("min", 60, 90), ("h", 3600, 48)):
         if seconds < most * size:
             count = seconds / size

@@ -1,14 +1,15 @@
-"""Who is told of a run: installed observers, called so that none of them can harm it.
+"""Calling the installed observers of a run, so that none of them can harm it.
 
-An observer is made for each run, in the process that trains it, by `factory(run)`; `run` is what the run's
-`experiment.toml` says, and `folder`, where it is kept. It is called with every `Event` of the run: those of
-`metalearn_core.Event`, then `testing`, and last `result` (`mean`, `median`, `ci95_low`, `ci95_high`, `tasks`,
-`seconds`), `failed` (`message`) or `stopped`. If it has a method `close`, that is called after the last one.
+An observer is made for each run, in the process that trains it, by `factory(run)`. `run` holds the contents
+of the run's `experiment.toml`, and `folder`, the folder of its record. The observer is called with every
+`Event` of the run: those of `metalearn_core.Event`, then `testing`, and last one of `result` (with `mean`,
+`median`, `ci95_low`, `ci95_high`, `tasks`, `seconds`), `failed` (with `message`) and `stopped`. If it has a
+method `close`, that is called after the last event.
 
-Whatever is installed is told of every run: who installs a tracker wants it to track. A factory may have
+Every installed observer receives every run: who installs a tracker wants it to track. A factory may have
 
-- `on_request = True`: it is made only where `--observe NAME` asks for it;
-- `writes_stdout = True`: standard output is its own, and people read from standard error;
+- `on_request = True`: it is used only where `--observe NAME` asks for it;
+- `writes_stdout = True`: standard output is its own, and messages for people go to standard error;
 - `require()`: raises UsageError, before anything is run, where it could not work.
 """
 
@@ -27,24 +28,29 @@ import torch
 
 from metalearn_core import Event, Registered, UsageError, observers
 
-Report = Callable[[Event], None]
-BETWEEN = ("evaluating", "compiling")
-"""Events for whoever shows a run or stops it, between two that say something of it."""
+EventCallback = Callable[[Event], None]
+"""Called with an event."""
+PROGRESS_EVENTS = ("evaluating", "compiling")
+"""Events for a display of progress only, which observers do not receive."""
 
 
-def require(names: Sequence[str]) -> None:
-    """UsageError for an observer that is not installed, or cannot work here."""
+def require_observers(names: Sequence[str]) -> None:
+    """Raise UsageError for an observer that is not installed, or cannot work here."""
     for name in names:
         getattr(observers()[name].factory, "require", lambda: None)()
 
 
-def takes_stdout(names: Sequence[str]) -> bool:
-    """Whether one of the observers asked for has standard output to itself."""
+def any_writes_stdout(names: Sequence[str]) -> bool:
+    """Return whether one of the requested observers has standard output to itself."""
     return any(getattr(observers()[name].factory, "writes_stdout", False) for name in names)
 
 
-def listening(names: Sequence[str] | None) -> list[Registered]:
-    """The observers to be made: all that wait for no request, and those asked for; None: nobody."""
+def selected_observers(names: Sequence[str] | None) -> list[Registered]:
+    """Return the observers to make.
+
+    Args:
+        names: Those that were requested, which are added to those that need no request. None: no observers.
+    """
     if names is None:
         return []
     return [
@@ -58,23 +64,26 @@ def listening(names: Sequence[str] | None) -> list[Registered]:
 class ObserverGroup:
     """All observers of one run, as one observer that never fails.
 
-    One that fails, however and whenever, is told of in an event of kind `observer` and dropped.
+    An observer that raises an error is dropped, and an event of kind `observer` reports it.
 
     Args:
-        run: what the observers are told of the run when they are made.
-        names: of those asked for; None leaves all out.
-        report: takes the events about observers that failed.
+        run: What the factories are called with.
+        names: The observers that were requested. None: no observers.
+        report: Called with the events about observers that failed.
+        position: The position of the last event.
+        ended: Whether the run has its result.
+        members: Each observer with its entry.
     """
 
     run: Mapping[str, Any]
     names: Sequence[str] | None
-    report: Report
+    report: EventCallback
     position: int = 0
     ended: bool = False
     members: list[tuple[Registered, Any]] = attrs.field(factory=list)
 
     def __enter__(self) -> Self:
-        for entry in listening(self.names):
+        for entry in selected_observers(self.names):
             self._call(entry, self._join, entry)
         return self
 
@@ -85,7 +94,7 @@ class ObserverGroup:
         self.members.append((entry, observer))
 
     def __call__(self, event: Event) -> None:
-        if event.kind in BETWEEN:
+        if event.kind in PROGRESS_EVENTS:
             return
         self.position, self.ended = event.position, event.kind == "result"
         for entry, observer in tuple(self.members):
@@ -107,7 +116,7 @@ class ObserverGroup:
             self._call(entry, getattr(observer, "close", lambda: None))
 
     def _call(self, entry: Registered, function: Callable[..., Any], *arguments: Any) -> None:
-        """Call what an observer brings; told of and dropped where that fails."""
+        """Call a function of an observer. If that fails, report the observer and drop it."""
         try:
             with global_state_restored():
                 function(*arguments)
@@ -124,7 +133,7 @@ class ObserverGroup:
 
 @contextmanager
 def global_state_restored() -> Iterator[None]:
-    """Put back the global state that numbers may depend on: generators, dtype, threads, gradients."""
+    """Restore the global state that numbers depend on: generators, dtype, threads, gradient mode."""
     devices = range(torch.cuda.device_count() if torch.cuda._initialized else 0)
     python, numpys = random.getstate(), np.random.get_state()
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""The harness's own observers, where they are asked for: TensorBoard, and JSON lines for scripts."""
+"""The observers that come with the package, for those who request them: TensorBoard and JSON lines."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 
 from metalearn_core import Event, UsageError
 
-POINTS = 1_000
-"""Outer steps that TensorBoard is shown of one run, about."""
+MAX_POINTS = 1_000
+"""Outer steps of one run that TensorBoard shows, roughly."""
 
 
 class JsonLines:
-    """Every event as one line of JSON on standard output.
+    """Observer that writes every event as a line of JSON to standard output.
 
-    Its keys: `experiment`, `setting`, `method`, `seed`, `kind`, `position`, `values`. A number that is not
-    finite is `null`.
+    The keys are `experiment`, `setting`, `method`, `seed`, `kind`, `position` and `values`. A number that is
+    not finite becomes `null`.
     """
 
     on_request = True
@@ -35,24 +35,24 @@ class JsonLines:
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in event.values.items()
         }
-        told = {**self.run, "kind": event.kind, "position": event.position, "values": values}
+        line = {**self.run, "kind": event.kind, "position": event.position, "values": values}
         # written at once, so that lines of several processes do not mix
-        sys.stdout.write(json.dumps(told, allow_nan=False) + "\n")
+        sys.stdout.write(json.dumps(line, allow_nan=False) + "\n")
         sys.stdout.flush()
 
 
 class TensorBoard:
-    """Training loss, validation and test scores as an event file, in `tensorboard/` of the run's folder.
+    """Observer that writes losses and scores as an event file, in `tensorboard/` of the run's folder.
 
-    Every point is on disk before the run's next checkpoint. A run that goes on begins a new file with what
-    the old one held up to the checkpoint, and removes that.
+    Every point is on disk before the run's next checkpoint. A resumed run begins a new file with the points
+    of the old one up to the checkpoint, and removes the old one.
     """
 
     on_request = True
 
     @staticmethod
     def require() -> None:
-        """UsageError where TensorBoard is not installed."""
+        """Raise UsageError where TensorBoard is not installed."""
         try:
             import_module("torch.utils.tensorboard")
         except ImportError as error:
@@ -86,10 +86,12 @@ class TensorBoard:
     def _open(self, position: int, tasks: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.position, self.interval = position, max(1, tasks // POINTS)
+        self.position, self.interval = position, max(1, tasks // MAX_POINTS)
         old = sorted(self.folder.glob("*tfevents*"))
         held = (
-            {key: point for key, point in _points(self.folder).items() if key[1] <= position} if old else {}
+            {key: point for key, point in _read_points(self.folder).items() if key[1] <= position}
+            if old
+            else {}
         )
         # a TensorBoard that is looking on forgets what it has read: it is all in the new file
         self.writer = SummaryWriter(str(self.folder), purge_step=0 if old else None)
@@ -106,13 +108,13 @@ class TensorBoard:
             self.writer.flush()
 
     def close(self) -> None:
-        """End the event file."""
+        """Close the event file."""
         if self.writer is not None:
             self.writer.close()
 
 
-def _points(folder: Path) -> dict[tuple[str, int], Any]:
-    """What event files hold, each point once, by tag and position."""
+def _read_points(folder: Path) -> dict[tuple[str, int], Any]:
+    """Return the points of event files, each once, by tag and position."""
     from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
     # a run that was killed while it began a new file has left the old one, which holds all

@@ -1,4 +1,4 @@
-"""What a record says of where its numbers came from: versions, commit, device, memory."""
+"""Provenance: the versions, the commit, the device and the memory of a run."""
 
 from __future__ import annotations
 
@@ -20,10 +20,14 @@ from metalearn_core import BaseLearner
 def provenance(
     cell: Cell, device: torch.device, engine: str, distributions: Iterable[str], seeds_together: Sequence[int]
 ) -> dict[str, Any]:
-    """Versions, git commit, device and peak memory since `begin_peak`, as a record keeps them.
+    """Return versions, git commit, device, and peak memory since `reset_peak`, for a record.
 
-    `engine`: the one that was chosen; `distributions`: where the rule, the family and the learner came from;
-    `seeds_together`: those that trained as one program.
+    Args:
+        cell: The cell.
+        device: Where it was run.
+        engine: The engine that was chosen.
+        distributions: The packages that the rule, the family and the learner come from.
+        seeds_together: The seeds that trained as one program.
     """
     peak, name = peak_memory(), processor()
     if device.type == "cuda":
@@ -42,15 +46,15 @@ def provenance(
     }
 
 
-def begin_peak(device: torch.device) -> None:
-    """From here on the peak of memory counts: of what a process did before, a run's record says nothing."""
+def reset_peak(device: torch.device) -> None:
+    """Reset the peak memory, so that a record does not count what its process did before."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     reset_peak_memory()
 
 
-def batch_norm(learner: BaseLearner) -> str:
-    """What the learner's batch-norm layers take their statistics from, in words."""
+def describe_batch_norm(learner: BaseLearner) -> str:
+    """Describe where the learner's batch-norm layers take their statistics from."""
     norms = [m for m in learner.module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return "none: the base-learner has no batch norm"
@@ -69,7 +73,7 @@ def _version(distribution: str) -> str:
 
 
 def _commit() -> str | None:
-    """The git commit that this file is of, where it lies in a checkout; `-dirty` where anything differs."""
+    """Return the git commit of this file, where it lies in a checkout; `-dirty` if anything differs."""
     here = Path(__file__).resolve()
     try:
         _git(

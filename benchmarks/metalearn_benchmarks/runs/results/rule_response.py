@@ -1,4 +1,4 @@
-"""What a trained rule does, as numbers for a record: its answer to gradients, and its steps on tasks."""
+"""The response of a trained rule: its updates for given gradients, and its steps on test tasks."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from torch import Tensor
 
 from metalearn_core import BaseLearner, Batch, Clipping, Signal, Task, UpdateRule, trajectory
 
-LOWEST, HIGHEST, PER_DECADE = -4, 1, 4
-"""Gradients from 10^LOWEST to 10^HIGHEST, of both signs, and 0."""
+LOWEST_EXPONENT, HIGHEST_EXPONENT, POINTS_PER_DECADE = -4, 1, 4
+"""The grid has gradients from 10^LOWEST_EXPONENT to 10^HIGHEST_EXPONENT, of both signs, and 0."""
 QUANTILES = (0.1, 0.5, 0.9)
-MOST_STEPS = 8
-"""Steps that are shown of a path, at most."""
+"""Quantiles over coordinates that are recorded of a rule that differs between coordinates."""
+MAX_SHOWN_STEPS = 8
+"""Steps of a path that are recorded, at most."""
 
 
-def gradients() -> list[float]:
-    """The symmetric grid, ascending: the same numbers of every record."""
-    count = (HIGHEST - LOWEST) * PER_DECADE
-    positive = [_short(10 ** (LOWEST + k / PER_DECADE)) for k in range(count + 1)]
+def gradient_grid() -> list[float]:
+    """Return the grid of gradients, ascending and symmetric. It is the same for every record."""
+    count = (HIGHEST_EXPONENT - LOWEST_EXPONENT) * POINTS_PER_DECADE
+    positive = [_round(10 ** (LOWEST_EXPONENT + k / POINTS_PER_DECADE)) for k in range(count + 1)]
     return [-g for g in reversed(positive)] + [0.0] + positive
 
 
@@ -30,17 +31,20 @@ def gradients() -> list[float]:
 def rule_response(
     rule: UpdateRule, learner: BaseLearner, theta: Tensor, tasks: Task, steps: int, clip: Clipping | None
 ) -> dict[str, Any] | None:
-    """What `rule` does from θ⁰, for a record; None where T = 0 and nothing is done.
+    """Measure what a rule does from θ⁰.
 
     Args:
+        rule: The update rule.
+        learner: The base-learner.
         theta: θ⁰, `[n]`.
-        tasks: stacked; the path is over them.
+        tasks: Tasks to adapt to, stacked.
         steps: T.
-        clip: on support gradients, for the path.
+        clip: Clipping of support gradients, for the path.
 
     Returns:
-        `response`: the update θ⁽ᵗ⁺¹⁾ − θ⁽ᵗ⁾ against the gradient g of a coordinate, None for a rule that
-        is not elementwise; `path`: what the updates on the tasks are like, for any rule.
+        None where T = 0. Else two entries. `response` is the update θ⁽ᵗ⁺¹⁾ − θ⁽ᵗ⁾ of a coordinate against its
+        gradient, or None for a rule that is not elementwise. `path` has statistics of the updates on the
+        tasks.
     """
     if steps == 0:
         return None
@@ -51,43 +55,48 @@ def rule_response(
 
 
 def shown_steps(steps: int) -> list[int]:
-    """0 and T − 1, and between them steps that lie ever farther apart."""
-    spread = [round(steps ** (k / (MOST_STEPS - 1))) - 1 for k in range(MOST_STEPS)]
-    return sorted({0, steps - 1, *spread}) if steps > MOST_STEPS else list(range(steps))
+    """Return the steps that are recorded: 0, T − 1, and others with growing distances between them."""
+    spread = [round(steps ** (k / (MAX_SHOWN_STEPS - 1))) - 1 for k in range(MAX_SHOWN_STEPS)]
+    return sorted({0, steps - 1, *spread}) if steps > MAX_SHOWN_STEPS else list(range(steps))
 
 
 def _response(rule: UpdateRule, theta: Tensor, loss: float, steps: int) -> dict[str, Any] | None:
-    """Every coordinate at θ = 0 sees the same gradient g at all steps, and the state that follows from it.
+    """Return the updates of a coordinate at θ = 0 that sees the same gradient at all steps.
 
-    Where all coordinates share one function, the grid is laid out over them: one number for each g.
-    Where they do not (an α of each coordinate), quantiles over the coordinates of each g.
+    Where all coordinates share one function, each gradient of the grid takes a coordinate and has one update.
+    Elsewhere, as with an α for each coordinate, quantiles over the coordinates are taken for each gradient.
     """
     if not rule.elementwise:
         return None
-    grid, n = theta.new_tensor(gradients()), theta.numel()
+    grid, n = theta.new_tensor(gradient_grid()), theta.numel()
     if rule.coordinatewise:
         # as many rows as the rule's own n makes necessary: it may know no other
         rows = grid.new_zeros(-(-len(grid) // n) * n)
         rows[: len(grid)] = grid
-        kept = {t: [u.flatten()[: len(grid)].tolist()] for t, u in _held(rule, rows.view(-1, n), loss, steps)}
+        kept = {
+            t: [u.flatten()[: len(grid)].tolist()]
+            for t, u in _updates_for_constant_gradient(rule, rows.view(-1, n), loss, steps)
+        }
     else:
         kept = {t: [[] for _ in QUANTILES] for t in shown_steps(steps)}
         at = theta.new_tensor(QUANTILES)
         for g in grid:
-            for t, update in _held(rule, g.expand(1, n), loss, steps):
+            for t, update in _updates_for_constant_gradient(rule, g.expand(1, n), loss, steps):
                 for values, value in zip(kept[t], torch.quantile(update[0], at).tolist(), strict=True):
                     values.append(value)
     return {
-        "gradients": gradients(),
-        "loss": _short(loss),
+        "gradients": gradient_grid(),
+        "loss": _round(loss),
         "quantiles": [0.5] if rule.coordinatewise else list(QUANTILES),
         "steps": list(kept),
-        "updates": [[[_short(u) for u in values] for values in of_step] for of_step in kept.values()],
+        "updates": [[[_round(u) for u in values] for values in of_step] for of_step in kept.values()],
     }
 
 
-def _held(rule: UpdateRule, grad: Tensor, loss: float, steps: int) -> Iterator[tuple[int, Tensor]]:
-    """(t, update) of the shown steps, for gradients `[rows, n]` that stay as they are, at θ = 0."""
+def _updates_for_constant_gradient(
+    rule: UpdateRule, grad: Tensor, loss: float, steps: int
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield (t, update) of the shown steps, for constant gradients `[rows, n]` at θ = 0."""
     theta, losses = torch.zeros_like(grad), grad.new_full((len(grad),), loss)
     state, shown = rule.init_state(theta), shown_steps(steps)
     for t in range(steps):
@@ -99,10 +108,10 @@ def _held(rule: UpdateRule, grad: Tensor, loss: float, steps: int) -> Iterator[t
 def _path(
     rule: UpdateRule, learner: BaseLearner, theta: Tensor, tasks: Task, steps: int, clip: Clipping | None
 ) -> dict[str, list[float]]:
-    """Of each shown step, means over tasks: sizes of gradient and update, and their alignment.
+    """Return means over tasks, for each shown step: sizes of gradient and update, and their alignment.
 
-    Sizes are root mean squares over coordinates; `alignment` is the cosine of the update and −∇L, 1 for
-    gradient descent.
+    Sizes are root mean squares over coordinates. The alignment is the cosine of the update and −∇L; it is 1
+    for gradient descent.
     """
     found: dict[str, list[float]] = {"steps": [], "gradient": [], "update": [], "alignment": []}
     path, shown = trajectory(rule, learner, theta, tasks.support, steps=steps, clip=clip), shown_steps(steps)
@@ -115,13 +124,13 @@ def _path(
             cosine = torch.nn.functional.cosine_similarity(update, -grad, dim=-1)
             sizes = [x.square().mean(-1).sqrt().mean() for x in (grad, update)]
             for key, value in zip(found, [t, *map(float, sizes), float(cosine.mean())], strict=True):
-                found[key].append(_short(value))
+                found[key].append(_round(value))
         before = after
     return found
 
 
 def _gradients(learner: BaseLearner, theta: Tensor, tasks: Task) -> Tensor:
-    """∇L of each task's support set at its own θ `[tasks, n]`, one task at a time: `[tasks, n]`."""
+    """Return ∇L on each task's support set at its own θ `[tasks, n]`, one task at a time: `[tasks, n]`."""
     found = []
     with torch.enable_grad():
         for own, task in zip(theta, (tasks[i] for i in range(len(tasks))), strict=True):
@@ -131,11 +140,11 @@ def _gradients(learner: BaseLearner, theta: Tensor, tasks: Task) -> Tensor:
 
 
 def _mean_loss(learner: BaseLearner, theta: Tensor, tasks: Task) -> float:
-    """The support loss at θ⁰, over the tasks."""
+    """Return the mean support loss at θ⁰ over the tasks."""
     supports: list[Batch] = [tasks[i].support for i in range(len(tasks))]
     return math.fsum(float(learner.loss(theta, support)) for support in supports) / len(supports)
 
 
-def _short(value: float) -> float:
-    """Four digits: enough for a picture."""
+def _round(value: float) -> float:
+    """Round to four digits, which suffice for a figure."""
     return float(f"{value:.4g}")

@@ -1,4 +1,4 @@
-"""What every peer is."""
+"""The interface of a peer."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ class Peer:
     """One way to compute the meta-gradient of some work.
 
     Args:
-        parameters: θ⁰ and φ, as many arrays as the peer likes; torch's are read anew at every call, so
-            that an optimiser may change them in place.
-        gradient: from a meta-batch to the mean query loss, then its gradient for each of `parameters`.
-        taken: a meta-batch in the peer's own arrays, which is what `gradient` is given.
+        parameters: θ⁰ and φ, in as many arrays as the peer likes. Torch tensors are read anew at every
+            call, so that an optimiser may change them in place.
+        gradient: Maps a converted meta-batch to the mean query loss, then its gradient for each of
+            `parameters`.
+        convert: Turns a meta-batch into the peer's own arrays.
     """
 
     parameters: list[Any]
     gradient: Callable[[Any], Gradients]
-    taken: Callable[[Task], Any] = lambda task: task
+    convert: Callable[[Task], Any] = lambda task: task

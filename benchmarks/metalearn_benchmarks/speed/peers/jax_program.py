@@ -16,7 +16,11 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
 def jax_jit(work: Work) -> Peer:
-    """JAX: jit of value_and_grad of vmap. Raises ImportError."""
+    """Return JAX as a peer: jit of value_and_grad of vmap.
+
+    Raises:
+        ImportError: JAX is not installed.
+    """
     import jax
 
     parameters, both = _parameters(work), jax.jit(_value_and_grad(work))
@@ -25,11 +29,17 @@ def jax_jit(work: Work) -> Peer:
         loss, grads = both(parameters, tensors)
         return [x.block_until_ready() for x in (loss, *grads)]
 
-    return Peer(parameters, gradient, _taken)
+    return Peer(parameters, gradient, _arrays)
 
 
 def jax_outer_step(work: Work) -> Callable[[Task], float]:
-    """From a meta-batch to its loss: one program, whose state is donated to it. Raises ImportError."""
+    """Return a function that takes one outer step on a meta-batch and returns its loss.
+
+    The step is one program, to which its state is donated.
+
+    Raises:
+        ImportError: JAX is not installed.
+    """
     import jax
 
     both, (first, second) = _value_and_grad(work), BETAS
@@ -52,7 +62,7 @@ def jax_outer_step(work: Work) -> Callable[[Task], float]:
 
     def outer(task: Task) -> float:
         nonlocal state
-        loss, state = program(state, _taken(task))
+        loss, state = program(state, _arrays(task))
         return float(loss)
 
     return outer
@@ -62,7 +72,7 @@ def _parameters(work: Work) -> list[Any]:
     return [_array(x) for x in (work.theta, *work.phi)]
 
 
-def _taken(task: Task) -> list[Any]:
+def _arrays(task: Task) -> list[Any]:
     return [_array(x) for x in task.tensors]
 
 

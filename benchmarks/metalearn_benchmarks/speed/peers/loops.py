@@ -1,4 +1,4 @@
-"""Peers that take one task after the other: `higher`, and clones of a module as learn2learn has them."""
+"""Peers that loop over the tasks of a meta-batch: `higher`, and clones of a module in learn2learn's style."""
 
 from __future__ import annotations
 
@@ -11,49 +11,18 @@ import torch
 from torch import Tensor
 
 from metalearn_benchmarks.speed.peers.base import Peer
+from metalearn_benchmarks.speed.peers.torch_arrays import TorchArrays, trainable_copies
 from metalearn_benchmarks.speed.work import INNER_LR, RULES, Gradients, Work
 from metalearn_core import Task
 
 
-class _Torch:
-    """What the equations ask of an array library, by torch."""
-
-    relu, sigmoid, tanh = staticmethod(torch.relu), staticmethod(torch.sigmoid), staticmethod(torch.tanh)
-    stack, concatenate = staticmethod(torch.stack), staticmethod(torch.cat)
-
-    @staticmethod
-    def value_and_grad(function: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
-        def both(*arguments: Tensor) -> tuple[Tensor, Tensor]:
-            grad, value = torch.func.grad_and_value(function)(*arguments)
-            return value, grad
-
-        return both
-
-    @staticmethod
-    def split(x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        return x.chunk(parts, -1)
-
-    @staticmethod
-    def stop_gradient(x: Tensor) -> Tensor:
-        return x.detach()
-
-    @staticmethod
-    def zeros(shape: tuple[int, ...]) -> Tensor:
-        return torch.zeros(shape)
-
-
-def _own_copies(work: Work) -> list[Tensor]:
-    """θ⁰ and φ, as tensors that an optimiser may change in place."""
-    return [x.clone().requires_grad_() for x in (work.theta, *work.phi)]
-
-
 def higher_loop(work: Work) -> Peer:
-    """`higher` as its documentation has it: a loop over tasks, the module patched for each."""
+    """Return `higher` as its documentation uses it: a loop over tasks, the module patched for each."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import higher
     setting, module, memory = work.setting, work.plain(), dict[str, Any]()
-    phi, criterion = _own_copies(work)[1:], work.criterion
+    phi, criterion = trainable_copies(work)[1:], work.criterion
     if (setting.learner, setting.rule) == ("conv-4", "maml"):
         optimizer: Any = torch.optim.SGD(module.parameters(), lr=INNER_LR)
     else:
@@ -63,27 +32,27 @@ def higher_loop(work: Work) -> Peer:
     def query_loss(task: Task) -> Tensor:
         support, query = task.support, task.query
         with higher.innerloop_ctx(module, optimizer, copy_initial_weights=False) as (model, inner):
-            memory["state"] = RULES[setting.rule][1](_Torch, work.theta)
+            memory["state"] = RULES[setting.rule][1](TorchArrays, work.theta)
             for _ in range(setting.steps):
                 loss = criterion(model(support.inputs), support.targets)
                 memory["loss"] = loss.detach() if first else loss
-                inner.step(loss, grad_callback=_held if first else None)
+                inner.step(loss, grad_callback=_detach_all if first else None)
             return criterion(model(query.inputs), query.targets)
 
     return _one_by_one([*module.parameters(), *phi], query_loss)
 
 
 def clone_loop(work: Work) -> Peer:
-    """learn2learn's style, by torch alone: each task has a clone of the module, and updates that.
+    """Return learn2learn's style in torch alone: each task has a clone of the module, and updates that.
 
-    Its MAML does so: parameters are cloned within the graph, and each step puts new ones in their places.
+    Its MAML clones the parameters within the graph, and each step puts new ones in their places.
     """
     setting, module, criterion = work.setting, work.plain(), work.criterion
-    phi, (update, start) = _own_copies(work)[1:], RULES[setting.rule]
+    phi, (update, start) = trainable_copies(work)[1:], RULES[setting.rule]
     first = setting.order == "first"
 
     def query_loss(task: Task) -> Tensor:
-        clone, state = _clone(module), start(_Torch, work.theta)
+        clone, state = clone_module(module), start(TorchArrays, work.theta)
         for _ in range(setting.steps):
             loss = criterion(clone(task.support.inputs), task.support.targets)
             places = [(part, name) for part in clone.modules() for name in part._parameters]
@@ -94,7 +63,7 @@ def clone_loop(work: Work) -> Peer:
             else:
                 theta, grad = (torch.cat([x.reshape(-1) for x in xs]) for xs in (values, grads))
                 shown = loss.detach() if first else loss
-                theta, state = update(_Torch, phi, theta, grad, shown, state)
+                theta, state = update(TorchArrays, phi, theta, grad, shown, state)
                 parts = torch.split(theta, [p.numel() for p in values])
                 new = [part.reshape(p.shape) for part, p in zip(parts, values, strict=True)]
             for (part, name), value in zip(places, new, strict=True):
@@ -104,16 +73,16 @@ def clone_loop(work: Work) -> Peer:
     return _one_by_one([*module.parameters(), *phi], query_loss)
 
 
-def _clone(module: torch.nn.Module) -> Any:
-    """A module that computes with copies of the parameters through which gradients flow."""
+def clone_module(module: torch.nn.Module) -> Any:
+    """Return a module that computes with copies of the parameters, through which gradients flow."""
     clone: Any = copy.copy(module)
     clone._parameters = {name: None if p is None else p.clone() for name, p in module._parameters.items()}
-    clone._modules = {name: _clone(part) for name, part in module._modules.items() if part is not None}
+    clone._modules = {name: clone_module(part) for name, part in module._modules.items() if part is not None}
     return clone
 
 
 def _one_by_one(parameters: list[Tensor], query_loss: Callable[[Task], Tensor]) -> Peer:
-    """The mean over tasks and its gradient; a task's graph is gone before the next one's is made."""
+    """The mean over tasks and its gradient; a task's graph is freed before the next one is made."""
 
     def gradient(tasks: Task) -> Gradients:
         losses, grads = [], [torch.zeros_like(p) for p in parameters]
@@ -127,7 +96,7 @@ def _one_by_one(parameters: list[Tensor], query_loss: Callable[[Task], Tensor]) 
     return Peer(parameters, gradient)
 
 
-def _held(grads: list[Tensor]) -> list[Tensor]:
+def _detach_all(grads: list[Tensor]) -> list[Tensor]:
     return [g.detach() for g in grads]
 
 
@@ -146,7 +115,7 @@ def _flat_optimizer(higher: Any, work: Work, phi: list[Tensor], memory: dict[str
                 torch.cat([x.reshape(-1) for x in xs]) for xs in (group["params"], grouped_grads[0])
             )
             update = RULES[work.setting.rule][0]
-            theta, memory["state"] = update(_Torch, phi, theta, grad, memory["loss"], memory["state"])
+            theta, memory["state"] = update(TorchArrays, phi, theta, grad, memory["loss"], memory["state"])
             parts = torch.split(theta, [shape.numel() for shape in shapes])
             group["params"] = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 

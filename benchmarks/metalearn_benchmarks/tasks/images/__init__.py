@@ -1,1 +1,1 @@
-"""TODO"""
+"""Few-shot image classification: datasets, their split lists, and the episodes drawn from them."""

@@ -1,8 +1,7 @@
-"""Random flips and crops of training images: numbers drawn with the task, applied on the task's device.
+"""Random flips and crops of training images: drawn with the task, applied on the task's device.
 
-Not torchvision's: its transforms draw from the global generator, one draw for a whole batch, so that a task
-would not be the same again; and these two are shorter than the repair that torchvision needs beside a CPU's
-torch.
+torchvision's transforms do not fit: they draw from the global generator, and one draw is for a whole batch. A
+task would not be the same when it is drawn again.
 """
 
 from __future__ import annotations
@@ -13,27 +12,37 @@ from torch.nn.functional import pad
 
 AUGMENTATIONS = ("none", "flip", "crop", "crop-flip")
 FIELDS = 3
-"""Of an image's draw: whether it is flipped (0 or 1), and the crop's first row and column."""
+"""The fields of an augmentation: flipped or not (1 or 0), and the first row and column of the crop."""
 
 
-def margin(size: int) -> int:
-    """By how many pixels an image is padded with zeros before a window of its old size is cut (4 of 32)."""
+def crop_margin(size: int) -> int:
+    """The pixels of zeros around an image before a window of its old size is cut out (4 at size 32)."""
     return size // 8
 
 
-def drawn(shape: torch.Size, augment: str, size: int, generator: torch.Generator) -> Tensor:
-    """An independent draw for each image: int64 `[*shape, FIELDS]`."""
+def draw_augmentation(shape: torch.Size, augment: str, size: int, generator: torch.Generator) -> Tensor:
+    """Draw an independent augmentation for each image.
+
+    Args:
+        shape: The shape of the images' numbers.
+        augment: One of `AUGMENTATIONS`.
+        size: Height and width of an image, in pixels.
+        generator: The source of randomness.
+
+    Returns:
+        int64 `[*shape, FIELDS]`.
+    """
     flip = torch.randint(2, (*shape, 1), generator=generator)
-    crop = torch.randint(2 * margin(size) + 1, (*shape, 2), generator=generator)
+    crop = torch.randint(2 * crop_margin(size) + 1, (*shape, 2), generator=generator)
     if "flip" not in augment:
         flip = torch.zeros_like(flip)
     if "crop" not in augment:
-        crop = torch.full_like(crop, margin(size))
+        crop = torch.full_like(crop, crop_margin(size))
     return torch.cat([flip, crop], -1)
 
 
-def applied(images: Tensor, draws: Tensor) -> Tensor:
-    """Images `[n, channels, size, size]`, each cut and flipped as its draw `[n, FIELDS]` says."""
+def apply_augmentation(images: Tensor, draws: Tensor) -> Tensor:
+    """Cut and flip images `[n, channels, size, size]` as their draws `[n, FIELDS]` say."""
     size = images.shape[-1]
     flip, top, left = draws[:, :, None].unbind(1)
     span = torch.arange(size, device=images.device)
@@ -41,4 +50,4 @@ def applied(images: Tensor, draws: Tensor) -> Tensor:
     each = torch.arange(len(images), device=images.device)[:, None, None, None]
     channels = torch.arange(images.shape[1], device=images.device)[:, None, None]
     rows, columns = (span + top)[:, None, :, None], columns[:, None, None]
-    return pad(images, [margin(size)] * 4)[each, channels, rows, columns]
+    return pad(images, [crop_margin(size)] * 4)[each, channels, rows, columns]

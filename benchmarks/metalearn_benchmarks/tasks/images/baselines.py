@@ -1,4 +1,4 @@
-"""What classifiers on bare pixels reach: below it, a method has learned nothing of use."""
+"""Classifiers on bare pixels. A method that scores no higher has learned nothing of use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from metalearn_core import Signal, State, Task, TaskFamily, TaskStream, UpdateRule, UsageError
 
-BATCH = 50
+TASKS_AT_A_TIME = 50
 """Tasks that are looked up at a time."""
 Values: TypeAlias = npt.NDArray[np.float32]
 Labels: TypeAlias = npt.NDArray[np.int64]
@@ -21,8 +21,8 @@ Classifier: TypeAlias = Callable[[Values, Labels, Values], Labels]
 """Of support inputs `[k, features]`, their classes `[k]` and query inputs `[q, features]`: what these are."""
 
 
-class Unchanged(UpdateRule):
-    """θ⁽ᵗ⁺¹⁾ = θ⁽ᵗ⁾: the rule of a method that has none."""
+class IdentityRule(UpdateRule):
+    """The rule θ⁽ᵗ⁺¹⁾ = θ⁽ᵗ⁾, for methods that have no rule."""
 
     elementwise = True
 
@@ -34,17 +34,26 @@ def pixel_scores(
     classifier: Classifier, family: TaskFamily, split: str, tasks: int, seed: int,
     watch: Callable[[int], None] = lambda done: None,
 ) -> Tensor:  # fmt: skip
-    """Accuracy (a fraction) of a classifier on the queries of each of the first `tasks` tasks: `[tasks, 1]`.
+    """Score a classifier on the query set of each of the first tasks of a stream.
 
     Args:
-        seed: of the tasks; the same one gives the tasks that the methods are tested on.
-        watch: told how many tasks are done.
+        classifier: One of `CLASSIFIERS`, or a function like those.
+        family: The task family. Its targets must be classes.
+        split: The split that tasks are drawn from.
+        tasks: How many tasks.
+        seed: The seed of the stream. The same seed gives the tasks that methods are tested on.
+        watch: Called with the number of tasks that are done.
+
+    Returns:
+        Accuracies in [0, 1], `[tasks, 1]`.
 
     Raises:
-        UsageError: for a family whose targets are no classes.
+        UsageError: The targets of the family are no classes.
     """
     scores = list[float]()
-    for some in TaskStream(family, split, seed, torch.device("cpu"), torch.float32).batches(tasks, BATCH):
+    for some in TaskStream(family, split, seed, torch.device("cpu"), torch.float32).batches(
+        tasks, TASKS_AT_A_TIME
+    ):
         watch(len(scores))
         if some.support.targets.is_floating_point():
             raise UsageError(f"{type(family).__name__}: its targets are no classes; leave classifiers out")
@@ -60,7 +69,7 @@ def _flat(task: Task) -> tuple[Values, Labels, Values, Labels]:
 
 
 def nearest_centroid(support: Values, labels: Labels, query: Values) -> Labels:
-    """The class whose mean support input is nearest."""
+    """Predict the class whose mean support input is nearest in Euclidean distance."""
     found = np.unique(labels)
     means = np.stack([support[labels == label].mean(0) for label in found])
     # |q - m|² without |q|², which is the same for every class
@@ -69,7 +78,11 @@ def nearest_centroid(support: Values, labels: Labels, query: Values) -> Labels:
 
 
 def logistic_regression(support: Values, labels: Labels, query: Values) -> Labels:
-    """scikit-learn's, C = 1."""
+    """Predict by scikit-learn's logistic regression, C = 1.
+
+    Raises:
+        UsageError: scikit-learn is not installed.
+    """
     try:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression

@@ -1,4 +1,4 @@
-"""The image datasets that can be prepared: what each must hold, and where people get it."""
+"""The image datasets that can be prepared: what a copy must hold, and where people get one."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ class Dataset:
     """What a copy of a dataset must hold to be that dataset.
 
     Args:
-        title: for people.
+        name: The name on the command line.
+        title: The name in messages.
         channels: 1 (grey) or 3 (RGB).
-        size: height and width that it is prepared at unless told otherwise.
-        splits: its split lists by name, the default first.
-        per_class: images in each class, where all have as many.
-        images: in all classes together, where classes differ.
-        archives: md5 of each known archive, to what it is.
-        closed: an archive that is none of those is refused.
-        lists: sha256 of each known list of images, to what it is.
-        forms: what people have on disk, in words.
-        home: where it comes from.
+        size: The height and width at which it is prepared by default, in pixels.
+        splits: Its split lists by name, the default first.
+        per_class: Images in each class; None where classes differ.
+        images: Images in all classes together; None where `per_class` says it.
+        archives: The md5 of each known archive, and what that archive is.
+        closed: Whether an archive with another md5 is refused.
+        lists: The sha256 of each known list of images, and what that list is.
+        forms: What people have on disk, in words.
+        home: Where it is published.
     """
 
     name: str
@@ -42,7 +43,11 @@ class Dataset:
     home: str = ""
 
     def split(self, name: str | None) -> SplitList:
-        """That of a name, or the default."""
+        """Return the split list of a name, or the default for None.
+
+        Raises:
+            UsageError: There is no such split list.
+        """
         if name is None:
             return next(iter(self.splits.values()))
         if name not in self.splits:
@@ -50,7 +55,7 @@ class Dataset:
         return self.splits[name]
 
     def prepared_name(self, split: SplitList) -> str:
-        """What it is called when prepared: its own name, with the split's where that is not the default."""
+        """Return the name when prepared: `name`, or `name-split` where the split is not the default."""
         return self.name if split.name == next(iter(self.splits)) else f"{self.name}-{split.name}"
 
 
@@ -108,12 +113,16 @@ def _all() -> list[Dataset]:
 
 
 def datasets() -> Mapping[str, Dataset]:
-    """All that can be prepared, by name."""
+    """Return every dataset that can be prepared, by name."""
     return {each.name: each for each in _all()}
 
 
 def find_dataset(name: str) -> Dataset:
-    """UsageError with the nearest name where there is none of that name."""
+    """Return the dataset of a name.
+
+    Raises:
+        UsageError: There is none; the message has the nearest name.
+    """
     known = datasets()
     if name not in known:
         raise unknown("dataset", name, known)

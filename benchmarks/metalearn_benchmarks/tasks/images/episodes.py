@@ -8,14 +8,17 @@ import attrs
 import torch
 from torch import Tensor
 
-from metalearn_benchmarks.tasks.images.augmentation import AUGMENTATIONS, drawn
+from metalearn_benchmarks.tasks.images.augmentation import AUGMENTATIONS, draw_augmentation
 from metalearn_benchmarks.tasks.images.pixels import SplitPixels
-from metalearn_benchmarks.tasks.images.store.store import ImageStore
+from metalearn_benchmarks.tasks.images.store.image_store import ImageStore
 from metalearn_core import Batch, Task, UsageError, unknown
 
 
 class Opener(Protocol):
-    """Where a family's images come from: `name` and `splits` without opening, the store when called."""
+    """Opens the images of a family. It knows their `name` and `splits` without opening anything.
+
+    Calling it with the size of an image, in pixels, returns the prepared images.
+    """
 
     @property
     def name(self) -> str: ...
@@ -36,27 +39,29 @@ def _known(_: object, attribute: attrs.Attribute[str], value: str) -> None:
 
 @attrs.frozen(eq=False, slots=False)
 class ImageFamily:
-    """N classes without replacement, then k + q images of each without replacement: no query repeats a
-    support image.
+    """Few-shot classification tasks: N classes, and k + q images of each, all drawn without replacement.
 
-    Inputs are floats in [0, 1] `[count, n, channels, size, size]`, targets int64 `[count, n]`: labels 0 ...
-    N-1 in the order in which classes were drawn. Examples lie class by class (all of label 0, then of label
-    1, ...) in support and query; to shuffle them would change nothing, since losses are means and batch norm
-    does not look at the order.
+    No query repeats a support image. Inputs are floats in [0, 1] `[count, n, channels, size, size]`. Targets
+    are int64 `[count, n]`, labels 0 ... N-1 in the order in which classes were drawn. Examples lie class by
+    class, all of label 0, then of label 1, and so on, in support and query. Shuffling them would change
+    nothing, because losses are means and batch norm does not look at the order.
 
-    A task is drawn as numbers (`draw`) and its pixels are looked up when it is used (`realise`), on the
-    device that uses them: what a stream keeps of 100 tasks is some hundred kilobytes, whatever the images'
-    size.
+    A task is drawn as the numbers of its images (`draw`). Its pixels are looked up when it is used
+    (`realise`), on the device that uses them. So a stream keeps some hundred kilobytes for 100 tasks,
+    whatever the size of the images.
 
     Args:
-        opener: opens the images, when they are first needed; not before, and again in another process.
-        ways, shots, queries: N, k and q; q is of each class.
-        size: height and width of an image, in pixels.
-        augment: of images of the train split: "none", "flip" (left and right, every other one), "crop"
-            (padded by an eighth of the size, cut at random) or "crop-flip".
+        opener: Opens the images when they are first needed, and again in another process.
+        ways: Classes of a task, N.
+        shots: Support images of each class, k.
+        queries: Query images of each class, q.
+        size: Height and width of an image, in pixels.
+        augment: The augmentation of images of the train split: "none", "flip" (left to right, every other
+            one), "crop" (padded by an eighth of the size, cut at random) or "crop-flip".
 
-    Raises UsageError for an option out of range; when first used, for images that are not there, and for a
-    split that has too few classes or images.
+    Raises:
+        UsageError: An option is out of range. When first used: the images are not there, or a split has too
+            few classes or images.
     """
 
     opener: Opener
@@ -76,24 +81,24 @@ class ImageFamily:
 
     @property
     def name(self) -> str:
-        """Of the dataset."""
+        """The name of the dataset."""
         return self.opener.name
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Its splits' names; `("test",)` of a dataset that is only a target."""
+        """The names of its splits; `("test",)` for a dataset that methods are only tested on."""
         return self.opener.splits
 
     @property
     def store(self) -> ImageStore:
-        """The images; opened at the first call."""
+        """The prepared images, opened at the first use."""
         if not self._stores:
             self._stores.append(self.opener(self.size))
         return self._stores[0]
 
     @property
     def checksum(self) -> str:
-        """sha256 of the prepared pixels."""
+        """The sha256 of the prepared pixels."""
         return self.store.manifest.sha256
 
     @property
@@ -103,11 +108,15 @@ class ImageFamily:
 
     @property
     def training_classes(self) -> int:
-        """How many classes the train split has; 0 of a dataset that is only a target."""
+        """The number of classes in the train split; 0 where methods are only tested on it."""
         return len(self.store.classes("train"))
 
     def of_split(self, split: str) -> SplitPixels:
-        """The images of a split."""
+        """Return the images of a split.
+
+        Raises:
+            UsageError: There is no such split, or it has no classes.
+        """
         if split not in self.splits:
             raise unknown(f"split of {self.name}", split, self.splits)
         if split not in self._opened:
@@ -121,7 +130,7 @@ class ImageFamily:
         return self._opened[split]
 
     def draw(self, split: str, count: int, generator: torch.Generator) -> Task:
-        """Tasks whose inputs are codes, int64 `[count, n, fields]`, in place of images."""
+        """Draw `count` tasks whose inputs are codes, int64 `[count, n, fields]`, in place of images."""
         numbers = self._numbers(split, count, generator)
         support, query = (
             Batch(
@@ -155,17 +164,28 @@ class ImageFamily:
         return images.firsts[chosen][..., None] + within
 
     def codes(self, split: str, numbers: Tensor, generator: torch.Generator) -> Tensor:
-        """Codes `[..., fields]` for images `[...]` of a split: the number, and what augments it."""
+        """Draw the codes of images: their numbers, with an augmentation where there is one.
+
+        Args:
+            split: The split of the images. Only those of "train" are augmented.
+            numbers: The numbers of images within the split, int64 `[...]`.
+            generator: The source of randomness.
+
+        Returns:
+            int64 `[..., fields]`.
+        """
         if split != "train" or self.augment == "none":
             return numbers[..., None]
-        return torch.cat([numbers[..., None], drawn(numbers.shape, self.augment, self.size, generator)], -1)
+        return torch.cat(
+            [numbers[..., None], draw_augmentation(numbers.shape, self.augment, self.size, generator)], -1
+        )
 
     def images(self, split: str, codes: Tensor, dtype: torch.dtype) -> Tensor:
-        """What codes stand for: floats in [0, 1] `[..., channels, size, size]`, on the codes' device."""
+        """Look up codes: floats in [0, 1] `[..., channels, size, size]`, on the codes' device."""
         return self.of_split(split).look_up(codes, dtype)
 
     def realise(self, split: str, task: Task, dtype: torch.dtype) -> Task:
-        """Tasks with images in the place of the codes that `draw` gave."""
+        """Replace the codes of drawn tasks by their images."""
         support, query = (
             Batch(self.images(split, part.inputs, dtype), part.targets, stacked=True)
             for part in (task.support, task.query)
@@ -173,14 +193,14 @@ class ImageFamily:
         return Task(support, query, stacked=True)
 
     def sample(self, split: str, count: int, generator: torch.Generator) -> Task:
-        """Tasks with all their images; a stream draws first and looks up what it uses."""
+        """Draw tasks with all their images. A stream draws first, and looks up only what it uses."""
         return self.realise(split, self.draw(split, count, generator), torch.get_default_dtype())
 
     def examples(self, split: str) -> Batch:
-        """All images of a split, uint8 `[n, channels, size, size]` in the file itself, and their classes 0
-        ... C-1.
+        """Return all images of a split, and their classes 0 ... C-1.
 
-        `codes` and `images` make floats of those that are used.
+        Inputs are uint8 `[n, channels, size, size]`, a view of the file. `codes` and `images` make floats of
+        those that are used.
         """
         images = self.of_split(split)
         return Batch(images.pixels, images.labels)

@@ -14,20 +14,30 @@ from metalearn_benchmarks.tasks.images.episodes import ImageFamily
 from metalearn_benchmarks.tasks.images.glyphs.families import Glyphs
 from metalearn_benchmarks.tasks.images.packaged import DEBIAN, Digits, FashionMnist
 from metalearn_benchmarks.tasks.images.splits import SplitList
+from metalearn_benchmarks.tasks.images.store.image_store import ImageStore
+from metalearn_benchmarks.tasks.images.store.locations import store_folder
 from metalearn_benchmarks.tasks.images.store.manifest import MANIFEST, SPLITS, NotPreparedError
-from metalearn_benchmarks.tasks.images.store.store import ImageStore, store_folder
 
 
 @attrs.frozen
-class Prepared:
-    """Opens what `metalearn data prepare` made of a dataset; `made_by`: with which arguments it does."""
+class PreparedDataset:
+    """Opens a dataset that `metalearn data prepare` has prepared.
+
+    Args:
+        name: The name of the prepared dataset.
+        made_by: The arguments of `metalearn data prepare` that prepare it.
+    """
 
     name: str
     made_by: str
     splits = SPLITS
 
     def __call__(self, size: int) -> ImageStore:
-        """Raises NotPreparedError where it was not prepared at this size."""
+        """Open it at a size, in pixels.
+
+        Raises:
+            NotPreparedError: It was not prepared at this size.
+        """
         folder = store_folder(self.name, size)
         if not (folder / MANIFEST).exists():
             raise NotPreparedError(
@@ -37,26 +47,31 @@ class Prepared:
         return ImageStore.open(folder)
 
 
-def _prepared(dataset: Dataset, split: SplitList) -> Prepared:
+def _prepared(dataset: Dataset, split: SplitList) -> PreparedDataset:
     name = dataset.prepared_name(split)
     chosen = "" if name == dataset.name else f" --split {split.name}"
-    return Prepared(name, f"{dataset.name} PATH{chosen}")
+    return PreparedDataset(name, f"{dataset.name} PATH{chosen}")
 
 
 def fashion_mnist(
     ways: int = 5, shots: int = 1, queries: int = 16, size: int = 28, files: str = DEBIAN
 ) -> ImageFamily:
-    """Fashion-MNIST, a target only; `files`: the folder with its four `*-ubyte.gz`."""
+    """Fashion-MNIST, which methods are only tested on.
+
+    Args:
+        ways, shots, queries, size: As for `ImageFamily`.
+        files: The folder with its four files `*-ubyte.gz`.
+    """
     return ImageFamily(FashionMnist(Path(files)), ways, shots, queries, size)
 
 
 def digits(ways: int = 5, shots: int = 1, queries: int = 16, size: int = 28) -> ImageFamily:
-    """scikit-learn's digits, a target only."""
+    """scikit-learn's digits, which methods are only tested on. The arguments are those of `ImageFamily`."""
     return ImageFamily(Digits(), ways, shots, queries, size)
 
 
 def image_families() -> Mapping[str, Callable[..., Any]]:
-    """Factories by name."""
+    """Return the factory of each image family, by name."""
     prepared = {
         dataset.prepared_name(split): partial(ImageFamily, _prepared(dataset, split), size=dataset.size)
         for dataset in datasets().values()

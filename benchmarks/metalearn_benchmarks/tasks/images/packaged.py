@@ -1,4 +1,7 @@
-"""Ten-class datasets that ready-made packages bring; too few classes to train on, so all are test classes."""
+"""Datasets of ten classes that installed packages bring.
+
+They have too few classes to train on, so all their classes are test classes.
+"""
 
 from __future__ import annotations
 
@@ -11,29 +14,34 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from metalearn_benchmarks.tasks.images.store.building import ManifestAndPixels, load_or_build
+from metalearn_benchmarks.tasks.images.store.image_store import ImageStore
+from metalearn_benchmarks.tasks.images.store.locations import store_folder
 from metalearn_benchmarks.tasks.images.store.manifest import Manifest, Pixels
-from metalearn_benchmarks.tasks.images.store.on_demand import ManifestAndPixels, stored
-from metalearn_benchmarks.tasks.images.store.store import ImageStore, store_folder
 from metalearn_core.errors import UsageError
 
 DEBIAN = "/usr/share/datasets/fashion-mnist"
 CLOTHES = (
     "T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
-LARGEST = 1 << 28
+LARGEST_FILE = 1 << 28
 """Bytes that an unpacked file of Fashion-MNIST may have; the real ones have at most 47 million."""
 
 
 @attrs.frozen
 class Digits:
-    """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, made larger; white on black."""
+    """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, enlarged; white on black."""
 
     name = "digits"
     splits = ("test",)
 
     def __call__(self, size: int) -> ImageStore:
-        """Raises UsageError where scikit-learn or Pillow is missing."""
-        return stored(store_folder(self.name, size), lambda: self._made(size))
+        """Open the images at a size, in pixels. The first use prepares them.
+
+        Raises:
+            UsageError: scikit-learn or Pillow is missing.
+        """
+        return load_or_build(store_folder(self.name, size), lambda: self._made(size))
 
     def _made(self, size: int) -> ManifestAndPixels:
         try:
@@ -48,7 +56,7 @@ class Digits:
         images = (np.asarray(data.images) * (255 / 16)).round().astype(np.uint8)
         labels = np.asarray(data.target)
         of_class = {str(label): _resized(images[labels == label], size) for label in range(10)}
-        return _tests(
+        return _test_split_only(
             self.name, size, of_class, {"scikit-learn": sklearn.__version__, "pillow": PIL.__version__}
         )
 
@@ -58,7 +66,7 @@ class FashionMnist:
     """Fashion-MNIST: 70,000 photographs of clothes, training and test files together; white on black.
 
     Args:
-        files: the folder with its four `*-ubyte.gz`; by default where Debian's package puts them.
+        files: The folder with its four files `*-ubyte.gz`. Debian's package puts them into `DEBIAN`.
     """
 
     files: Path
@@ -66,8 +74,12 @@ class FashionMnist:
     splits = ("test",)
 
     def __call__(self, size: int) -> ImageStore:
-        """Raises UsageError for files that are missing or not what they should be."""
-        return stored(store_folder(self.name, size), lambda: self._made(size))
+        """Open the images at a size, in pixels. The first use prepares them.
+
+        Raises:
+            UsageError: Files are missing, or are not what they should be.
+        """
+        return load_or_build(store_folder(self.name, size), lambda: self._made(size))
 
     def _made(self, size: int) -> ManifestAndPixels:
         pairs = [
@@ -89,14 +101,22 @@ class FashionMnist:
         images, labels = (np.concatenate(parts) for parts in zip(*read, strict=True))
         of_class = {name: _resized(images[labels == label], size) for label, name in enumerate(CLOTHES)}
         sums = {path.name: _sha256(path) for pair in pairs for path in pair}
-        return _tests(self.name, size, of_class, sums)
+        return _test_split_only(self.name, size, of_class, sums)
 
 
 def read_idx(path: Path, axes: int) -> npt.NDArray[np.uint8]:
-    """A packed file of bytes in MNIST's format: 0, 0, 8, number of axes, their lengths, the bytes."""
+    """Read a packed file of bytes in MNIST's format: 0, 0, 8, the number of axes, their lengths, the bytes.
+
+    Args:
+        path: The file, packed by gzip.
+        axes: How many axes the array must have.
+
+    Raises:
+        UsageError: The file is missing, damaged, or has other axes.
+    """
     try:
         with gzip.open(path) as file:
-            data = file.read(LARGEST + 1)
+            data = file.read(LARGEST_FILE + 1)
     except FileNotFoundError as error:
         raise UsageError(
             f"{path}: not there; `apt-get install dataset-fashion-mnist` puts it into {DEBIAN}, or name the "
@@ -127,6 +147,8 @@ def _resized(images: npt.NDArray[np.uint8], size: int) -> Pixels:
     )[..., None]
 
 
-def _tests(name: str, size: int, images: dict[str, Pixels], source: dict[str, str]) -> ManifestAndPixels:
+def _test_split_only(
+    name: str, size: int, images: dict[str, Pixels], source: dict[str, str]
+) -> ManifestAndPixels:
     counts: Iterable[tuple[str, str, int]] = [(label, "test", len(each)) for label, each in images.items()]
     return Manifest.of(name, "all in test", size, 1, list(counts), source), images

@@ -1,4 +1,4 @@
-"""The images of one split, looked up by number on the device that wants them."""
+"""The images of one split, looked up by number on the device that uses them."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metalearn_benchmarks.tasks.images.augmentation import applied
+from metalearn_benchmarks.tasks.images.augmentation import apply_augmentation
+from metalearn_benchmarks.tasks.images.store.image_store import ImageStore
 from metalearn_benchmarks.tasks.images.store.manifest import ImageClass
-from metalearn_benchmarks.tasks.images.store.store import ImageStore
 
-KEPT = 4 << 30
-"""Bytes of a split that a GPU may hold; of a larger one, what is asked for is sent over."""
+LARGEST_ON_GPU = 4 << 30
+"""Bytes. A split up to this size is kept on a GPU; of a larger one only the images that are used are sent."""
 
 
 class SplitPixels:
-    """Images 0, 1, 2, ... of a split, in the order of its classes.
+    """The images 0, 1, 2, ... of a split, in the order of its classes.
+
+    The file is mapped, not read, so that processes share its pages. Nothing that is written through `pixels`
+    reaches the file.
 
     Args:
-        classes: of the split, in the store's order.
-
-    The file is mapped, not read: processes share its pages, and nothing that is written through `pixels`
-    reaches it.
+        store: The prepared images.
+        classes: The classes of the split, in the order of the store.
     """
 
     def __init__(self, store: ImageStore, classes: list[ImageClass]) -> None:
@@ -41,23 +42,29 @@ class SplitPixels:
 
     @property
     def pixels(self) -> Tensor:
-        """All of them, uint8 `[images, channels, size, size]`; a view of the file, nothing is copied."""
+        """All images, uint8 `[images, channels, size, size]`. This is a view of the file, not a copy."""
         return self._rows.movedim(-1, 1)
 
     @property
     def labels(self) -> Tensor:
-        """Which class of the split each image is of, int64 `[images]`."""
+        """The class of each image within the split, int64 `[images]`."""
         return torch.arange(len(self.counts)).repeat_interleave(self.counts)
 
     def look_up(self, codes: Tensor, dtype: torch.dtype) -> Tensor:
-        """Images in [0, 1] `[..., channels, size, size]` for codes `[..., fields]`, on the codes' device.
+        """Look up the images of codes, on the device of the codes.
 
-        A code is an image's number, with an augmentation's draw behind it where there is one.
+        Args:
+            codes: int64 `[..., fields]`. A code is the number of an image, followed by the fields of an
+                augmentation where there is one.
+            dtype: The floating-point type of the images.
+
+        Returns:
+            Images in [0, 1], `[..., channels, size, size]`.
         """
         flat = codes.reshape(-1, codes.shape[-1])
         images = self._fetch(flat[:, 0]).movedim(-1, 1)
         if flat.shape[1] > 1:
-            images = applied(images, flat[:, 1:])
+            images = apply_augmentation(images, flat[:, 1:])
         shape = (*codes.shape[:-1], *images.shape[1:])
         return images.contiguous().to(dtype).div_(255).reshape(shape)
 
@@ -65,7 +72,7 @@ class SplitPixels:
         device = numbers.device
         if device.type == "cpu":
             return self._rows.index_select(0, numbers)
-        if self._rows.nbytes > KEPT:
+        if self._rows.nbytes > LARGEST_ON_GPU:
             return self._rows.index_select(0, numbers.cpu()).to(device)
         if device not in self._on:
             self._on[device] = self._rows.to(device)

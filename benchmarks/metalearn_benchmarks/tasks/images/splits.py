@@ -1,4 +1,4 @@
-"""Split lists: which class of a dataset is in which split, as published. They are data, in `splits/`."""
+"""Split lists: which class of a dataset is in which split, as published. They are data, in `split_lists/`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from metalearn_benchmarks.tasks.images.store.manifest import SPLITS
 
 @attrs.frozen(slots=False)
 class SplitList:
-    """A published partition of a dataset's classes.
+    """A published partition of the classes of a dataset.
 
     Args:
-        title: whose it is, and how many classes are in each split.
-        parts: split to the names of its classes.
-        turns: each class as it is on disk makes so many, turned by a quarter each.
+        name: The name on the command line.
+        title: Who published it, and how many classes are in each split.
+        source: Where it was published.
+        parts: The names of the classes of each split.
+        turns: How many classes one class on disk becomes, each turned by another quarter.
     """
 
     name: str
@@ -31,12 +33,12 @@ class SplitList:
 
     @cached_property
     def on_disk(self) -> Mapping[str, str]:
-        """Each class that must be on disk, to its split."""
+        """The split of each class that must be on disk."""
         return {name: part for part in SPLITS for name in self.parts[part]}
 
     @property
     def classes(self) -> Mapping[str, str]:
-        """Each class of the prepared images, to its split."""
+        """The split of each class of the prepared images."""
         if self.turns == 1:
             return self.on_disk
         return {
@@ -46,20 +48,20 @@ class SplitList:
         }
 
     @staticmethod
-    def untangle(prepared: str) -> tuple[str, int]:
-        """The class on disk, and its quarter turns, of a class of the prepared images."""
+    def parse_class_name(prepared: str) -> tuple[str, int]:
+        """Split the name of a prepared class into the class on disk and its number of quarter turns."""
         name, _, degrees = prepared.rpartition("/rot")
         return (name, int(degrees) // 90) if name else (prepared, 0)
 
     @property
     def counts(self) -> str:
-        """Classes for training, validation and test."""
+        """The numbers of classes for training, validation and test, such as `64/16/20`."""
         return "/".join(str(self.turns * len(self.parts[part])) for part in SPLITS)
 
 
 @cache
 def split_lists(dataset: str) -> Mapping[str, SplitList]:
-    """Those of a dataset, its default first."""
+    """Return the split lists of a dataset by name, its default first."""
     path = files("metalearn_benchmarks.tasks.images") / "split_lists" / f"{dataset}.json"
     return {
         name: SplitList(

@@ -61,7 +61,7 @@ LOST = "turtle, seed 0: another process of this run has ended; the same command 
 
 @pytest.fixture(autouse=True)
 def _no_page(monkeypatch):
-    monkeypatch.setattr(run_command, "show_report", lambda directory, console: None)
+    monkeypatch.setattr(run_command, "write_and_print_report", lambda directory, console: None)
 
 
 @pytest.fixture(scope="module")

@@ -245,7 +245,7 @@ def test_tensorboard_shows_what_the_record_says(metalearn, tmp_path):
 
 def test_a_long_run_is_thinned_at_the_same_places_wherever_it_was_cut(tmp_path, monkeypatch):
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
-    monkeypatch.setattr(shipped, "POINTS", 4)
+    monkeypatch.setattr(shipped, "MAX_POINTS", 4)
 
     def run(folder, starts):
         for position, end in starts:

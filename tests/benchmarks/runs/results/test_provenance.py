@@ -58,7 +58,7 @@ def test_the_peak_of_memory_is_of_what_came_since():
     large = torch.ones(100_000_000)  # 400 MB
     before = machine.peak_memory()
     del large
-    provenance.begin_peak(torch.device("cpu"))
+    provenance.reset_peak(torch.device("cpu"))
     after = machine.peak_memory()
     assert before - after > 200e6
     large = torch.ones(100_000_000)

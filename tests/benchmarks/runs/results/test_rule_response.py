@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from metalearn_benchmarks.runs.results.provenance import batch_norm
-from metalearn_benchmarks.runs.results.rule_response import gradients, rule_response, shown_steps
+from metalearn_benchmarks.runs.results.provenance import describe_batch_norm
+from metalearn_benchmarks.runs.results.rule_response import gradient_grid, rule_response, shown_steps
 from metalearn_core import BaseLearner, Clipping, ParameterLayout, UpdateRule, make_rule, task_families
 
 
@@ -29,9 +29,9 @@ def test_gradient_descent_answers_with_its_rate(problem):
     found = respond(problem, "gradient-descent", inner_lr=0.3)
     response, path = found["response"], found["path"]
     assert response["steps"] == [0, 1, 2]
-    assert response["gradients"] == gradients() == sorted(-g for g in gradients())
+    assert response["gradients"] == gradient_grid() == sorted(-g for g in gradient_grid())
     for (curve,) in response["updates"]:
-        assert curve == pytest.approx([-0.3 * g for g in gradients()], rel=1e-3)
+        assert curve == pytest.approx([-0.3 * g for g in gradient_grid()], rel=1e-3)
     ratios = [u / g for u, g in zip(path["update"], path["gradient"], strict=True)]
     assert ratios == pytest.approx([0.3] * 3, rel=1e-3)
     assert path["alignment"] == pytest.approx([1.0] * 3, abs=1e-3)
@@ -42,7 +42,7 @@ def test_momentum_answers_with_the_sum_of_its_past(problem):
     for step, (curve,) in zip(found["steps"], found["updates"], strict=True):
         # v = g (1 + β + ... + βᵗ) where g stays as it is
         rate = 0.1 * (1 - 0.5 ** (step + 1)) / (1 - 0.5)
-        assert curve == pytest.approx([-rate * g for g in gradients()], rel=2e-3, abs=1e-7)
+        assert curve == pytest.approx([-rate * g for g in gradient_grid()], rel=2e-3, abs=1e-7)
 
 
 def test_rates_of_each_coordinate_are_told_by_their_quantiles(problem):
@@ -85,7 +85,7 @@ def test_a_network_smaller_than_the_grid_is_asked_in_rows():
     tasks = task_families()["sine"]().sample("test", 2, torch.Generator().manual_seed(0))
     rule = make_rule("gradient-descent", learner.layout, inner_lr=0.5)
     found = rule_response(rule, learner, torch.zeros(2), tasks, 1, None)
-    assert found["response"]["updates"][0][0] == pytest.approx([-0.5 * g for g in gradients()], rel=1e-3)
+    assert found["response"]["updates"][0][0] == pytest.approx([-0.5 * g for g in gradient_grid()], rel=1e-3)
 
 
 @pytest.mark.parametrize(("rule", "options"), [("lstm", {"hidden": 20}), ("feed-forward", {"hidden": [20]})])
@@ -102,7 +102,7 @@ def test_without_a_step_there_is_nothing_to_tell(problem):
 
 def test_the_mode_of_batch_norm_is_told():
     def mode(part: nn.Module) -> str:
-        return batch_norm(BaseLearner(nn.Sequential(nn.Linear(1, 2), part), nn.functional.mse_loss))
+        return describe_batch_norm(BaseLearner(nn.Sequential(nn.Linear(1, 2), part), nn.functional.mse_loss))
 
     assert mode(nn.ReLU()).startswith("none")
     assert mode(nn.BatchNorm1d(2, track_running_stats=False)).startswith("statistics of each batch")

@@ -72,12 +72,12 @@ def at_test(method):
         family=Component("patterns"), learner=Component("conv-4", {"width": 4}),
         method=methods()[method], test_tasks=3,
     )  # fmt: skip
-    parts = Components.of(cell)
-    double = {name: getattr(parts, name).to("cpu", torch.float64) for name in ("learner", "tested")}
+    parts = Components.build(cell)
+    double = {name: getattr(parts, name).to("cpu", torch.float64) for name in ("learner", "test_learner")}
     parts = attrs.evolve(parts, **double, rule=parts.rule.double())
     trained = Trained.begin(parts.rule, parts.learner, parts.settings, parts.generator, parts.family)
     trained.best = trained.snapshot(0.0)
-    return Evaluation.of(cell, parts, trained), best_state(cell, parts, trained)[1], parts
+    return Evaluation.build(cell, parts, trained), best_state(cell, parts, trained)[1], parts
 
 
 def plain_network(parts, theta, head):
@@ -85,7 +85,7 @@ def plain_network(parts, theta, head):
     network = plain_conv_4(1, SIZE, 4, 1, WAYS, head)
     with torch.no_grad():
         for parameter, value in zip(
-            network.parameters(), parts.tested.layout.unflatten(theta).values(), strict=True
+            network.parameters(), parts.test_learner.layout.unflatten(theta).values(), strict=True
         ):
             parameter.copy_(value.reshape(parameter.shape))
     return network

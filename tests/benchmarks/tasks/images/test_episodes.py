@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metalearn_benchmarks.tasks.images import pixels
-from metalearn_benchmarks.tasks.images.augmentation import FIELDS, applied, drawn
+from metalearn_benchmarks.tasks.images.augmentation import FIELDS, apply_augmentation, draw_augmentation
 from metalearn_benchmarks.tasks.images.episodes import ImageFamily
 from metalearn_benchmarks.tasks.images.families import image_families
+from metalearn_benchmarks.tasks.images.store.image_store import ImageStore
+from metalearn_benchmarks.tasks.images.store.locations import store_folder
 from metalearn_benchmarks.tasks.images.store.manifest import SPLITS, Manifest
-from metalearn_benchmarks.tasks.images.store.store import ImageStore, store_folder
 from metalearn_benchmarks.tasks.images.store.writer import StoreWriter
 from metalearn_benchmarks.tasks.minibatches import FlatFamily
 from metalearn_core import TaskFamily, TaskStream, UsageError, seeded_generator, task_families
@@ -208,8 +209,8 @@ def test_minibatches_for_pretraining_are_looked_up_where_they_are_used(colour):
 @pytest.mark.parametrize("augment", ["flip", "crop", "crop-flip"])
 def test_augmentation_flips_and_crops_each_image_for_itself(augment):
     size, images = 16, torch.rand(60, 3, 16, 16)
-    draws = drawn(torch.Size([60]), augment, size, seeded_generator(1))
-    made = applied(images, draws)
+    draws = draw_augmentation(torch.Size([60]), augment, size, seeded_generator(1))
+    made = apply_augmentation(images, draws)
     padded = torch.zeros(60, 3, 20, 20)
     padded[..., 2:18, 2:18] = images
     for image, (flip, top, left), result in zip(padded, draws.tolist(), made, strict=True):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from metalearn_benchmarks.tasks.images.glyphs import characters, fonts
-from metalearn_benchmarks.tasks.images.glyphs.families import LEAST, Glyphs
+from metalearn_benchmarks.tasks.images.glyphs.families import LEAST_IMAGES, Glyphs
 from metalearn_core import UsageError, seeded_generator, task_families
 
 DOMAINS = tuple(fonts.DOMAINS)
@@ -62,7 +62,7 @@ def test_there_is_enough_on_each_side(stores):
     for store in stores.values():
         counts = [each.count for each in store.manifest.classes]
         assert len(counts) >= 200
-        assert min(counts) >= LEAST
+        assert min(counts) >= LEAST_IMAGES
         of_split = Counter(each.split for each in store.manifest.classes)
         assert of_split["train"] >= 150
         assert of_split["test"] >= 60
@@ -169,7 +169,7 @@ def test_other_versions_are_another_store(stores, monkeypatch, tmp_path):
     source = stores["glyphs-print"].manifest.source
     assert source["fonts"]["fontpkg-lora"][0] == metadata.version("fontpkg-lora")
     assert source["pillow"] == metadata.version("pillow")
-    few = {"glyphs-print": fonts.PRINT[:LEAST]}
+    few = {"glyphs-print": fonts.PRINT[:LEAST_IMAGES]}
     monkeypatch.setattr(fonts, "DOMAINS", few)
     mine = Glyphs("glyphs-print")(12)
     real = metadata.version
@@ -249,7 +249,7 @@ def test_a_font_draws_what_it_has_and_no_placeholder(domain):
     from metalearn_benchmarks.tasks.images.glyphs.rendering import Face
 
     lacked = 0
-    for font in fonts.installed(domain)[::4]:
+    for font in fonts.installed_fonts(domain)[::4]:
         with TTFont(font.path) as file:
             face, has = Face(font.path, font.weight, 20), file.getBestCmap()
         for each in characters.characters():

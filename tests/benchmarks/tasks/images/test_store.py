@@ -11,9 +11,9 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from metalearn_benchmarks.tasks.images.store import writer as store_writer
+from metalearn_benchmarks.tasks.images.store import writer as writer_module
+from metalearn_benchmarks.tasks.images.store.image_store import ImageStore
 from metalearn_benchmarks.tasks.images.store.manifest import Manifest
-from metalearn_benchmarks.tasks.images.store.store import ImageStore
 from metalearn_benchmarks.tasks.images.store.writer import StoreWriter
 from metalearn_core.errors import UsageError, WriteError
 
@@ -66,7 +66,7 @@ def test_what_was_written_is_read(tmp_path):
 @pytest.mark.parametrize("done", range(5))
 def test_it_goes_on_with_what_is_missing(tmp_path, monkeypatch, close, done):
     """In whatever order classes come; a writer that is killed has saved what it did some time before."""
-    monkeypatch.setattr(store_writer, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(writer_module, "SAVE_SECONDS", 0)
     writer = StoreWriter(tmp_path, manifest())
     for which in list(writer.remaining())[::-1][:done]:
         writer.put(which, pixels(which), {"odd": 1})
@@ -266,7 +266,7 @@ def test_a_disk_that_is_too_small(disk, monkeypatch, promises):
     """Said before the work where the system can tell, else half-way; then it goes on."""
     if not promises:
         monkeypatch.setattr(os, "posix_fallocate", _no_promises(errno.EOPNOTSUPP))
-        monkeypatch.setattr(store_writer, "SAVE_SECONDS", 0)
+        monkeypatch.setattr(writer_module, "SAVE_SECONDS", 0)
     writer = StoreWriter(disk / "out", LARGE)
     with pytest.raises(WriteError, match=r"cannot be written \(No space left on device\)") as caught:
         fill(writer)

@@ -1,4 +1,4 @@
-"""Where a Ray cluster is, and whether this machine may enter it."""
+"""The address of a Ray cluster, and whether this machine may connect to it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from metalearn_core import UsageError
 
 
 def current_address() -> str:
-    """The address that Ray would find for `auto`, as far as it can be known without Ray; else `auto`."""
+    """Return the address that Ray finds for `auto`; `auto` itself where only Ray can find it."""
     given = os.environ.get("RAY_ADDRESS")
     noted = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")  # noqa: S108 Ray's own
     try:
@@ -23,16 +23,22 @@ def current_address() -> str:
 
 
 def has_token() -> bool:
-    """Whether Ray would find a token: it writes one when it first starts a cluster by itself."""
-    told = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
-    return told or Path.home().joinpath(".ray", "auth_token").exists()
+    """Return whether Ray finds a token. It writes one when it first starts a cluster by itself."""
+    in_environment = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    return in_environment or Path.home().joinpath(".ray", "auth_token").exists()
 
 
-def is_only_on_loopback(target: str, told: str) -> bool:
-    """Whether a cluster at HOST:PORT can be reached on the loopback address alone.
+def is_only_on_loopback(target: str, given: str) -> bool:
+    """Return whether a cluster can be reached on the loopback address only.
 
-    Ray takes 127.0.0.1 for the machine's outward address, where such a cluster does not listen. Raises
-    UsageError where nothing listens: Ray itself tries for a minute, and then speaks in many lines.
+    Ray takes 127.0.0.1 for the machine's outward address, where such a cluster does not listen.
+
+    Args:
+        target: HOST:PORT of the cluster.
+        given: The address as the user gave it, for the message.
+
+    Raises:
+        UsageError: Nothing listens there. Ray itself would try for a minute, and report in many lines.
     """
     host, _, port = target.rpartition(":")
     host = host.strip("[]")
@@ -41,7 +47,7 @@ def is_only_on_loopback(target: str, told: str) -> bool:
             reached = line.getpeername()[0]
     except (OSError, OverflowError) as error:
         raise UsageError(
-            f"--ray {told}: nothing answers at {target} ({error}); start a cluster with `ray start --head`"
+            f"--ray {given}: nothing answers at {target} ({error}); start a cluster with `ray start --head`"
         ) from error
     if not ipaddress.ip_address(reached.partition("%")[0]).is_loopback:
         return False

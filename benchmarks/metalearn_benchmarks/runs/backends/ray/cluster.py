@@ -1,7 +1,8 @@
-"""The jobs of an experiment as tasks of a Ray cluster: placed by their needs, run again where a node dies.
+"""A Ray cluster that runs the jobs of an experiment as tasks.
 
-A task does what a local worker does (`runs.job.run_job`), in the same folders; one that is run again goes on
-from its checkpoint. Ray 2 is told to be quiet, and to send nothing to anybody.
+Tasks are placed by their needs, and run again where a node dies. A task does what a local worker does
+(`runs.job.run_job`), in the same folders, so one that is run again continues from its checkpoint. Ray's own
+messages and its usage reports are switched off.
 """
 
 from __future__ import annotations
@@ -19,29 +20,32 @@ from typing import Any, Self
 from metalearn_benchmarks.experiments.catalogue import Cell
 from metalearn_benchmarks.runs import seed_groups
 from metalearn_benchmarks.runs.backends.ray.address import current_address, has_token, is_only_on_loopback
-from metalearn_benchmarks.runs.backends.ray.under_way import RETRIES, JobsUnderWay
-from metalearn_benchmarks.runs.job import CellOutcome, Job, Stop
+from metalearn_benchmarks.runs.backends.ray.running_jobs import RETRIES, RunningJobs
+from metalearn_benchmarks.runs.job import CellOutcome, Job, StopFlag
 from metalearn_benchmarks.runs.progress import Progress
 from metalearn_core import UsageError
 
 BASE_BYTES = 1 << 30
-"""Memory of a worker before it trains anything: Python, torch, a compiler's."""
-PRIVATE: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 256 << 20}
+"""Memory of a worker before it trains anything: Python, torch, a compiler."""
+LOCAL_CLUSTER_OPTIONS: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 256 << 20}
+"""Options of a cluster that the command starts by itself."""
 NO_REPORTS = {"RAY_USAGE_STATS_ENABLED": "0"}
+"""Environment variables that switch off Ray's usage reports."""
 AUTHENTICATION = "RAY_AUTH_MODE"
-"""A cluster asks for the user's token where there is one; who names its address must say that it has it."""
+"""A cluster asks for the user's token where there is one; a client has to state that it has it."""
 ON_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""Set to 0, Ray takes 127.0.0.1 for an address of a node, as it does on those systems by itself."""
+"""If this is 0, Ray accepts 127.0.0.1 as the address of a node, as it does on those systems by itself."""
 
 
 class RayCluster:
     """A context in which jobs run on a Ray cluster.
 
     Args:
-        address: `HOST:PORT` of a running cluster, `auto` for the one that this machine is in, or `local`
-            for one that is started here, on 127.0.0.1, and ends with the command.
+        address: `HOST:PORT` of a running cluster, `auto` for the one that this machine is in, or `local` for
+            one that is started here, on 127.0.0.1, and ends with the command.
 
-    Raises UsageError, in one line, where ray is not installed or does not answer.
+    Raises:
+        UsageError: The address is invalid; or, on entering, ray is not installed or does not answer.
     """
 
     def __init__(self, address: str) -> None:
@@ -62,7 +66,7 @@ class RayCluster:
             raise UsageError(
                 f"--ray needs the package ray ({error}): pip install 'metalearn-benchmarks[ray]'"
             ) from error
-        own = PRIVATE if target == "local" else {}
+        own = LOCAL_CLUSTER_OPTIONS if target == "local" else {}
         try:
             ray.init(target, log_to_driver=False, logging_level=logging.CRITICAL, **own)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
@@ -79,7 +83,11 @@ class RayCluster:
         return UsageError(f"--ray {self.address}: no Ray cluster answers ({why}); start one with `ray start`")
 
     def needs(self, cell: Cell) -> dict[str, float]:
-        """CPUs and GPUs of a job. UsageError where no node has them, or for a GPU by its number."""
+        """Return the CPUs and GPUs that a job needs.
+
+        Raises:
+            UsageError: No node has them, or the cell asks for a GPU by its number.
+        """
         if cell.device.startswith("cuda:"):
             raise UsageError(
                 f"--device {cell.device}: with --ray a job is given its GPU by Ray; say --device cuda"
@@ -87,22 +95,28 @@ class RayCluster:
         wanted = {"CPU": float(cell.threads), "GPU": float(cell.device == "cuda")}
         if not self._fitting(wanted):
             largest = {kind: max((n.get(kind, 0.0) for n in self._nodes()), default=0.0) for kind in wanted}
-            told, there = (", ".join(f"{v:g} {k}" for k, v in x.items()) for x in (wanted, largest))
-            raise UsageError(f"--ray {self.address}: no node has what a run needs, {told}; at most {there}")
+            missing, available = (", ".join(f"{v:g} {k}" for k, v in x.items()) for x in (wanted, largest))
+            raise UsageError(
+                f"--ray {self.address}: no node has what a run needs, {missing}; at most {available}"
+            )
         return wanted
 
     def _nodes(self) -> list[dict[str, float]]:
-        """The resources of each node."""
+        """Return the resources of each node."""
         return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
 
     def _fitting(self, wanted: Mapping[str, float]) -> list[dict[str, float]]:
+        """Return the nodes that have what is wanted."""
         return [n for n in self._nodes() if all(n.get(k, 0.0) >= v for k, v in wanted.items())]
 
     def memory_for(self, cell: Cell) -> Callable[[Any], int]:
-        """What tells the bytes for one program: of a GPU of the cluster, as a worker there finds it.
+        """Return a function that gives the free bytes for one program on the cluster.
 
-        On CPUs: of the node that has least for each of the programs that it runs at a time. Raises
-        UsageError where a worker cannot use its GPU.
+        For a GPU, a worker measures them. For CPUs, it is the memory of a node divided by the programs that
+        it runs at a time, for the node where this is least.
+
+        Raises:
+            UsageError: When the function is called, and a worker cannot use its GPU.
         """
         needs = self.needs(cell)
 
@@ -121,40 +135,48 @@ class RayCluster:
         return of_gpu if needs["GPU"] else of_nodes
 
     def run(
-        self, jobs: Sequence[Job], directory: Path, display: Progress, stop: Stop,
+        self, jobs: Sequence[Job], directory: Path, display: Progress, stop: StopFlag,
         bytes_per_seed: Mapping[tuple[str, str], int],
     ) -> Iterator[tuple[Job, list[CellOutcome]]]:  # fmt: skip
-        """Every job with what it came to, as they end; once told to stop, those that have not begun never do.
+        """Run jobs, and yield each with the outcomes of its cells, as they end.
+
+        Once `stop` is set, jobs that have not started never do.
 
         Args:
-            bytes_per_seed: of each row, about what a seed needs where it is trained.
+            jobs: The jobs.
+            directory: DIR, which all nodes share.
+            display: Shows the progress.
+            stop: Whether to stop.
+            bytes_per_seed: Roughly what a seed of each row needs.
 
         Raises:
-            UsageError: for a node that does not see `directory`, or has other versions.
+            UsageError: A node does not see `directory`, or has other versions.
         """
-        from metalearn_benchmarks.runs.backends.ray.worker import Workplace, environment, versions
+        from metalearn_benchmarks.runs.backends.ray.worker import WorkerEnvironment, environment, versions
 
         directory = Path(os.path.abspath(directory))
-        with _sign(directory) as sign:
-            place = Workplace(directory, sign, Path.cwd(), versions(), environment())
-            under_way = JobsUnderWay(
+        with _marker_file(directory) as marker:
+            worker_environment = WorkerEnvironment(directory, marker, Path.cwd(), versions(), environment())
+            running = RunningJobs(
                 self.ray, display, stop, self.ray.remote(**self._mailbox())(_mailbox()).remote()
             )
             for number, job in enumerate(jobs):
-                under_way.submit(job, number, place, self._demands(job, bytes_per_seed[job.cells[0].row]))
+                running.submit(
+                    job, number, worker_environment, self._demands(job, bytes_per_seed[job.cells[0].row])
+                )
             try:
-                yield from under_way.ends(directory)
+                yield from running.outcomes(directory)
             except self.ray.exceptions.RayActorError as error:
                 why = " ".join(str(error).split())[:300]
                 raise UsageError(
                     f"--ray {self.address}: the cluster does not run what listens to its workers ({why}); if"
                     f" it was started with another {AUTHENTICATION} than is set here, set the same"
                 ) from error
-        if under_way.problem:
-            raise UsageError(f"--ray {self.address}: {under_way.problem}")
+        if running.problem:
+            raise UsageError(f"--ray {self.address}: {running.problem}")
 
     def _mailbox(self) -> dict[str, Any]:
-        """On the node that the command is connected to, and only there: without it there is no command."""
+        """Return the options of the mailbox, which runs on the node that the command is connected to."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         pinned = NodeAffinitySchedulingStrategy(self.ray.get_runtime_context().get_node_id(), soft=False)
@@ -172,8 +194,8 @@ class RayCluster:
 
 
 @contextmanager
-def _sign(directory: Path) -> Iterator[Path]:
-    """A new file, by which workers see that their DIR is this one."""
+def _marker_file(directory: Path) -> Iterator[Path]:
+    """Make a new file, by which workers see that their DIR is this one."""
     handle, name = tempfile.mkstemp(prefix=".shared-", dir=directory)
     os.close(handle)
     try:

@@ -1,4 +1,4 @@
-"""One job on a node of a Ray cluster: the place is looked at, then it is run as everywhere."""
+"""A job on a node of a Ray cluster: the node is checked, and then the job is run as everywhere."""
 
 from __future__ import annotations
 
@@ -17,48 +17,49 @@ import attrs
 import ray
 
 from metalearn_benchmarks.runs import seed_groups
-from metalearn_benchmarks.runs.job import TOLD_SECONDS, CellOutcome, Job, run_job
+from metalearn_benchmarks.runs.job import STEP_REPORT_SECONDS, CellOutcome, Job, run_job
 from metalearn_core import Event, UsageError
 
 VARIABLES = ("METALEARN_DATA", "METALEARN_LOAD_PLUGINS")
-SEEN_SECONDS = 5.0
-"""A shared file system may take this long to show a new file to another machine."""
+"""Environment variables that workers take over from the command."""
+SHARED_FILE_TIMEOUT = 5.0
+"""Seconds that a shared file system may take to show a new file to another machine."""
 
 
 def versions() -> dict[str, str]:
-    """What must be the same on every node, without what only says for which processor it was built."""
+    """Return the versions that must be the same on every node, without the suffix of the processor."""
     packages = ("metalearn-benchmarks", "metalearn-core", "torch")
     return {package: version(package).partition("+")[0] for package in packages}
 
 
 def environment() -> dict[str, str]:
-    """Those of `VARIABLES` that are set here."""
+    """Return those of `VARIABLES` that are set here."""
     return {name: os.environ[name] for name in VARIABLES if name in os.environ}
 
 
 @attrs.frozen
-class Workplace:
-    """What a worker must find as it is where the command runs.
+class WorkerEnvironment:
+    """What a worker must find on its node.
 
     Args:
         directory: DIR, absolute.
-        sign: a new file in it.
-        current: the folder that the command runs in, for paths in an experiment; absolute.
-        versions: of the packages that decide the numbers.
-        environment: variables that say where data lie and which plugins are loaded.
+        marker: A new file in it.
+        working_directory: The folder that the command runs in, for paths in an experiment; absolute.
+        versions: The versions of the packages that decide the numbers.
+        environment: Variables that say where data lie and which plugins are loaded.
     """
 
     directory: Path
-    sign: Path
-    current: Path
+    marker: Path
+    working_directory: Path
     versions: dict[str, str]
     environment: dict[str, str]
 
     def problem(self) -> str | None:
-        """One line on what is not as it should be here, or None."""
+        """Return one line about what this node lacks, or None."""
         here = f"node {socket.gethostname()}"
-        deadline = time.monotonic() + SEEN_SECONDS
-        while not self.sign.exists():
+        deadline = time.monotonic() + SHARED_FILE_TIMEOUT
+        while not self.marker.exists():
             if time.monotonic() > deadline:
                 return (
                     f"{here} does not see {self.directory} as this machine does;"
@@ -76,34 +77,42 @@ class Workplace:
 
 
 @attrs.define
-class Link:
-    """A worker's line to the mailbox: it tells, and learns with the answers whether to stop."""
+class MailboxClient:
+    """A worker's connection to the mailbox: it sends messages, and the answers say whether to stop.
+
+    Args:
+        mailbox: The handle of the mailbox.
+        stopped: Whether to stop, as far as is known.
+        interruptible: Whether a KeyboardInterrupt may be raised at any moment.
+        pending_answer: The answer that has not arrived yet.
+        reported_at: When the last event was sent.
+    """
 
     mailbox: Any
     stopped: bool = False
-    at_once: bool = False
-    asked: Any = None
-    told_at: float = 0.0
+    interruptible: bool = False
+    pending_answer: Any = None
+    reported_at: float = 0.0
 
     def is_set(self) -> bool:
-        """Whether to stop, as far as has been heard."""
-        if self.asked is not None and ray.wait([self.asked], timeout=0)[0]:
-            self.stopped, self.asked = self._answer(self.asked), None
+        """Return whether to stop, as far as is known."""
+        if self.pending_answer is not None and ray.wait([self.pending_answer], timeout=0)[0]:
+            self.stopped, self.pending_answer = self._answer(self.pending_answer), None
         return self.stopped
 
     def tell(self, label: str, event: Event) -> None:
-        """Tell of an event; waits for nobody."""
-        if event.kind != "step" or time.monotonic() - self.told_at >= TOLD_SECONDS:
-            self.told_at = time.monotonic()
-            self.say(label, event)
+        """Send an event, without waiting. Steps are sent at most every `STEP_REPORT_SECONDS`."""
+        if event.kind != "step" or time.monotonic() - self.reported_at >= STEP_REPORT_SECONDS:
+            self.reported_at = time.monotonic()
+            self.send(label, event)
 
-    def say(self, label: str, told: Event | str) -> None:
-        """Tell of anything."""
-        answer = self.mailbox.tell.remote(pickle.dumps((label, told)))
-        self.asked = answer if self.asked is None else self.asked
+    def send(self, label: str, message: Event | str) -> None:
+        """Send an event or a line of text, without waiting."""
+        answer = self.mailbox.send.remote(pickle.dumps((label, message)))
+        self.pending_answer = answer if self.pending_answer is None else self.pending_answer
 
     def begin(self, job: int) -> bool:
-        """Whether the job may begin."""
+        """Announce a job and return whether it may start."""
         self.stopped = self._answer(self.mailbox.begin.remote(job))
         return not self.stopped
 
@@ -114,30 +123,40 @@ class Link:
             return self.stopped
 
 
-def work(job: Job, number: int, place: Workplace, mailbox: Any) -> list[CellOutcome] | str:
-    """Run a job of the command; a string says in one line why this node cannot."""
-    if problem := place.problem():
+def work(job: Job, number: int, wanted: WorkerEnvironment, mailbox: Any) -> list[CellOutcome] | str:
+    """Run a job of the command on this node. Ray shows its process as `ray::work`.
+
+    Args:
+        job: The job.
+        number: Its number.
+        wanted: What this node must have.
+        mailbox: The handle of the mailbox.
+
+    Returns:
+        The outcomes of its cells; or one line that says why this node cannot run it.
+    """
+    if problem := wanted.problem():
         return problem
-    if place.current.is_dir():
-        os.chdir(place.current)
-    os.environ.update(place.environment)
-    link = Link(mailbox)
-    if not link.begin(number):
+    if wanted.working_directory.is_dir():
+        os.chdir(wanted.working_directory)
+    os.environ.update(wanted.environment)
+    client = MailboxClient(mailbox)
+    if not client.begin(number):
         return [CellOutcome(cell.label) for cell in job]
-    with _warnings_told(link, seed_groups.label(job.cells)):
+    with _warnings_forwarded(client, seed_groups.group_label(job.cells)):
         try:
-            return run_job(job, place.directory, link.tell, link)
+            return run_job(job, wanted.directory, client.tell, client)
         except UsageError as error:  # no other would go on either
             return str(error)
 
 
 @contextmanager
-def _warnings_told(link: Link, label: str) -> Iterator[None]:
-    """Pass on what an observer, say, is warned of: a worker's own output goes to a file of Ray's."""
+def _warnings_forwarded(client: MailboxClient, label: str) -> Iterator[None]:
+    """Send warnings, as of an observer, to the command: a worker's own output goes to a file of Ray."""
 
     def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
         if issubclass(category, UserWarning):
-            link.say(label, str(message))
+            client.send(label, str(message))
 
     with warnings.catch_warnings():
         warnings.showwarning = show

@@ -1,4 +1,4 @@
-"""The font packages that the two glyph families are drawn from; all OFL-1.1 or Apache-2.0."""
+"""The font packages that the two glyph families are drawn from. All are under OFL-1.1 or Apache-2.0."""
 
 from __future__ import annotations
 
@@ -43,7 +43,14 @@ STYLES: Mapping[str, tuple[tuple[int, str], ...]] = {
 
 @attrs.frozen
 class Font:
-    """An installed font family: package, version, and the file and weight of the face that is drawn."""
+    """An installed font family, and the face of it that is drawn.
+
+    Args:
+        package: The name of its package.
+        version: The version of its package.
+        path: The file of the face.
+        weight: The weight of the face, 400 for regular.
+    """
 
     package: str
     version: str
@@ -51,8 +58,12 @@ class Font:
     weight: int
 
 
-def installed(domain: str) -> tuple[Font, ...]:
-    """The fonts of a domain; UsageError unless all are there."""
+def installed_fonts(domain: str) -> tuple[Font, ...]:
+    """Return the fonts of a glyph family.
+
+    Raises:
+        UsageError: Some of them are not installed.
+    """
     packages = [f"fontpkg-{slug}" for slug in DOMAINS[domain]]
     missing = [package for package in packages if importlib.util.find_spec(_module(package)) is None]
     if missing:

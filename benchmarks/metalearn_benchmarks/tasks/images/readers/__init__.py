@@ -1,1 +1,1 @@
-"""TODO"""
+"""Readers of the forms in which people have an image dataset: folders, CSV lists, pickles, CUB."""

@@ -1,4 +1,4 @@
-"""Images in a folder with CSVs that say which images, and of which class: miniImageNet's usual form."""
+"""The reader of images with CSV lists of images and their classes: the usual form of miniImageNet."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from collections.abc import Iterator, Mapping
 import attrs
 
 from metalearn_benchmarks.tasks.images.datasets import Dataset
-from metalearn_benchmarks.tasks.images.sources import containers
-from metalearn_benchmarks.tasks.images.sources.containers import Files, is_image
-from metalearn_benchmarks.tasks.images.sources.sources import ImageFiles
+from metalearn_benchmarks.tasks.images.sources.files import Files, is_image, non_images, read_file, read_head
+from metalearn_benchmarks.tasks.images.sources.image_source import ImageFiles
 from metalearn_benchmarks.tasks.images.splits import SplitList
 from metalearn_core.errors import UsageError
 
@@ -26,7 +25,14 @@ HEADERS = {
 
 @attrs.frozen
 class List:
-    """One CSV: its file, its header, and rows of (image, class)."""
+    """One CSV list.
+
+    Args:
+        name: The name of its file.
+        header: The names of its two columns.
+        sha256: The checksum of the file.
+        rows: The image and the class of each row.
+    """
 
     name: str
     header: tuple[str, str]
@@ -35,7 +41,14 @@ class List:
 
 
 def read_csv(files: Files, dataset: Dataset, split: SplitList) -> ImageFiles | None:
-    """None where there is no such CSV or no image at all."""
+    """Read a copy that has CSV lists.
+
+    Returns:
+        The images by class; None where there is no such list, or no image at all.
+
+    Raises:
+        UsageError: A list is damaged, or names an image that cannot be found.
+    """
     images = [name for name in files.names if is_image(name)]
     lists = list(_lists(files)) if images else []
     if not lists:
@@ -74,12 +87,12 @@ def _notes(lists: list[List], dataset: Dataset) -> list[str]:
 
 def _lists(files: Files) -> Iterator[List]:
     """Every CSV with a header that is known, in whatever file it is."""
-    for name in containers.others(files):
-        first = containers.head(files, name).split(b"\n", 1)[0].strip().decode("utf-8-sig", "replace")
+    for name in non_images(files):
+        first = read_head(files, name).split(b"\n", 1)[0].strip().decode("utf-8-sig", "replace")
         header = next((one for one in HEADERS if first.replace(" ", "") == ",".join(one)), None)
         if header is None:
             continue
-        data = containers.read(files, name)
+        data = read_file(files, name)
         try:
             table = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig")), skipinitialspace=True))
             image, which = ("filename", "label") if header[0] == "filename" else ("image_name", "class_name")

@@ -1,4 +1,4 @@
-"""CUB-200-2011 as its authors give it: images/ and the lists of images, of classes and of their labels."""
+"""The reader of CUB-200-2011 as published: images/ and the lists of images, of classes and of labels."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from metalearn_benchmarks.tasks.images.datasets import Dataset
-from metalearn_benchmarks.tasks.images.sources import containers
-from metalearn_benchmarks.tasks.images.sources.containers import Files
-from metalearn_benchmarks.tasks.images.sources.sources import ImageFiles
+from metalearn_benchmarks.tasks.images.sources.files import Files, read_file
+from metalearn_benchmarks.tasks.images.sources.image_source import ImageFiles
 from metalearn_benchmarks.tasks.images.splits import SplitList
 from metalearn_core.errors import UsageError
 
@@ -16,7 +15,14 @@ LISTS = ("classes.txt", "images.txt", "image_class_labels.txt")
 
 
 def read_cub(files: Files, dataset: Dataset, split: SplitList) -> ImageFiles | None:
-    """None unless all three lists lie in one folder."""
+    """Read a copy that has the three lists of CUB-200-2011.
+
+    Returns:
+        The images by class; None unless all three lists lie in one folder.
+
+    Raises:
+        UsageError: A list is damaged, or names an image that is not there.
+    """
     names = set(files.names)
     roots = [name.removesuffix(LISTS[0]) for name in names if name.rsplit("/", 1)[-1] == LISTS[0]]
     roots = [root for root in roots if all(f"{root}{each}" in names for each in LISTS)]
@@ -40,7 +46,7 @@ def read_cub(files: Files, dataset: Dataset, split: SplitList) -> ImageFiles | N
 def _pairs(files: Files, name: str) -> Mapping[str, str]:
     """Lines of a number and a word; UsageError for any other line."""
     found = {}
-    for at, line in enumerate(containers.read(files, name).decode("utf-8", "replace").splitlines(), 1):
+    for at, line in enumerate(read_file(files, name).decode("utf-8", "replace").splitlines(), 1):
         words = line.split()
         if len(words) != 2:
             raise UsageError(f"{files.where(name)}, line {at}: expected a number and a word, found {line!r}")

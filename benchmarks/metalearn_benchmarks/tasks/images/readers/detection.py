@@ -1,4 +1,4 @@
-"""Finding a dataset in what a user has, by content, and checking that it is that dataset."""
+"""Detect a dataset in what a user has, by content, and check that it is that dataset."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from metalearn_benchmarks.tasks.images.readers.csv_lists import read_csv
 from metalearn_benchmarks.tasks.images.readers.cub import read_cub
 from metalearn_benchmarks.tasks.images.readers.folders import read_folders
 from metalearn_benchmarks.tasks.images.readers.pickles import read_pickles
-from metalearn_benchmarks.tasks.images.sources.archives import Archive, SeveralSources, archives_in, opened
-from metalearn_benchmarks.tasks.images.sources.containers import Files, Folder
-from metalearn_benchmarks.tasks.images.sources.sources import Source
+from metalearn_benchmarks.tasks.images.sources.archives import Archive, MergedFiles, archives_in, open_files
+from metalearn_benchmarks.tasks.images.sources.files import Files, Folder
+from metalearn_benchmarks.tasks.images.sources.image_source import ImageSource
 from metalearn_benchmarks.tasks.images.splits import SplitList
 from metalearn_core.errors import UsageError
 
 READERS = (read_cub, read_csv, read_folders, read_pickles)
 SHOWN = 3
-SAYS = {
+SPLIT_PATTERNS = {
     "train": re.compile(r"(^|[^a-z])(train|base)", re.IGNORECASE),
     "validation": re.compile(r"(^|[^a-z])val", re.IGNORECASE),
     "test": re.compile(r"(^|[^a-z])(test|novel)", re.IGNORECASE),
@@ -31,15 +31,30 @@ SAYS = {
 
 @attrs.frozen(eq=False)
 class DetectedDataset:
-    """A copy of a dataset that is whole, and where it lies."""
+    """A whole copy of a dataset, and where it lies.
+
+    Args:
+        files: The folder or the archives that hold it.
+        source: Its images by class.
+        notes: What the user should know about the copy.
+    """
 
     files: Files
-    source: Source
+    source: ImageSource
     notes: tuple[str, ...]
 
 
-def find(dataset: Dataset, split: SplitList, path: Path) -> DetectedDataset:
-    """UsageError, in one line, for a copy that is not whole, or not that dataset."""
+def detect_dataset(dataset: Dataset, split: SplitList, path: Path) -> DetectedDataset:
+    """Detect a dataset in a folder, an archive or a file.
+
+    Args:
+        dataset: The dataset that is wanted.
+        split: The split list. Its classes must be there.
+        path: The folder, archive or file.
+
+    Raises:
+        UsageError: The copy is not whole, or not that dataset; the message is one line.
+    """
     for files in _places(dataset, path):
         _require_known(dataset, files)
         for reader in READERS:
@@ -55,19 +70,19 @@ def find(dataset: Dataset, split: SplitList, path: Path) -> DetectedDataset:
 
 def _places(dataset: Dataset, path: Path) -> Iterator[Files]:
     """Where to look, one after another: a folder itself, then the archives that lie in it."""
-    files = opened(path)
+    files = open_files(path)
     yield files
     if isinstance(files, Folder) and path.is_dir():
         archives = archives_in(files)
         known = [each for each in archives if each.sums.md5 in dataset.archives]
         archives = known or archives  # beside the dataset lie its segmentations, and the like
         if archives:
-            yield archives[0] if len(archives) == 1 else SeveralSources(path, archives)
+            yield archives[0] if len(archives) == 1 else MergedFiles(path, archives)
 
 
 def _require_known(dataset: Dataset, files: Files) -> None:
     """UsageError for an archive that is not the published one, where only that one will do."""
-    parts = files.parts if isinstance(files, SeveralSources) else [files]
+    parts = files.parts if isinstance(files, MergedFiles) else [files]
     for part in parts:
         if dataset.closed and isinstance(part, Archive) and part.sums.md5 not in dataset.archives:
             known = " or ".join(f"{md5} ({title})" for md5, title in dataset.archives.items())
@@ -77,7 +92,7 @@ def _require_known(dataset: Dataset, files: Files) -> None:
             )
 
 
-def _require_whole(dataset: Dataset, split: SplitList, source: Source, path: Path) -> None:
+def _require_whole(dataset: Dataset, split: SplitList, source: ImageSource, path: Path) -> None:
     """UsageError unless every class is there with as many images as it must have."""
     missing = [which for which in split.on_disk if not source.counts.get(which)]
     if missing:
@@ -104,10 +119,10 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
-def _swapped(split: SplitList, source: Source) -> Iterator[str]:
+def _swapped(split: SplitList, source: ImageSource) -> Iterator[str]:
     """Where a copy calls something by the name of another split: the classes decide, and that is said."""
     for part, classes in sorted(source.parts.items()):
-        says = {name for name, pattern in SAYS.items() if pattern.search(part.rsplit("/", 1)[-1])}
+        says = {name for name, pattern in SPLIT_PATTERNS.items() if pattern.search(part.rsplit("/", 1)[-1])}
         holds = {split.on_disk[which] for which in classes}
         if len(says) == 1 and says != holds:
             yield (

@@ -1,4 +1,4 @@
-"""Images in folders that are named after their classes, however deep: ImageFolder, Omniglot, CUB unlisted."""
+"""The reader of images in folders named after their classes, at any depth: ImageFolder, Omniglot, CUB."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Container, Iterator
 
 from metalearn_benchmarks.tasks.images.datasets import Dataset
-from metalearn_benchmarks.tasks.images.sources.containers import Files, is_image
-from metalearn_benchmarks.tasks.images.sources.sources import ImageFiles
+from metalearn_benchmarks.tasks.images.sources.files import Files, is_image
+from metalearn_benchmarks.tasks.images.sources.image_source import ImageFiles
 from metalearn_benchmarks.tasks.images.splits import SplitList
 
 SYNSET = 9
@@ -15,7 +15,14 @@ SYNSET = 9
 
 
 def read_folders(files: Files, dataset: Dataset, split: SplitList) -> ImageFiles | None:
-    """By the innermost folder that is a class; else by the class with which a file's name begins."""
+    """Read a copy whose folders are named after the classes.
+
+    The innermost folder that is named after a class decides. Where there is none, the beginning of the file's
+    name does.
+
+    Returns:
+        The images by class; None where no image has a class.
+    """
     members: dict[str, list[str]] = defaultdict(list)
     parts: dict[str, set[str]] = defaultdict(set)
     for name in filter(is_image, files.names):
@@ -54,7 +61,15 @@ def _once(names: list[str], expected: int | None) -> list[str]:
 
 
 def class_of(name: str, classes: Container[str]) -> tuple[str, str] | None:
-    """The class of an image by its path, and the folder above, "" at the root; None for another image."""
+    """Find the class of an image by its path.
+
+    Args:
+        name: The path of the image, with `/`.
+        classes: The names of the classes.
+
+    Returns:
+        The class and the folder above it, "" at the root; None for an image of no class.
+    """
     folders = name.split("/")[:-1]
     for end in range(len(folders), 0, -1):
         for which, begin in _candidates(folders, end):

@@ -1,4 +1,4 @@
-"""What one pickle with images holds: pixels, and which rows are of which class. Four layouts are known."""
+"""The layouts of pickles with images: where the pixels are, and which rows belong to a class."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metalearn_benchmarks.tasks.images.readers import unpickling
-from metalearn_benchmarks.tasks.images.sources.containers import Files
+from metalearn_benchmarks.tasks.images.sources.files import Files
 from metalearn_core.errors import UsageError
 
 Rows = dict[str, list[int]]
@@ -19,11 +19,15 @@ CIFAR_SIDE = 32
 
 @attrs.frozen
 class Layout:
-    """A layout of pickles: the keys that tell it, where pixels are, and how rows are found.
+    """One known layout of pickles.
 
     Args:
-        rows: of the pickle's content and the class names in the order of their numbers.
-        pooled: whether images of one class are spread over several files.
+        form: The layout in words.
+        keys: The keys by which it is told.
+        pixels: The key of the pixels.
+        rows: Computes the rows of each class from the content and the class names in the order of their
+            numbers.
+        pooled: Whether images of one class are spread over several files.
     """
 
     form: str
@@ -69,19 +73,33 @@ NAMES = "fine_label_names"
 
 
 def content(files: Files, name: str) -> dict[str, Any]:
-    """A pickle's dictionary, its keys as text; {} for a pickle of anything else."""
+    """Read the dictionary of a pickle, with its keys as text; {} for a pickle of anything else.
+
+    Raises:
+        UsageError: The file is damaged, or asks for more than arrays and plain containers.
+    """
     with files.open(name) as file:
         found = unpickling.load(file, files.where(name))
     return {_text(key): value for key, value in found.items()} if isinstance(found, dict) else {}
 
 
 def layout_of(found: Mapping[str, Any]) -> Layout | None:
-    """None for one that is not known."""
+    """Return the layout of a dictionary; None where it is not known."""
     return next((each for each in LAYOUTS if each.keys <= set(found)), None)
 
 
 def rows_of(found: Mapping[str, Any], layout: Layout, numbered: Sequence[str], name: str) -> Rows:
-    """Class to rows; UsageError where they are no rows of the pixels that are there."""
+    """Compute the rows of each class.
+
+    Args:
+        found: The dictionary of the pickle.
+        layout: Its layout.
+        numbered: The class names in the order of their numbers.
+        name: The name of the file in messages.
+
+    Raises:
+        UsageError: They are no rows of the pixels that are there.
+    """
     images = len(pixels_of(found, layout, name))
     try:
         rows = layout.rows(found, numbered)
@@ -94,7 +112,11 @@ def rows_of(found: Mapping[str, Any], layout: Layout, numbered: Sequence[str], n
 
 
 def pixels_of(found: Mapping[str, Any], layout: Layout, name: str) -> npt.NDArray[np.uint8]:
-    """uint8 `[images, height, width, 3]`; UsageError for anything else."""
+    """Return the pixels of a pickle, uint8 `[images, height, width, 3]`.
+
+    Raises:
+        UsageError: They are anything else.
+    """
     pixels = found[layout.pixels]
     if isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8:
         if pixels.ndim == 2 and pixels.shape[1] == 3 * CIFAR_SIDE**2:

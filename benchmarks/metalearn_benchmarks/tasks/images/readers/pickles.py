@@ -1,4 +1,4 @@
-"""Images in pickles: which files hold the dataset, and which hold something else of the same classes."""
+"""The reader of images in pickles: it tells files of the dataset from other files with the same classes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from metalearn_benchmarks.tasks.images.datasets import Dataset
 from metalearn_benchmarks.tasks.images.readers import pickled
 from metalearn_benchmarks.tasks.images.readers.pickled import Layout, Rows
 from metalearn_benchmarks.tasks.images.readers.unpickling import is_pickle
-from metalearn_benchmarks.tasks.images.sources import containers
-from metalearn_benchmarks.tasks.images.sources.containers import Files
-from metalearn_benchmarks.tasks.images.sources.sources import ImageArrays
+from metalearn_benchmarks.tasks.images.sources.files import Files, non_images, read_head
+from metalearn_benchmarks.tasks.images.sources.image_source import ImageArrays
 from metalearn_benchmarks.tasks.images.splits import SplitList
 from metalearn_core.errors import UsageError
 
 
 @attrs.frozen
 class Pickle:
-    """One file of images and its rows, of the classes that are wanted."""
+    """One file of images: its name, its layout, and the rows of each class that is wanted."""
 
     name: str
     layout: Layout
@@ -40,8 +39,15 @@ class _Chosen:
 
 
 def read_pickles(files: Files, dataset: Dataset, split: SplitList) -> ImageArrays | None:
-    """None where there is no pickle whose layout is known."""
-    names = [name for name in containers.others(files) if is_pickle(containers.head(files, name))]
+    """Read a copy that consists of pickles.
+
+    Returns:
+        The images by class; None where there is no pickle of images.
+
+    Raises:
+        UsageError: There are pickles, but the layout of none is known; or one is damaged.
+    """
+    names = [name for name in non_images(files) if is_pickle(read_head(files, name))]
     found, strange = _indexed(files, names, split)
     if not found:
         if strange:

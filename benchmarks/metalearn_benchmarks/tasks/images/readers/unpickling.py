@@ -1,4 +1,4 @@
-"""Pickles of strangers: arrays and plain containers load, and nothing else does."""
+"""Safe unpickling of files from strangers: arrays and plain containers load, and nothing else does."""
 
 from __future__ import annotations
 
@@ -60,9 +60,14 @@ class _Restricted(pickle.Unpickler):
 
 
 def load(file: BinaryIO, name: str) -> Any:
-    """What a pickle holds; nothing in it can run. Python 2's byte strings are read as latin1.
+    """Load a pickle; nothing in it can run. Byte strings of Python 2 are read as latin1.
 
-    UsageError, with the file's `name`, for a pickle that asks for more, or that ends too early.
+    Args:
+        file: The open pickle.
+        name: The name of the file in messages.
+
+    Raises:
+        UsageError: The pickle asks for more than arrays and plain containers, or is damaged.
     """
     try:
         return _Restricted(file, encoding="latin1").load()
@@ -81,7 +86,7 @@ def load(file: BinaryIO, name: str) -> Any:
 
 
 def is_pickle(head: bytes) -> bool:
-    """Whether a file that begins like this may be a pickle of a dictionary."""
+    """Tell whether a file that begins with these bytes may be a pickle of a dictionary."""
     return (head[:1] == b"\x80" and 2 <= (head[1] if len(head) > 1 else 0) <= 5) or head.startswith(
         (b"(dp", b"(d", b"}q")
     )

@@ -1,4 +1,4 @@
-"""Archives of files, read in place: ZIP and tar, and several together."""
+"""Zip and tar archives, read in place, and several roots read as one. Nothing is unpacked to disk."""
 
 from __future__ import annotations
 
@@ -13,22 +13,26 @@ from typing import BinaryIO, cast
 
 import attrs
 
-from metalearn_benchmarks.tasks.images.sources.containers import (
-    HEAD,
-    KEPT,
+from metalearn_benchmarks.tasks.images.sources.files import (
+    HEAD_BYTES,
+    IN_MEMORY_BYTES,
     Checksums,
     Files,
     Folder,
     is_hidden,
     is_image,
-    others,
+    non_images,
     reading,
 )
 from metalearn_core.errors import UsageError
 
 
 class Archive(ABC):
-    """What tar and zip archives share: members that lead out of the archive are refused, and their sums."""
+    """What zip and tar archives share: their checksums, and the refusal of dangerous members.
+
+    Raises:
+        UsageError: The archive is damaged, or a member leads out of it, or is a link or a device.
+    """
 
     path: Path
     names: Sequence[str] = ()
@@ -47,18 +51,26 @@ class Archive(ABC):
         return {"name": self.path.name, **attrs.asdict(self.sums)}
 
     def require_inside(self, name: str) -> None:
-        """UsageError for a member with an absolute path or one that climbs."""
+        """Refuse a member with an absolute path, or with one that climbs out.
+
+        Raises:
+            UsageError: The member is one of those.
+        """
         pure = name.replace("\\", "/")
         if pure.startswith("/") or pure[1:2] == ":" or ".." in pure.split("/"):
             raise UsageError(f"{self.path}: refused, its member {name!r} leads out of the archive")
 
     def require_plain(self, name: str, plain: bool) -> None:
-        """UsageError for links and devices."""
+        """Refuse a member that is a link or a device.
+
+        Raises:
+            UsageError: The member is not plain.
+        """
         if not plain:
             raise UsageError(f"{self.path}: refused, its member {name!r} is a link or a device")
 
 
-class Zip(Archive):
+class ZipArchive(Archive):
     """A zip archive."""
 
     def __init__(self, path: Path) -> None:
@@ -80,7 +92,7 @@ class Zip(Archive):
             return cast(BinaryIO, self._zip.open(name))
 
 
-class Tar(Archive):
+class TarArchive(Archive):
     """A tar archive, compressed or not; going back in a compressed one starts from its beginning."""
 
     def __init__(self, path: Path) -> None:
@@ -101,7 +113,7 @@ class Tar(Archive):
         if not member.isfile() or is_hidden(name):
             return
         self._members[name] = member
-        if not is_image(name) and member.size <= KEPT:
+        if not is_image(name) and member.size <= IN_MEMORY_BYTES:
             file = self._tar.extractfile(member)
             assert file is not None  # it is a plain file
             self._kept[name] = file.read()
@@ -113,8 +125,13 @@ class Tar(Archive):
             return cast(BinaryIO, self._tar.extractfile(self._members[name]))
 
 
-class SeveralSources:
-    """Several roots as one; what lies in each is found under the root's own name."""
+class MergedFiles:
+    """Several roots read as one. The name of a file begins with the name of its root.
+
+    Args:
+        path: The folder that holds the roots.
+        parts: The roots.
+    """
 
     def __init__(self, path: Path, parts: Sequence[Files]) -> None:
         self.path, self.parts = path, parts
@@ -133,28 +150,32 @@ class SeveralSources:
         return {"name": self.path.name, "parts": [dict(part.facts()) for part in self.parts]}
 
 
-def opened(path: Path) -> Files:
-    """A folder, an archive by its content, or a file alone; UsageError where nothing is there."""
+def open_files(path: Path) -> Files:
+    """Open a folder, an archive (told by its content), or a file alone.
+
+    Raises:
+        UsageError: Nothing is there, or it cannot be read.
+    """
     if path.is_dir():
         return Folder(path)
     if not path.exists():
         raise UsageError(f"{path}: there is no such file or folder")
-    kind = _kind(path)
+    kind = _archive_type(path)
     return Folder(path.parent, path.name) if kind is None else kind(path)
 
 
 def archives_in(folder: Folder) -> list[Archive]:
-    """The archives that lie directly in a folder."""
-    direct = [folder.path / name for name in others(folder) if "/" not in name]
-    return [kind(path) for path in direct if (kind := _kind(path)) is not None]
+    """Open the archives that lie directly in a folder."""
+    direct = [folder.path / name for name in non_images(folder) if "/" not in name]
+    return [kind(path) for path in direct if (kind := _archive_type(path)) is not None]
 
 
-def _kind(path: Path) -> type[Zip] | type[Tar] | None:
-    """What a file is, by how it begins; None for what is no archive."""
+def _archive_type(path: Path) -> type[ZipArchive] | type[TarArchive] | None:
+    """Tell the type of an archive by its first bytes; None for what is no archive."""
     with reading(path), open(path, "rb") as file:
-        start = file.read(HEAD)
+        start = file.read(HEAD_BYTES)
     if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return Zip
+        return ZipArchive
     if start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")) or start[257:262] == b"ustar":
-        return Tar
+        return TarArchive
     return None

@@ -1,4 +1,4 @@
-"""Images to uint8 pixels of one size: decoded once, resized once."""
+"""Decode images to uint8 pixels of one size: each is decoded once and resized once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from PIL import Image
 
 from metalearn_benchmarks.host.machine import cores
 from metalearn_benchmarks.host.worker_lifetime import end_with_parent
-from metalearn_benchmarks.tasks.images.sources import sources
+from metalearn_benchmarks.tasks.images.sources.image_source import RawImage as RawImage
 from metalearn_benchmarks.tasks.images.store.manifest import Pixels
 from metalearn_core.errors import UsageError
 
@@ -31,18 +31,27 @@ PER_PROCESS = 2_000
 CHUNK = 32
 
 
-def versions() -> Mapping[str, str]:
-    """What decoded the images, and how they were resized."""
+def decoder_versions() -> Mapping[str, str]:
+    """Return what decodes the images, and how they are resized, for the manifest."""
     return {
         "decoder": f"Pillow {PIL.__version__}",
         "resize": "bicubic, to a square; the aspect is not kept and nothing is cropped",
     }
 
 
-def decoded(given: tuple[str, sources.Image], size: int, channels: int) -> tuple[Pixels, str]:
-    """uint8 `[size, size, channels]`, and the mode that it was converted from or "".
+def decode_image(given: tuple[str, RawImage], size: int, channels: int) -> tuple[Pixels, str]:
+    """Decode one image.
 
-    UsageError, with the image's name, where it cannot be decoded.
+    Args:
+        given: Its name for messages, and the bytes of its file or its pixels.
+        size: Height and width of the result, in pixels.
+        channels: 1 (grey) or 3 (RGB).
+
+    Returns:
+        uint8 `[size, size, channels]`, and the mode that it was converted from, or "" for none.
+
+    Raises:
+        UsageError: It cannot be decoded.
     """
     name, data = given
     try:
@@ -59,15 +68,22 @@ def decoded(given: tuple[str, sources.Image], size: int, channels: int) -> tuple
 
 
 class Decoder(Protocol):
-    """Images of one class to uint8 `[images, size, size, channels]` and how many had which odd mode."""
+    """Decodes images of one class to uint8 `[images, size, size, channels]`, and counts odd modes."""
 
-    def __call__(self, images: Iterable[tuple[str, sources.Image]]) -> tuple[Pixels, Mapping[str, int]]: ...
+    def __call__(self, images: Iterable[tuple[str, RawImage]]) -> tuple[Pixels, Mapping[str, int]]: ...
 
 
 @contextmanager
 def decoder(images: int, size: int, channels: int, processes: int | None = None) -> Iterator[Decoder]:
-    """For so many images: in as many processes as are worth their start; their order is kept."""
-    one = partial(decoded, size=size, channels=channels)
+    """Provide a decoder inside a `with`, in as many processes as are worth their start.
+
+    Args:
+        images: How many images will be decoded.
+        size: Height and width of the results, in pixels.
+        channels: 1 (grey) or 3 (RGB).
+        processes: How many processes; None decides by the number of images and of cores.
+    """
+    one = partial(decode_image, size=size, channels=channels)
     if processes is None:
         processes = min(cores(), images // PER_PROCESS)
     if processes <= 1:
@@ -87,7 +103,7 @@ def decoder(images: int, size: int, channels: int, processes: int | None = None)
 
 
 def _ordered(
-    pool: ProcessPoolExecutor, one: partial[tuple[Pixels, str]], given: Iterable[tuple[str, sources.Image]]
+    pool: ProcessPoolExecutor, one: partial[tuple[Pixels, str]], given: Iterable[tuple[str, RawImage]]
 ) -> Iterator[tuple[Pixels, str]]:
     try:
         yield from pool.map(one, given, chunksize=CHUNK)

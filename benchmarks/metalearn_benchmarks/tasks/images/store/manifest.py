@@ -1,4 +1,4 @@
-"""What prepared images are: the manifest beside their pixels, and the splits of their classes."""
+"""The manifest of a store: what it holds, and what it was made from."""
 
 from __future__ import annotations
 
@@ -24,14 +24,18 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class NotPreparedError(UsageError):
-    """A dataset that is not there: what does not need it can still be run."""
+    """A dataset that is not prepared. What does not need it can still be run."""
 
 
 @attrs.frozen
 class ImageClass:
-    """A class and where its images lie: rows `first` ... `first + count - 1`.
+    """A class, and where its images lie.
 
-    `split`: one of `SPLITS`.
+    Args:
+        name: The name of the class.
+        split: One of `SPLITS`.
+        first: The row of its first image.
+        count: The number of its images, which lie in consecutive rows.
     """
 
     name: str
@@ -42,17 +46,18 @@ class ImageClass:
 
 @attrs.frozen
 class Manifest:
-    """What a store holds and what it was made from.
+    """What a store holds, and what it was made from.
 
     Args:
-        name: of the dataset.
-        split: of the list that says which class is in which split, for people.
-        size: height and width of an image, in pixels.
+        name: The name of the dataset.
+        split: The name of the list that says which class is in which split.
+        size: Height and width of an image, in pixels.
         channels: 1 (grey) or 3 (RGB).
-        classes: in the order of their rows.
-        source: what it was made from: paths' names, checksums, versions, how images were resized.
-        tally: what was counted while it was made, such as images that were converted to RGB.
-        sha256: of the pixels' file; empty while it is being written.
+        classes: The classes in the order of their rows.
+        source: What it was made from: names, checksums, versions, how images were resized.
+        tally: What was counted while it was made, such as images that were converted to RGB.
+        sha256: The checksum of the file of pixels; empty while that is being written.
+        format: The version of this form.
     """
 
     name: str
@@ -67,22 +72,22 @@ class Manifest:
 
     @property
     def file(self) -> str:
-        """Name of the pixels' file: a manifest can only ever be read with the pixels it was written for."""
+        """The name of the file of pixels. A manifest only ever fits the pixels it was written for."""
         return f"pixels-{self.sha256[:16]}.npy"
 
     @property
     def plan(self) -> Manifest:
-        """What was known before any pixel was written."""
+        """The manifest as it was before any pixel was written."""
         return attrs.evolve(self, tally={}, sha256="")
 
     @property
     def images(self) -> int:
-        """How many there are."""
+        """The number of images."""
         return sum(each.count for each in self.classes)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Of the pixels: `[images, size, size, channels]`."""
+        """The shape of the pixels, `[images, size, size, channels]`."""
         return (self.images, self.size, self.size, self.channels)
 
     @classmethod
@@ -90,7 +95,12 @@ class Manifest:
         cls, name: str, split: str, size: int, channels: int,
         counts: Sequence[tuple[str, str, int]], source: Mapping[str, Any],
     ) -> Manifest:  # fmt: skip
-        """Of `(class, split, images)`, in the order of the rows."""
+        """Build a manifest from the number of images in each class.
+
+        Args:
+            name, split, size, channels, source: As for `Manifest`.
+            counts: Name, split and number of images of each class, in the order of the rows.
+        """
         classes, first = [], 0
         for label, part, count in counts:
             classes.append(ImageClass(label, part, first, count))
@@ -98,11 +108,16 @@ class Manifest:
         return cls(name, split, size, channels, tuple(classes), dict(source))
 
     def as_json(self) -> str:
+        """Return the text of the file."""
         return json.dumps(attrs.asdict(self), indent=1, ensure_ascii=False)
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """UsageError for one that is missing, damaged or of a newer version."""
+    """Read the manifest of a store.
+
+    Raises:
+        UsageError: It is missing, damaged, or of a newer version.
+    """
     path = folder / MANIFEST
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""From what a user has to a store of images: checked, decoded, resized, written; and checked again later."""
+"""Prepare a store from a user's copy of a dataset: check, decode, resize, write; and verify it later."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import attrs
 import numpy as np
 
 from metalearn_benchmarks.tasks.images.datasets import Dataset
-from metalearn_benchmarks.tasks.images.readers.detection import DetectedDataset, find
-from metalearn_benchmarks.tasks.images.sources.containers import Checksums, Folder
+from metalearn_benchmarks.tasks.images.readers.detection import DetectedDataset, detect_dataset
+from metalearn_benchmarks.tasks.images.sources.files import Checksums, Folder
 from metalearn_benchmarks.tasks.images.splits import SplitList
 from metalearn_benchmarks.tasks.images.store import decoding
+from metalearn_benchmarks.tasks.images.store.image_store import ImageStore
 from metalearn_benchmarks.tasks.images.store.manifest import MANIFEST, Manifest
-from metalearn_benchmarks.tasks.images.store.store import ImageStore
 from metalearn_benchmarks.tasks.images.store.writer import StoreWriter
 from metalearn_core.errors import UsageError
 
@@ -25,8 +25,14 @@ ReportProgress = Callable[[str, int, int | None], None]
 
 
 @attrs.frozen(eq=False)
-class Prepared:
-    """A store, and what people should know about what it was made from."""
+class PreparedStore:
+    """A store, and what came of its preparation.
+
+    Args:
+        store: The store.
+        notes: What the user should know about the copy it was made from.
+        already: Whether it was there already.
+    """
 
     store: ImageStore
     notes: tuple[str, ...]
@@ -36,21 +42,32 @@ class Prepared:
 def prepare(
     dataset: Dataset, split: SplitList, path: Path, folder: Path, size: int, tell: ReportProgress,
     processes: int | None = None,
-) -> Prepared:  # fmt: skip
-    """Make the store `folder` of the copy at `path`, going on where an earlier call was cut off.
+) -> PreparedStore:  # fmt: skip
+    """Prepare a store from a copy of a dataset, and go on where an earlier call was cut off.
 
-    UsageError for a copy that is not whole or not that dataset: nothing is written then.
+    Args:
+        dataset: The dataset that the copy must be.
+        split: The split list.
+        path: The copy: a folder, an archive or a file.
+        folder: The folder of the store.
+        size: Height and width of an image, in pixels.
+        tell: Called with what is being done, how much of it is done, and how much there is if that is known.
+        processes: How many processes decode images; None decides by the number of images and of cores.
+
+    Raises:
+        UsageError: The copy is not whole, or not that dataset. Then nothing is written.
+        WriteError: The disk is full, or the folder cannot be written.
     """
     tell(f"reading {path}", 0, None)
-    found = find(dataset, split, path)
-    manifest = plan(dataset, split, found, size)
+    found = detect_dataset(dataset, split, path)
+    manifest = plan_manifest(dataset, split, found, size)
     there = _store_at(folder)
     if there is not None and there.manifest.plan == manifest and _is_whole(there, tell):
-        return Prepared(there, found.notes, already=True)
+        return PreparedStore(there, found.notes, already=True)
     with StoreWriter(folder, manifest) as writer:
         with decoding.decoder(manifest.images, size, dataset.channels, processes) as decode:
             _fill(writer, found, decode, tell)
-        return Prepared(writer.finish(), found.notes)
+        return PreparedStore(writer.finish(), found.notes)
 
 
 def _store_at(folder: Path) -> ImageStore | None:
@@ -74,7 +91,7 @@ def _fill(
     writer: StoreWriter, found: DetectedDataset, decode: decoding.Decoder, tell: ReportProgress
 ) -> None:
     """Every class that is missing, in the order in which they lie in the source."""
-    disk = SplitList.untangle
+    disk = SplitList.parse_class_name
     remaining = sorted(writer.remaining(), key=lambda each: found.source.place(disk(each.name)[0]))
     done = writer.manifest.images - sum(each.count for each in remaining)
     with warnings.catch_warnings():
@@ -88,16 +105,18 @@ def _fill(
     tell("checksum", done, writer.manifest.images)
 
 
-def plan(dataset: Dataset, split: SplitList, found: DetectedDataset, size: int) -> Manifest:
-    """All that is known of a store before its first pixel."""
+def plan_manifest(dataset: Dataset, split: SplitList, found: DetectedDataset, size: int) -> Manifest:
+    """Build the manifest of a store before its first pixel is written."""
     counts = found.source.counts
-    classes = [(name, part, counts[SplitList.untangle(name)[0]]) for name, part in split.classes.items()]
+    classes = [
+        (name, part, counts[SplitList.parse_class_name(name)[0]]) for name, part in split.classes.items()
+    ]
     source: dict[str, Any] = {
         "dataset": dataset.title,
         "form": found.source.form,
         "split list": {"title": split.title, "source": split.source},
         "from": dict(found.files.facts()),
-        **decoding.versions(),
+        **decoding.decoder_versions(),
     }
     if isinstance(found.files, Folder):
         source["lists"] = {
@@ -107,7 +126,11 @@ def plan(dataset: Dataset, split: SplitList, found: DetectedDataset, size: int) 
 
 
 def require_split(dataset: Dataset, manifest: Manifest) -> None:
-    """UsageError unless a store's classes and counts are those of its split list."""
+    """Require that the classes and counts of a store are those of its split list.
+
+    Raises:
+        UsageError: They are not.
+    """
     split = dataset.split(manifest.split)
     classes = {each.name: each.split for each in manifest.classes}
     if classes != dict(split.classes):
@@ -126,8 +149,17 @@ def require_split(dataset: Dataset, manifest: Manifest) -> None:
         raise UsageError(f"{dataset.name}: {manifest.images} images, expected {total}; prepare it again")
 
 
-def verify(found: ImageStore, known: Mapping[str, Dataset], tell: ReportProgress) -> None:
-    """UsageError unless pixels are those written, and classes those of the split list where it is known."""
+def verify_store(found: ImageStore, known: Mapping[str, Dataset], tell: ReportProgress) -> None:
+    """Require that a store has the pixels that were written, and the classes of its split list.
+
+    Args:
+        found: The store.
+        known: The datasets whose split lists are known, by name. The classes of other stores are not checked.
+        tell: As for `prepare`.
+
+    Raises:
+        UsageError: They are not.
+    """
     name = found.manifest.name
     if name in known and found.manifest.split in known[name].splits:
         require_split(known[name], found.manifest)
@@ -140,7 +172,7 @@ def _verify_pixels(found: ImageStore, tell: ReportProgress) -> None:
     found.verify(lambda done: tell(f"checksum of {path}", done, size))
 
 
-def stores(home: Path) -> list[ImageStore]:
-    """Every store under a place, `home/NAME/SIZE`; what is not whole is left out."""
+def find_stores(home: Path) -> list[ImageStore]:
+    """Return every store under a folder, as `home/NAME/SIZE`. Stores that are not whole are left out."""
     paths = sorted(home.glob(f"*/*/{MANIFEST}"))
     return [there for path in paths if (there := _store_at(path.parent)) is not None]

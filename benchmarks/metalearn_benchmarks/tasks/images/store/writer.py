@@ -1,4 +1,4 @@
-"""Writing a store of images: one writer at a time, resumable, and whole or not there at all."""
+"""The writer of a store: one at a time, resumable, and the store is whole or not there at all."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ import numpy as np
 from filelock import BaseFileLock
 
 from metalearn_benchmarks.host.locks import try_lock
+from metalearn_benchmarks.tasks.images.store.image_store import ImageStore, checksum
 from metalearn_benchmarks.tasks.images.store.manifest import (
     MANIFEST,
     ImageClass,
     Manifest,
     Pixels,
 )
-from metalearn_benchmarks.tasks.images.store.store import ImageStore, checksum
 from metalearn_core import write_atomically
 from metalearn_core.errors import UsageError, WriteError
 
@@ -34,14 +34,22 @@ LOCK = ".lock"
 PREPARING, STATE = "preparing.npy", "preparing.json"
 
 SAVE_SECONDS = 0.5
-"""At most so much work is lost where a writer is killed."""
+"""How often a writer saves what is done: a killed one loses at most this much work."""
 
 
 class StoreWriter:
-    """Fills a store class by class; it becomes readable, and what was there before goes, when all is there.
+    """Writes a store class by class. The store becomes readable, and replaces an older one, when it is whole.
 
-    What was cut off goes on with the classes that are not whole. The folder is this writer's from the first
-    moment to `finish` or `close`; a second one is refused. Disks that are full are WriteErrors.
+    A writer goes on where an earlier one of the same manifest was cut off, with the classes that are not
+    whole. The folder belongs to this writer until `finish` or `close`.
+
+    Args:
+        folder: The folder of the store.
+        manifest: What the store will hold.
+
+    Raises:
+        UsageError: Another writer has the folder.
+        WriteError: The disk is full, or the folder cannot be written.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
@@ -51,7 +59,7 @@ class StoreWriter:
         self._rows = {which.name: which for which in manifest.classes}
         if len(self._rows) != len(manifest.classes):
             raise ValueError("two classes have one name")
-        self._lock = weakref.finalize(self, _locked(folder).release)
+        self._lock = weakref.finalize(self, _lock_folder(folder).release)
         self.done: dict[str, dict[str, int]] = {}
         self._sha256 = ""
         self._read_state()
@@ -68,11 +76,21 @@ class StoreWriter:
             return
 
     def remaining(self) -> Iterator[ImageClass]:
-        """Classes that are to be `put`, in the order of their rows; any other order will do as well."""
+        """Yield the classes that are not written yet, in the order of their rows. Any order will do."""
         yield from [each for each in self.manifest.classes if each.name not in self.done]
 
     def put(self, which: ImageClass, pixels: Pixels, tally: Mapping[str, int] | None = None) -> None:
-        """Write a class's images, uint8 `[count, size, size, channels]`, and what was counted in them."""
+        """Write the images of a class.
+
+        Args:
+            which: The class, one of the manifest.
+            pixels: uint8 `[count, size, size, channels]`.
+            tally: What was counted in them.
+
+        Raises:
+            WriteError: The disk is full, or the folder cannot be written.
+            ValueError: The class or the pixels do not fit the manifest.
+        """
         expected = (which.count, *self.manifest.shape[1:])
         if self._rows.get(which.name) != which:
             raise ValueError(f"{which} is no class of this store")
@@ -113,10 +131,14 @@ class StoreWriter:
         self._saved = time.monotonic()
 
     def finish(self) -> ImageStore:
-        """Make the store of what was written; an older store there is replaced.
+        """Make the store of what was written, and replace an older store there.
 
-        The manifest's arrival is the one moment at which the store changes; what is interrupted before or
-        after it is done by the next writer.
+        The store changes at one moment, when the manifest arrives. What is interrupted before or after that
+        moment is completed by the next writer.
+
+        Raises:
+            WriteError: The disk is full, or the folder cannot be written.
+            ValueError: Some classes are not written yet.
         """
         missing = sum(1 for _ in self.remaining())
         if missing or not self.done:
@@ -138,7 +160,7 @@ class StoreWriter:
         return ImageStore.open(self.folder)
 
     def close(self) -> None:
-        """Remember what is done and let go of the folder; `finish` has done so already."""
+        """Save what is done, and release the folder. After `finish` this does nothing."""
         try:
             if self._lock.alive and self.done:
                 self._save()
@@ -152,8 +174,8 @@ class StoreWriter:
         self.close()
 
 
-def _locked(folder: Path) -> BaseFileLock:
-    """The folder's lock, held; UsageError where another writer has it."""
+def _lock_folder(folder: Path) -> BaseFileLock:
+    """Take the lock of a folder; UsageError where another writer has it."""
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = try_lock(folder / LOCK)

@@ -1,4 +1,4 @@
-"""Where files lie: a folder or an archive, read the same way. Nothing is ever unpacked to disk."""
+"""Files under one root, read the same way from a folder and from an archive; and the folder."""
 
 from __future__ import annotations
 
@@ -18,67 +18,84 @@ import attrs
 from metalearn_core.errors import UsageError
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm")
-HEAD = 512
-KEPT = 1 << 22
-"""Bytes: files of an archive up to this size that are no images are kept in memory: coming back is slow."""
+HEAD_BYTES = 512
+IN_MEMORY_BYTES = 1 << 22
+"""Bytes. Files of an archive up to this size stay in memory, unless they are images: going back is slow."""
 
 
 DAMAGED = (
     EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, UnicodeDecodeError,
     NotImplementedError, RuntimeError,
 )  # fmt: skip
-"""What reading an archive raises where bytes of it are wrong or missing."""
+"""The errors of reading an archive whose bytes are wrong or missing."""
 
 
 class Files(Protocol):
     """Files under one root.
 
     Attributes:
-        path: of the root.
-        names: relative to the root, with `/`; in the order in which they are read fastest.
+        path: The root.
+        names: The names of the files relative to the root, with `/`, in the order in which reading is
+            fastest.
     """
 
     path: Path
     names: Sequence[str]
 
     def open(self, name: str) -> BinaryIO:
-        """UsageError where it cannot be read."""
+        """Open a file for reading.
+
+        Raises:
+            UsageError: It cannot be read.
+        """
         ...
 
     def where(self, name: str) -> str:
-        """A file's name for people."""
+        """Return the name of a file for messages."""
         ...
 
     def facts(self) -> Mapping[str, object]:
-        """What tells this copy from another one: for the manifest."""
+        """Return what tells this copy from another one, for the manifest."""
         ...
 
 
-def read(files: Files, name: str) -> bytes:
-    """A whole file; UsageError where it cannot be read."""
+def read_file(files: Files, name: str) -> bytes:
+    """Read a whole file.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
     with files.open(name) as file, reading(files.where(name)):
         return file.read()
 
 
-def head(files: Files, name: str) -> bytes:
-    """How a file begins."""
+def read_head(files: Files, name: str) -> bytes:
+    """Read the first `HEAD_BYTES` bytes of a file.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
     with files.open(name) as file, reading(files.where(name)):
-        return file.read(HEAD)
+        return file.read(HEAD_BYTES)
 
 
 def is_image(name: str) -> bool:
-    """Whether a file is taken for an image."""
+    """Tell by its name whether a file is an image."""
     return name.lower().endswith(IMAGES)
 
 
-def others(files: Files) -> list[str]:
-    """What is no image: lists, pickles and the like."""
+def non_images(files: Files) -> list[str]:
+    """Return the names of the files that are no images: lists, pickles and the like."""
     return [name for name in files.names if not is_image(name)]
 
 
 @contextmanager
 def reading(where: Path | str) -> Iterator[None]:
-    """In it, what the system or an archive's format refuses is a UsageError."""
+    """Turn errors of the system and of archive formats into a UsageError.
+
+    Args:
+        where: The name of what is read, for the message.
+    """
     try:
         yield
     except OSError as error:  # a gzip file that is none is an OSError too
@@ -89,12 +106,17 @@ def reading(where: Path | str) -> Iterator[None]:
 
 
 def is_hidden(name: str) -> bool:
-    """What systems leave behind: .DS_Store, ._image.jpg, __MACOSX."""
+    """Tell whether a file is one that systems leave behind: .DS_Store, ._image.jpg, __MACOSX."""
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
 class Folder:
-    """A folder, with links followed; or one file of it."""
+    """The files of a folder, with links followed; or one file of it.
+
+    Args:
+        path: The folder.
+        only: The name of the one file; None for all of them.
+    """
 
     def __init__(self, path: Path, only: str | None = None) -> None:
         self.path = path
@@ -125,7 +147,7 @@ class Folder:
         return str(self.path / name)
 
     def facts(self) -> Mapping[str, object]:
-        """Names and sizes: to read every byte once more would take as long as to prepare them."""
+        """Return the checksum of names and sizes. Reading every byte would take as long as preparing them."""
         listing = hashlib.sha256()
         with reading(self.path):
             for name in self.names:
@@ -139,7 +161,7 @@ class Folder:
 
 @attrs.frozen(eq=False)
 class Checksums:
-    """Checksums of a file."""
+    """The size of a file in bytes, and its checksums."""
 
     size: int
     md5: str
@@ -147,10 +169,10 @@ class Checksums:
 
     @classmethod
     def of(cls, path: Path) -> Checksums:
-        """Both in one reading."""
+        """Compute both checksums of a file while reading it once."""
         md5, sha256, size = hashlib.md5(usedforsecurity=False), hashlib.sha256(), 0
         with reading(path), open(path, "rb") as file:
-            while chunk := file.read(KEPT):
+            while chunk := file.read(IN_MEMORY_BYTES):
                 md5.update(chunk)
                 sha256.update(chunk)
                 size += len(chunk)

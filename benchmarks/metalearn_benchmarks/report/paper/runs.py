@@ -1,4 +1,7 @@
-"""Which records belong into which figure of the paper."""
+"""Select the records that belong in a figure of the paper.
+
+Records are matched by the options of their runs, never by the name of an experiment.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +12,30 @@ from typing import Any
 from metalearn_benchmarks.claims.published import trained_as_published
 from metalearn_benchmarks.records.record import Record
 
-ORDERS = ("first", "second")
+GRADIENT_ORDERS = ("first", "second")
 
-OF_SIZE = (
+SIZE_SETTINGS = (
     "tasks", "meta_batch", "validation_tasks", "validation_interval", "task_seed", "outer_lr", "outer_loss",
 )  # fmt: skip
-"""Settings in which runs of one figure must agree: all that is not what the figure varies, or clipping."""
+"""The settings in which all runs of a figure must agree."""
 
 
 def comparable_runs(
     records: Iterable[Record], but: Sequence[str] = ()
 ) -> list[tuple[dict[str, Any], list[Record]]]:
-    """Records by what they must agree in to stand in one figure, the largest runs first."""
+    """Group records whose runs may be compared in one figure.
+
+    Args:
+        records: the records.
+        but: settings in which the runs of a group may differ.
+
+    Returns:
+        For each group the settings that its runs share and the runs, the largest runs first.
+    """
     groups: dict[str, tuple[dict[str, Any], list[Record]]] = {}
     for record in records:
         settings = record.cell["method"]["settings"]
-        size = {key: settings.get(key) for key in OF_SIZE if key not in but}
+        size = {key: settings.get(key) for key in SIZE_SETTINGS if key not in but}
         size |= {"test_tasks": record.cell.get("test_tasks"), "protocol": record.result.get("protocol")}
         # shots differ within Figure 3.4, whose panels they are
         key = repr((size, record.cell["learner"], None if but else record.cell["family"]))
@@ -35,10 +46,17 @@ def comparable_runs(
 def distinct_runs(
     records: Iterable[Record], kind: Callable[[Record], Any]
 ) -> tuple[dict[tuple[Any, str, int, int], Record], int]:
-    """One record for each kind, order, T and seed, and how many others there are.
+    """Select one record for each kind, order, T and seed.
 
-    A run that is in two experiments counts once. Of runs that differ in something that a figure does not
-    show, as in their clipping, the first is taken.
+    A run that is in two experiments counts once. Where runs differ in something that the figure does not
+    show, such as clipping, the first is used.
+
+    Args:
+        records: the records of a group.
+        kind: a function that returns what the figure distinguishes beside order and T.
+
+    Returns:
+        The records by kind, order, T and seed, and the number of records left out that differ from these.
     """
     found: dict[tuple[Any, str, int, int], Record] = {}
     others = 0
@@ -46,26 +64,26 @@ def distinct_runs(
         settings = record.cell["method"]["settings"]
         key = (kind(record), settings["order"], settings["steps"], record.seed)
         first = found.setdefault(key, record)
-        others += _meant(first) != _meant(record)
+        others += _numerical_settings(first) != _numerical_settings(record)
     return found, others
 
 
-def _meant(record: Record) -> Any:
-    """What a run's numbers follow from, whatever it is called."""
+def _numerical_settings(record: Record) -> Any:
+    """The part of a run's method that its numbers depend on."""
     method = record.cell["method"]
     loops = {k: v for k, v in method["settings"].items() if k not in ("engine", "checkpoint_seconds")}
     return method["rule"], method["options"], loops
 
 
-def is_sine(record: Record) -> bool:
-    """5-shot sine waves, with as many steps at test as in training."""
+def is_sine_run(record: Record) -> bool:
+    """Whether a run is on 5-shot sine waves, with the same T at test as in training."""
     family, settings = record.cell["family"], record.cell["method"]["settings"]
     same = settings.get("test_steps", settings["steps"]) == settings["steps"]
     return bool(family["name"] == "sine" and family["options"].get("support") == 5 and same)
 
 
 def depth_of(record: Record) -> int | None:
-    """Hidden layers of the TURTLE of Section 3.5.1, −1 for MAML, None for anything else."""
+    """Return the hidden layers of the TURTLE of Section 3.5.1, −1 for MAML, None for other methods."""
     if _is_maml(record):
         return -1
     hidden = record.cell["method"]["options"].get("hidden", [])
@@ -73,7 +91,7 @@ def depth_of(record: Record) -> int | None:
 
 
 def compared_method(record: Record) -> str | None:
-    """Which of Figure 3.3's methods a run is, None for anything else."""
+    """Return the method of Figure 3.3 that a run is of, or None for another."""
     method = record.cell["method"]
     if _is_maml(record):
         return "MAML"
@@ -100,7 +118,7 @@ def _is_turtle(record: Record) -> bool:
 
 
 def _is_rule(record: Record, rule: str, wanted: Mapping[str, Any]) -> bool:
-    """A meta-trained method of that rule that adapts everything, with exactly these of its options."""
+    """Whether a run is of a meta-trained method with this update rule and these options."""
     method = record.cell["method"]
     options = method["options"]
     return bool(
@@ -113,7 +131,13 @@ def _is_rule(record: Record, rule: str, wanted: Mapping[str, Any]) -> bool:
 
 
 def caption_of(size: Mapping[str, Any], groups: Iterable[Sequence[float]] = (), others: int = 0) -> str:
-    """How large the runs are, how many seeds stand behind a mark, and what is not in the figure."""
+    """Return the end of a caption: the size of the runs, the seeds per mark, and what is left out.
+
+    Args:
+        size: the settings that the runs share, as `comparable_runs` gives them.
+        groups: the scores behind each mark.
+        others: the number of runs left out.
+    """
     counts = sorted({len(group) for group in groups})
     seeds = f" {'–'.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} seed(s)." if counts else ""
     left = f" {others} run(s) that differ from these in other settings are left out." if others else ""

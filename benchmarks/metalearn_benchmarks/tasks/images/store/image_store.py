@@ -1,16 +1,14 @@
-"""Prepared images on disk: uint8 pixels in one memory-mapped array, a class after another, and a manifest."""
+"""A store of prepared images: uint8 pixels in one memory-mapped file, class after class, and a manifest."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import attrs
 import numpy as np
 
-from metalearn_benchmarks.host.user_folders import data_folder
 from metalearn_benchmarks.tasks.images.store.manifest import (
     SPLITS,
     ImageClass,
@@ -25,9 +23,11 @@ CHUNK = 1 << 22
 
 @attrs.frozen(eq=False)
 class ImageStore:
-    """Images that are ready to be sampled; their pixels are shared by all processes that open them.
+    """Prepared images. All processes that open a store share its pixels.
 
     Args:
+        folder: The folder of the store.
+        manifest: What it holds.
         pixels: uint8 `[images, size, size, channels]`, memory-mapped, read-only.
     """
 
@@ -37,7 +37,11 @@ class ImageStore:
 
     @classmethod
     def open(cls, folder: Path) -> ImageStore:
-        """UsageError where nothing whole is there; the pixels' checksum is `verify`'s to look at."""
+        """Open the store in a folder. The checksum of the pixels is left to `verify`.
+
+        Raises:
+            UsageError: No whole store is there.
+        """
         manifest = read_manifest(folder)
         path = folder / manifest.file
         try:
@@ -52,13 +56,24 @@ class ImageStore:
         return cls(folder, manifest, pixels)
 
     def classes(self, split: str) -> list[ImageClass]:
-        """Those of a split, in the order of their rows."""
+        """Return the classes of a split, in the order of their rows.
+
+        Raises:
+            UsageError: There is no such split.
+        """
         if split not in SPLITS:
             raise unknown(f"split of {self.manifest.name}", split, SPLITS)
         return [each for each in self.manifest.classes if each.split == split]
 
     def verify(self, tell: Callable[[int], None] = lambda done: None) -> None:
-        """UsageError unless the pixels are those that were written; `tell`: bytes read so far."""
+        """Compare the checksum of the pixels with the manifest.
+
+        Args:
+            tell: Called with the number of bytes read so far.
+
+        Raises:
+            UsageError: The pixels are not those that were written.
+        """
         path = self.folder / self.manifest.file
         try:
             found = checksum(path, tell)
@@ -72,7 +87,12 @@ class ImageStore:
 
 
 def checksum(path: Path, tell: Callable[[int], None] = lambda done: None) -> str:
-    """sha256 of a file; `tell`: bytes read so far."""
+    """Compute the sha256 of a file.
+
+    Args:
+        path: The file.
+        tell: Called with the number of bytes read so far.
+    """
     found, done = hashlib.sha256(), 0
     with open(path, "rb") as file:
         while chunk := file.read(CHUNK):
@@ -80,16 +100,3 @@ def checksum(path: Path, tell: Callable[[int], None] = lambda done: None) -> str
             done += len(chunk)
             tell(done)
     return found.hexdigest()
-
-
-def data_home() -> Path:
-    """Where prepared datasets lie: `METALEARN_DATA`, or `metalearn` in the user's data folder."""
-    told = os.environ.get("METALEARN_DATA")
-    if told:
-        return Path(told)
-    return data_folder()
-
-
-def store_folder(name: str, size: int) -> Path:
-    """Where a dataset lies at a size."""
-    return data_home() / name / str(size)

@@ -1,4 +1,4 @@
-"""What a reader finds: which class has which images, and how to come by them."""
+"""The images of a copy of a dataset by class: images that are files, and images that lie in arrays."""
 
 from __future__ import annotations
 
@@ -10,46 +10,54 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from metalearn_benchmarks.tasks.images.sources import containers
-from metalearn_benchmarks.tasks.images.sources.containers import Files
+from metalearn_benchmarks.tasks.images.sources.files import Files, read_file
 
-Image = bytes | npt.NDArray[np.uint8]
+RawImage = bytes | npt.NDArray[np.uint8]
 """An image's file, or its pixels, `[height, width, 3]`."""
 
 
-class Source(Protocol):
-    """A copy of a dataset."""
+class ImageSource(Protocol):
+    """The images of a copy of a dataset, by class."""
 
     @property
     def form(self) -> str:
-        """What it is, in words."""
+        """The form of the copy, in words."""
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Class to images, of the classes that are wanted."""
+        """The number of images of each class that is wanted."""
 
     @property
     def parts(self) -> Mapping[str, frozenset[str]]:
-        """Where the copy itself says a class is (a list's, a folder's or a pickle's name), to its classes."""
+        """The classes of each part of the copy. A part is the name of a list, a folder or a pickle."""
 
     @property
     def lists(self) -> Sequence[str]:
-        """Files that were read whole to know all this."""
+        """The names of the files that were read whole to find the images."""
 
     @property
     def notes(self) -> Sequence[str]:
-        """What people should know about it."""
+        """What the user should know about the copy."""
 
-    def images(self, which: str) -> Iterator[tuple[str, Image]]:
-        """Those of a class, in order, each with its name for people."""
+    def images(self, which: str) -> Iterator[tuple[str, RawImage]]:
+        """Yield the images of a class in order, each with its name for messages."""
 
     def place(self, which: str) -> int:
-        """Where a class lies: reading classes in this order is fastest."""
+        """Return the position of a class. Reading classes in the order of positions is fastest."""
 
 
 @attrs.frozen(eq=False)
 class ImageFiles:
-    """Images that are files; `members`: class to names, in the order of their rows."""
+    """Images that are files.
+
+    Args:
+        files: Where they lie.
+        form: The form of the copy, in words.
+        members: The names of the images of each class, in the order of their rows.
+        parts: The classes of each part of the copy.
+        lists: The files that were read whole to find the images.
+        notes: What the user should know about the copy.
+    """
 
     files: Files
     form: str
@@ -67,11 +75,9 @@ class ImageFiles:
     def counts(self) -> Mapping[str, int]:
         return {which: len(names) for which, names in self.members.items()}
 
-    def images(self, which: str) -> Iterator[tuple[str, Image]]:
+    def images(self, which: str) -> Iterator[tuple[str, RawImage]]:
         names = self.members[which]
-        data = {
-            name: containers.read(self.files, name) for name in sorted(names, key=self._places.__getitem__)
-        }
+        data = {name: read_file(self.files, name) for name in sorted(names, key=self._places.__getitem__)}
         for name in names:
             yield self.files.where(name), data[name]
 
@@ -79,34 +85,44 @@ class ImageFiles:
         return min(self._places[name] for name in self.members[which])
 
 
-class Arrays(Protocol):
-    """Pixels of a file, `[images, height, width, 3]`."""
+class PixelLoader(Protocol):
+    """Loads the pixels of a file by its name: uint8 `[images, height, width, 3]`."""
 
     def __call__(self, name: str) -> npt.NDArray[np.uint8]: ...
 
 
 @attrs.frozen(eq=False)
 class ImageArrays:
-    """Images that lie in arrays; `rows`: class to (file, rows of its array), in order."""
+    """Images that lie in arrays.
+
+    Args:
+        where: Returns the name of a file for messages.
+        form: The form of the copy, in words.
+        rows: For each class the files, and the rows of the array in each file, in order.
+        parts: The classes of each part of the copy.
+        lists: The files, in the order in which reading is fastest.
+        load: Loads the pixels of a file.
+        notes: What the user should know about the copy.
+    """
 
     where: Callable[[str], str]
     form: str
     rows: Mapping[str, Sequence[tuple[str, Sequence[int]]]]
     parts: Mapping[str, frozenset[str]]
     lists: Sequence[str]
-    load: Arrays
+    load: PixelLoader
     notes: Sequence[str] = ()
-    _cached: Arrays = attrs.field(init=False)
+    _cached: PixelLoader = attrs.field(init=False)
 
     @_cached.default
-    def _cache(self) -> Arrays:
+    def _cache(self) -> PixelLoader:
         return lru_cache(2)(self.load)  # CIFAR-100 has two files, each with images of every class
 
     @property
     def counts(self) -> Mapping[str, int]:
         return {which: sum(len(rows) for _, rows in found) for which, found in self.rows.items()}
 
-    def images(self, which: str) -> Iterator[tuple[str, Image]]:
+    def images(self, which: str) -> Iterator[tuple[str, RawImage]]:
         for file, rows in self.rows[which]:
             pixels = self._cached(file)
             for row in rows:

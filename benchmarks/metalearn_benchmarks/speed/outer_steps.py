@@ -21,12 +21,19 @@ ENDLESS = 10**9
 
 
 class Enough(KeyboardInterrupt):
-    """Stops `meta_train`, as an observer may."""
+    """Raised by an observer to stop `meta_train` when enough steps are timed."""
 
 
 @attrs.define
 class Clock:
-    """Told the loss after every outer step; raises Enough when `seconds` of them, at least 3, are timed."""
+    """A clock that receives the loss after every outer step.
+
+    Args:
+        seconds: How long steps are timed, at least 3 of them; then the clock raises `Enough`.
+        started: When the clock was made.
+        ends: When each step ended.
+        losses: The loss of each step.
+    """
 
     seconds: float
     started: float = attrs.field(factory=time.perf_counter)
@@ -34,7 +41,11 @@ class Clock:
     losses: list[float] = attrs.field(factory=list)
 
     def __call__(self, loss: float) -> None:
-        """One more step is done."""
+        """Record one more step.
+
+        Raises:
+            Enough: Enough steps are timed.
+        """
         self.ends.append(time.perf_counter())
         self.losses.append(loss)
         if len(self.ends) >= LEFT_OUT + 3 and self.ends[-1] - self.ends[LEFT_OUT - 1] >= self.seconds:
@@ -42,7 +53,7 @@ class Clock:
 
     @property
     def first(self) -> float:
-        """Seconds until the first step was done."""
+        """Seconds until the first step ended."""
         return self.ends[0] - self.started
 
     @property
@@ -52,15 +63,15 @@ class Clock:
         return [after - before for before, after in pairwise(kept)]
 
 
-Tell = Callable[[float], None]
-Run = Callable[[Work, Tell], None]
-"""Takes outer steps for ever, and tells the loss after each."""
+OnLoss = Callable[[float], None]
+Run = Callable[[Work, OnLoss], None]
+"""A function that takes outer steps for ever, and hands on the loss after each."""
 
 
 def _meta_train(engine: str) -> Run:
     """Our engine, through its public loop, whatever that does."""
 
-    def run(work: Work, tell: Tell) -> None:
+    def run(work: Work, on_loss: OnLoss) -> None:
         setting = work.setting
         settings = Settings(
             tasks=ENDLESS, meta_batch=setting.tasks, steps=setting.steps, order=setting.order,
@@ -70,7 +81,7 @@ def _meta_train(engine: str) -> Run:
 
         def observer(event: Event) -> None:
             if event.kind == "step":
-                tell(float(event.values["loss"]))
+                on_loss(float(event.values["loss"]))
             elif event.kind == "engine" and event.values["engine"] != engine:
                 raise _Refused(str(event.values["note"]))
 
@@ -89,7 +100,7 @@ class _Refused(Enough):
 
 
 def _torch_adam(make: Callable[[Work], Peer]) -> Run:
-    def run(work: Work, tell: Tell) -> None:
+    def run(work: Work, on_loss: OnLoss) -> None:
         peer, tasks = make(work), stream(work.family, work.learner)
         adam = torch.optim.Adam(peer.parameters, lr=OUTER_LR)
         for position in count(0, work.setting.tasks):
@@ -97,15 +108,15 @@ def _torch_adam(make: Callable[[Work], Peer]) -> Run:
             for parameter, grad in zip(peer.parameters, grads, strict=True):
                 parameter.grad = grad
             adam.step()
-            tell(float(loss))
+            on_loss(float(loss))
 
     return run
 
 
-def _jax(work: Work, tell: Tell) -> None:
+def _jax(work: Work, on_loss: OnLoss) -> None:
     step, tasks = jax_outer_step(work), stream(work.family, work.learner)
     for position in count(0, work.setting.tasks):
-        tell(step(tasks.take(position, work.setting.tasks)))
+        on_loss(step(tasks.take(position, work.setting.tasks)))
 
 
 RUNS: dict[str, Run] = {
@@ -114,11 +125,21 @@ RUNS: dict[str, Run] = {
     "compiled": _meta_train("compiled"),
     "jax": _jax,
 }
-"""By the peers' names."""
+"""The outer steps of each peer, by its name."""
 
 
 def clocked(name: str, work: Work, seconds: float) -> Clock:
-    """A peer's outer steps. Raises whatever the peer does, and RuntimeError if it ran in another way."""
+    """Time outer steps of a peer.
+
+    Args:
+        name: Name of the peer.
+        work: What the peer trains.
+        seconds: About how long.
+
+    Raises:
+        ValueError: The peer cannot train several seeds together.
+        RuntimeError: The peer stopped early, or another engine ran than the one asked for.
+    """
     clock = Clock(seconds)
     if work.setting.seeds > 1 and name not in ("eager", "compiled"):
         raise ValueError("one seed at a time")

@@ -1,4 +1,4 @@
-"""Stores that make themselves at first use, once, however many processes ask at the same time."""
+"""Stores that are built at their first use: once, however many processes ask at the same time."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from metalearn_benchmarks.host.locks import locked
+from metalearn_benchmarks.tasks.images.store.image_store import ImageStore
 from metalearn_benchmarks.tasks.images.store.manifest import Manifest, Pixels
-from metalearn_benchmarks.tasks.images.store.store import ImageStore
 from metalearn_benchmarks.tasks.images.store.writer import StoreWriter
 from metalearn_core.errors import UsageError
 
@@ -16,10 +16,15 @@ ManifestAndPixels = tuple[Manifest, Mapping[str, Pixels]]
 """What a store is to hold, and the images of each class by its name."""
 
 
-def stored(folder: Path, make: Callable[[], ManifestAndPixels]) -> ImageStore:
-    """The store in `folder`, made there if none is, or one that cannot be read.
+def load_or_build(folder: Path, make: Callable[[], ManifestAndPixels]) -> ImageStore:
+    """Open the store in a folder. Build it first where there is none, or one that cannot be read.
 
-    Raises UsageError where the folder cannot be written, and whatever `make` raises.
+    Args:
+        folder: The folder of the store.
+        make: Returns the manifest and the pixels of each class. It must return the same ones every time.
+
+    Raises:
+        UsageError: The folder cannot be written. Errors of `make` pass through.
     """
     try:
         return ImageStore.open(folder)
@@ -47,7 +52,7 @@ def _write(folder: Path, manifest: Manifest, images: Mapping[str, Pixels]) -> Im
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """In it, this process is the only one; the system lets go of the lock if the process dies."""
+    """Let one process in at a time. The system releases the lock when that process dies."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_name(f".{folder.name}.lock")):
         yield

@@ -1,4 +1,4 @@
-"""What only a fresh process can tell: its memory, and how long it takes to its first meta-gradient."""
+"""Measurements that need a fresh process: its memory, and the time until its first meta-gradient."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Make = Callable[[], Callable[[], Any]]
 
 
 def with_memory(timing: Timing) -> Timing:
-    """The timing with the memory of its peer, by a process of its own."""
+    """Return the timing with the memory of its peer, measured in a process of its own."""
     try:
         call, process = _child("memory", timing, {}).values()
     except ChildProcessError as error:
@@ -42,7 +42,7 @@ def with_memory(timing: Timing) -> Timing:
 
 
 def with_starts(timing: Timing) -> Timing:
-    """The timing with its cold and its warm start, by two processes that share caches, empty at first."""
+    """Return the timing with its cold and warm start: two processes share caches that are empty at first."""
     if timing.peer not in STARTS:
         return timing
     with tempfile.TemporaryDirectory() as directory:
@@ -93,7 +93,13 @@ def _memory(make: Make) -> dict[str, float]:
 
 
 def main(part: str, peer: str, setting: str) -> None:
-    """What the child does."""
+    """Measure in the child process, and print the result as JSON.
+
+    Args:
+        part: `memory` or `start`.
+        peer: Name of the peer.
+        setting: The setting as JSON.
+    """
     from metalearn_benchmarks.speed.cores import pinned
     from metalearn_benchmarks.speed.measure import call
     from metalearn_benchmarks.speed.work import Work

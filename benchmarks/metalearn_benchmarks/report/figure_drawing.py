@@ -1,0 +1,35 @@
+"""What a figure of one setting is: its title, its caption, and the function that draws it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from metalearn_benchmarks.plotting.style import RC_PARAMS, MethodStyles
+from metalearn_benchmarks.records.record import Record
+
+DrawFunction = Callable[[Sequence[Record], MethodStyles], Figure | None]
+"""A function that draws the records of one setting, or returns None where they have nothing to show."""
+
+
+class SettingFigure(NamedTuple):
+    """A figure that the report draws for each setting.
+
+    Args:
+        title: the heading over the figure.
+        caption: the text below it.
+        draw: the function that draws it.
+    """
+
+    title: str
+    caption: str
+    draw: DrawFunction
+
+
+def draw_figure(draw: DrawFunction, records: Sequence[Record], styles: MethodStyles) -> Figure | None:
+    """Draw records in the common style; None where they have nothing to show."""
+    with matplotlib.rc_context(RC_PARAMS):
+        return draw(records, styles)

@@ -1,0 +1,1 @@
+"""The paper's figures redrawn from our records, and its table values beside ours."""

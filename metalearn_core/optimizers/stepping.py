@@ -1,0 +1,68 @@
+"""The steps of an update rule over a list of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from metalearn_core.inner_loop import gradient_for_rule, start_state, update_every_task
+from metalearn_core.rule import State, UpdateRule
+from metalearn_core.settings import Clipping
+from metalearn_core.training.parameters import ParameterLayout
+
+
+@attrs.define(eq=False)
+class RuleStepper:
+    """Takes the steps of a rule over a list of parameters; between two steps it holds the state and t.
+
+    Args:
+        rule: the update rule.
+        layout: where each parameter lies in θ.
+        clip: bounds the gradient before the rule sees it.
+        constant: whether gradients and losses are taken for constants.
+        state: that of the rule, on a stack of one task.
+        step: t, the number of steps taken.
+    """
+
+    rule: UpdateRule
+    layout: ParameterLayout
+    clip: Clipping | None
+    constant: bool
+    state: State = None
+    step: int = 0
+
+    def __call__(
+        self, params: Sequence[Tensor], grads: Sequence[Tensor | None], loss: Tensor, *, track: bool
+    ) -> list[Tensor]:
+        """The parameters after one more step; `track`: keep the graph."""
+        constant = self.constant or not track
+        with torch.set_grad_enabled(track):
+            theta = self._flat(params)
+            grad = self._flat([_dense(g, p) for g, p in zip(grads, params, strict=True)])
+            if self.step == 0:
+                self.state = start_state(self.rule, theta, track=track)
+            shown = loss.detach() if constant else loss
+            theta, self.state = update_every_task(
+                self.rule, self.step, shown.reshape(1), theta,
+                gradient_for_rule(constant, self.clip, grad), self.state,
+            )  # fmt: skip
+            self.step += 1
+            return list(self.layout.unflatten(theta[0]).values())
+
+    def _flat(self, tensors: Sequence[Tensor]) -> Tensor:
+        return self.layout.flatten(dict(zip(self.layout.names, tensors, strict=True))).unsqueeze(0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that is needed to go on, in plain containers."""
+        return {"rule": self.rule.label, "step": self.step, "memory": pytree.tree_leaves(self.state)}
+
+
+def _dense(grad: Tensor | None, parameter: Tensor) -> Tensor:
+    if grad is None:
+        return torch.zeros_like(parameter)
+    return grad if grad.layout is torch.strided else grad.to_dense()

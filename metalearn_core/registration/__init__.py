@@ -1,0 +1,1 @@
+"""What a plugin may register, and what a registry keeps of it."""

@@ -1,0 +1,114 @@
+"""The parameters of a module as one vector θ: where each lies in it, and how they are drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from metalearn_core.errors import UsageError
+
+
+@attrs.frozen
+class ParameterLayout:
+    """Where each trainable parameter of a module lies in one vector θ ∈ Rⁿ.
+
+    Args:
+        names: the names of the parameters, in their order in θ.
+        shapes: the shape of each.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from metalearn_core import ParameterLayout
+        >>> layout = ParameterLayout.of(nn.Linear(2, 1))
+        >>> layout.names, layout.size
+        (('weight', 'bias'), 3)
+        >>> layout.unflatten(torch.tensor([1.0, 2.0, 3.0]))
+        {'weight': tensor([[1., 2.]]), 'bias': tensor([3.])}
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, module: nn.Module) -> ParameterLayout:
+        """The layout of the parameters with `requires_grad`, in the module's order."""
+        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        return cls(tuple(name for name, _ in named), tuple(tuple(p.shape) for _, p in named))
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of coordinates of each parameter."""
+        return [math.prod(shape) for shape in self.shapes]
+
+    @property
+    def size(self) -> int:
+        """n, the number of coordinates of θ."""
+        return sum(self.sizes)
+
+    @property
+    def owner(self) -> Tensor:
+        """Of each coordinate the index of its parameter, `[n]`: for what a rule has one of for each."""
+        return torch.arange(len(self.names)).repeat_interleave(torch.tensor(self.sizes).long())
+
+    def flatten(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """`{name: tensor}` to `[n]`. Raises UsageError where a name or a shape does not fit."""
+        expected = dict(zip(self.names, self.shapes, strict=True))
+        given = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
+        if given != expected:
+            raise UsageError(f"ParameterLayout: expected parameters {expected}, got {given}")
+        if not self.names:
+            return torch.empty(0)
+        return torch.cat([parameters[name].reshape(-1) for name in self.names])
+
+    def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
+        """`[..., n]` to `{name: [..., *shape]}`. Raises UsageError where n is another."""
+        if theta.ndim < 1 or theta.shape[-1] != self.size:
+            raise UsageError(
+                f"ParameterLayout: expected a vector of {self.size} coordinates,"
+                f" got shape {tuple(theta.shape)}"
+            )
+        # split, not slicing: its backward is one concatenation instead of one padded sum per parameter
+        parts = torch.split(theta, self.sizes, dim=-1)
+        return {
+            name: part.reshape((*theta.shape[:-1], *shape))
+            for name, shape, part in zip(self.names, self.shapes, parts, strict=True)
+        }
+
+
+@contextmanager
+def forked_rng(generator: torch.Generator) -> Iterator[None]:
+    """Seed torch's global CPU generator from another one, and put it back as it was afterwards.
+
+    Args:
+        generator: gives the seed, and moves on by one draw.
+
+    Example:
+        >>> import torch
+        >>> from metalearn_core import forked_rng
+        >>> before = torch.get_rng_state()
+        >>> with forked_rng(torch.Generator().manual_seed(0)):
+        ...     first = torch.randn(3)
+        >>> with forked_rng(torch.Generator().manual_seed(0)):
+        ...     second = torch.randn(3)
+        >>> torch.equal(first, second), torch.equal(before, torch.get_rng_state())
+        (True, True)
+    """
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    with torch.random.fork_rng(devices=[]):
+        # not torch.manual_seed, which would seed every GPU as well, and leave it so
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def reset_every_parameter(module: nn.Module) -> None:
+    """Call `reset_parameters` of every submodule that has one: torch's own initialisation."""
+    for part in module.modules():
+        reset = getattr(part, "reset_parameters", None)
+        if callable(reset):
+            reset()
