@@ -28,6 +28,7 @@ ELSEWHERE = {
     "data.md": "tests/benchmarks/cli/test_data.py",
     "experiments.md": "tests/benchmarks/experiments/test_experiments.py",
     "images.md": "tests/benchmarks/tasks/images/test_glyphs.py",
+    "paper-against-us.md": "tests/benchmarks/claims/test_published.py",
 }
 """Pages whose code needs what the tests of their subject have, and where it is run."""
 SMALL = ("--workers", "1", "--tasks", "20")

@@ -20,6 +20,7 @@ from metalearn_benchmarks.statistics.estimate import TRIMMED_SHARE
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "paper-against-us.md"
 LEAST = {"figure-3.3": 10, "maml-clipping": 10} | dict.fromkeys(
     ("lstm-ablation", "lstm-stability", "turtle-inputs"), 3
 )
@@ -46,7 +47,7 @@ def pieces(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page():
-    return " ".join((ROOT / "docs/paper-against-us.md").read_text().split())
+    return " ".join(PAGE.read_text(encoding="utf-8").split())
 
 
 def runs_of(records, experiment, method, setting="sine-5-shot"):
@@ -451,12 +452,18 @@ def test_a_seed_regenerates_from_its_request(metalearn, records, tmp_path):
     assert again.result["validations"][0][1] == pytest.approx(kept.result["validations"][0][1], rel=1e-4)
 
 
-def test_the_report_and_the_claims_are_one_command(metalearn, tmp_path):
-    code, _, err = metalearn("report", RESULTS, "--out", tmp_path)
-    assert (code, err) == (0, "")
-    page = (tmp_path / "report.html").read_text()
+def test_the_commands_of_the_page_write_the_report_and_the_claims(metalearn, tmp_path, monkeypatch):
+    commands = re.findall(r"^\$ metalearn (.+)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [command.split()[0] for command in commands] == ["report", "claims"]
+    monkeypatch.chdir(tmp_path)
+    Path("benchmarks").symlink_to(ROOT / "benchmarks")
+    for command in commands:
+        code, _, err = metalearn(*command.split())
+        assert (code, err) == (0, "")
+    written = tmp_path / "results" / "published"
+    page = (written / "report.html").read_text()
     assert '<h2 id="claims">' in page
     assert {"claims.md", "figure-3.2.pdf", "figure-3.3.pdf", "report.html"} <= {
-        p.name for p in tmp_path.iterdir()
+        p.name for p in written.iterdir()
     }
-    assert (tmp_path / "claims.md").read_text().count("\n| ") >= 5
+    assert (written / "claims.md").read_text().count("\n| ") >= 5
