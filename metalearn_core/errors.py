@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,9 +74,34 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
         unknown optimizer 'adan': did you mean 'adam'? there are adam, sgd
     """
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    close = _nearest(name, names)
+    hint = f"did you mean {close!r}? " if close else ""
     return UsageError(f"unknown {kind} {name!r}: {hint}there are {', '.join(names) or 'none'}")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """The name that was most likely meant, empty where none is near: a slip of the keys, or a beginning."""
+    typed = name.casefold()
+    allowed = min(3, (len(typed) + 1) // 4)  # one slip in four keys
+    near = [other for other in known if abs(len(other) - len(typed)) <= allowed]
+    slips, best = min(((_slips(typed, other.casefold()), other) for other in near), default=(allowed + 1, ""))
+    if slips <= allowed:
+        return best
+    begun = [other for other in known if len(typed) > 2 and other.casefold().startswith(typed)]
+    return begun[0] if len(begun) == 1 else ""
+
+
+def _slips(one: str, other: str) -> int:
+    """Letters left out, put in, replaced, or exchanged with the next one, between two words."""
+    before, last = list(range(len(other) + 1)), list[int]()
+    for i, a in enumerate(one, 1):
+        row = [i]
+        for j, b in enumerate(other, 1):
+            row.append(min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (a != b)))
+            if i > 1 and j > 1 and (a, one[i - 2]) == (other[j - 2], b):
+                row[j] = min(row[j], last[j - 2] + 1)
+        last, before = before, row
+    return before[-1]
 
 
 NUMPY = "stay with torch's functions: NumPy knows neither batches of tasks, nor gradients, nor compiled runs"
