@@ -22,6 +22,8 @@ def _ours() -> list[str]:
     ]
 
 
+# tables are as wide as in a log, whoever runs the tests
+os.environ.pop("COLUMNS", None)
 # whatever else is installed is not loaded; a test that installs something takes the variable away
 os.environ["METALEARN_LOAD_PLUGINS"] = ",".join(_ours())
 # derandomized: a run repeats, and what it finds is found again

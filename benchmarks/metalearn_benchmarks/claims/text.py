@@ -7,15 +7,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import attrs
+from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Table
 from rich.text import Text
 
 from metalearn_benchmarks.claims.verdicts import Outcome, Part, Verdict
+from metalearn_benchmarks.host.escape import for_markdown, visible
+from metalearn_benchmarks.host.table_fitting import Column, FittedTable
 from metalearn_benchmarks.records.files import replace_non_finite
 from metalearn_benchmarks.statistics.estimate import Estimate
 
 OUTCOME_COLOURS = {Outcome.HOLDS: "green", Outcome.FAILS: "red", Outcome.OPEN: "yellow"}
+COLUMNS = (
+    Column("claim", wraps=True), Column("verdict"), Column("parts", rank=2), Column("effect, 95 %", rank=1),
+    Column("asked", wraps=True, rank=3), Column("seeds", rank=4), Column("tasks", rank=5),
+)  # fmt: skip
+"""The columns on a terminal; in a narrow one the last ones by rank are left out."""
 MAX_ADVICE_LINES = 4
 """The lines of advice shown for a claim; the rest is counted."""
 
@@ -33,22 +40,22 @@ class VerdictOverview:
         yield Text()
         yield Text(verdict_summary(self.verdicts))
 
-    def _table(self) -> Table:
-        table = Table(title="The paper's claims")
-        for name in ("claim", "verdict", "parts", "effect, 95 %", "asked", "seeds", "tasks"):
-            table.add_column(name, overflow="fold" if name == "claim" else "ellipsis")
-        for verdict in self.verdicts:
-            part = verdict.decisive_part
-            cells = ("–", "–", "–", "–")
-            if part is not None and part.estimate is not None:
-                cells = (format_effect(part.estimate), part.threshold, str(part.seeds), str(part.tasks))
-            elif part is not None:
-                cells = ("–", part.threshold, "–", "–")
-            colour = OUTCOME_COLOURS[verdict.outcome]
-            table.add_row(
-                verdict.name, Text(verdict.outcome, style=colour), _parts_that_hold(verdict), *cells
-            )
-        return table
+    def _table(self) -> FittedTable:
+        return FittedTable(
+            COLUMNS, [_cells(verdict) for verdict in self.verdicts], elsewhere="--json has all",
+            title="The paper's claims", box=box.HEAVY_HEAD,
+        )  # fmt: skip
+
+
+def _cells(verdict: Verdict) -> list[Text]:
+    part = verdict.decisive_part
+    cells = ("–", "–", "–", "–")
+    if part is not None and part.estimate is not None:
+        cells = (format_effect(part.estimate), part.threshold, str(part.seeds), str(part.tasks))
+    elif part is not None:
+        cells = ("–", part.threshold, "–", "–")
+    outcome = Text(verdict.outcome, style=OUTCOME_COLOURS[verdict.outcome])
+    return [Text(verdict.name), outcome, *map(Text, (_parts_that_hold(verdict), *cells))]
 
 
 def format_effect(estimate: Estimate) -> str:
@@ -66,20 +73,16 @@ def _parts_that_hold(verdict: Verdict) -> str:
 
 def _details(verdict: Verdict) -> list[Text]:
     """The claim in the paper's words, its decisive part, and what would settle it."""
-    lines = [
-        Text(),
-        Text.assemble((verdict.name, "bold"), ": ", (verdict.outcome, OUTCOME_COLOURS[verdict.outcome])),
-        Text(f"  {verdict.says} ({verdict.source})"),
-        Text(f"  rule: {verdict.why}"),
-    ]
+    lines = [f"  {verdict.says} ({verdict.source})", f"  rule: {verdict.why}"]
     part = verdict.decisive_part
     if part is not None and part.estimate is not None:
-        lines.append(Text(f"  {_describe_part(part)}"))
+        lines.append(f"  {_describe_part(part)}")
     name = "would settle it" if verdict.outcome == Outcome.OPEN else "see"
-    lines += [Text(f"  {name}: {line}") for line in verdict.advice[:MAX_ADVICE_LINES]]
+    lines += [f"  {name}: {line}" for line in verdict.advice[:MAX_ADVICE_LINES]]
     if len(verdict.advice) > MAX_ADVICE_LINES:
-        lines.append(Text(f"  and {len(verdict.advice) - MAX_ADVICE_LINES} more; --json has all"))
-    return lines
+        lines.append(f"  and {len(verdict.advice) - MAX_ADVICE_LINES} more; --json has all")
+    heading = Text.assemble((verdict.name, "bold"), ": ", (verdict.outcome, OUTCOME_COLOURS[verdict.outcome]))
+    return [Text(), heading, *(Text(visible(line)) for line in lines)]
 
 
 def _describe_part(part: Part) -> str:
@@ -105,10 +108,11 @@ def as_markdown(verdicts: Sequence[Verdict]) -> str:
         assert part is not None
         assert part.estimate is not None
         cells = (
-            f"{verdict.says} ({verdict.source})", f"**{verdict.outcome}**",
-            f"{part.label}: {format_effect(part.estimate)}", part.threshold, str(part.seeds), str(part.tasks),
+            for_markdown(f"{verdict.says} ({verdict.source})"), f"**{verdict.outcome}**",
+            for_markdown(f"{part.label}: {format_effect(part.estimate)}"), for_markdown(part.threshold),
+            str(part.seeds), str(part.tasks),
         )  # fmt: skip
-        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import html
 import io
 import re
+import warnings
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from metalearn_benchmarks.host.escape import for_html
 from metalearn_benchmarks.plotting.style import COLOURS, RC_PARAMS, TEXT_COLOUR
 
 
@@ -28,7 +31,9 @@ def render(figure: Figure, ending: str, salt: str) -> bytes:
         "svg": {"metadata": {"Date": None}},
     }
     buffer = io.BytesIO()
-    with matplotlib.rc_context({**RC_PARAMS, "svg.hashsalt": salt}):
+    with matplotlib.rc_context({**RC_PARAMS, "svg.hashsalt": salt}), warnings.catch_warnings():
+        # a title in letters that the font lacks is drawn as boxes; the page and the tables have its letters
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         layout = figure.get_layout_engine()
         if isinstance(layout, ConstrainedLayoutEngine):
             # once for all formats: it takes as long as drawing
@@ -53,6 +58,5 @@ def inline_svg(svg: bytes, title: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     for index, colour in enumerate(COLOURS):
         text = text.replace(colour, f"var(--c{index})")
-    label = title.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    element = f'<svg role="img" aria-label="{label}"'
+    element = f'<svg role="img" aria-label="{html.escape(for_html(title))}"'
     return text.replace(TEXT_COLOUR, "currentColor").replace("<svg", element, 1)

@@ -21,7 +21,7 @@ RC_PARAMS: Any = {
     "svg.fonttype": "none", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
     "axes.edgecolor": TEXT_COLOUR, "axes.labelcolor": TEXT_COLOUR, "xtick.color": TEXT_COLOUR,
     "ytick.color": TEXT_COLOUR, "text.color": TEXT_COLOUR, "legend.frameon": False,
-    "savefig.transparent": True, "figure.dpi": 100,
+    "savefig.transparent": True, "figure.dpi": 100, "text.parse_math": False, "text.usetex": False,
 }  # fmt: skip
 """The matplotlib settings under which every figure is drawn and rendered."""
 FIGURE_WIDTH = 4.8

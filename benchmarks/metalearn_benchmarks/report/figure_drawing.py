@@ -8,8 +8,10 @@ from typing import NamedTuple
 import matplotlib
 from matplotlib.figure import Figure
 
+from metalearn_benchmarks.host.escape import for_figure
 from metalearn_benchmarks.plotting.style import RC_PARAMS, MethodStyles
 from metalearn_benchmarks.records.record import Record
+from metalearn_benchmarks.report.grouping import runs_by_method
 
 DrawFunction = Callable[[Sequence[Record], MethodStyles], Figure | None]
 """A function that draws the records of one setting, or returns None where they have nothing to show."""
@@ -27,6 +29,11 @@ class SettingFigure(NamedTuple):
     title: str
     caption: str
     draw: DrawFunction
+
+
+def labelled_runs(records: Sequence[Record]) -> list[tuple[str, list[Record]]]:
+    """Return the runs of each method as `runs_by_method` does, with titles that a figure can draw."""
+    return [(for_figure(title), runs) for title, runs in runs_by_method(records)]
 
 
 def draw_figure(draw: DrawFunction, records: Sequence[Record], styles: MethodStyles) -> Figure | None:

@@ -15,6 +15,8 @@ from metalearn_benchmarks.claims import text as claims_text
 from metalearn_benchmarks.claims.published import deviations, published_result
 from metalearn_benchmarks.claims.rules import claim_rules
 from metalearn_benchmarks.claims.verdicts import decide_all
+from metalearn_benchmarks.host.escape import for_file_name, for_html
+from metalearn_benchmarks.host.interrupts import delayed_interrupts
 from metalearn_benchmarks.plotting.rendering import inline_svg, render
 from metalearn_benchmarks.plotting.style import COLOURS, DARK_COLOURS, MethodStyles, styles_by_method
 from metalearn_benchmarks.records.files import write_atomically
@@ -37,6 +39,8 @@ from metalearn_benchmarks.rule_map.matrix import draw_matrix
 from metalearn_benchmarks.rule_map.text import laws, sentence
 from metalearn_benchmarks.theory import shipped_map
 
+Files = dict[str, bytes | str]
+"""The contents of the report by file name."""
 DEVIATIONS_MARKDOWN = """\
 # Where this library and the paper part
 
@@ -75,7 +79,9 @@ def write_report(
     shown = [*records, *cross_family_records(records)]
     styles = styles_by_method(shown)
     tables = result_tables(shown, interval_method) if results is None else results
-    sections = [_section(table, shown, styles, target) for table in tables]
+    # all files are written together at the end: Ctrl-C before that leaves an older report as it was
+    files: Files = {}
+    sections = [_section(table, shown, styles, files) for table in tables]
     drawn, missing = paper_figures(records)
     verdicts = claims_text.verdicts_with_evidence(decide_all(claim_rules(), records))
     known = deviations()
@@ -85,25 +91,30 @@ def write_report(
         skipped=skipped,
         runs=len(records),
         methods=len({record.method for record in records}),
-        paper=[_paper_figure(figure, target) for figure in drawn],
+        paper=[_paper_figure(figure, files) for figure in drawn],
         missing=missing,
         verdicts=verdicts,
         deviations=known,
-        map=_rule_map(target),
+        map=_rule_map(files),
         light=COLOURS,
         dark=DARK_COLOURS,
     )
     listed = table_environment().from_string(DEVIATIONS_MARKDOWN).render(deviations=known)
-    write_atomically(target / "deviations.md", listed)
+    files["deviations.md"] = listed
     if verdicts:
-        write_atomically(target / "claims.md", claims_text.as_markdown(verdicts))
-    write_atomically(target / "report.html", page)
+        files["claims.md"] = claims_text.as_markdown(verdicts)
+    files["report.html"] = page
+    with delayed_interrupts():
+        for name, content in files.items():
+            write_atomically(target / name, content)
     return target / "report.html"
 
 
 def _page_template() -> Any:
     loader = PackageLoader("metalearn_benchmarks.report", "templates")
-    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_page_text
+    )
     environment.filters |= {
         "n": format_number,
         "i": format_interval,
@@ -113,27 +124,30 @@ def _page_template() -> Any:
     return environment.get_template("report.html.j2")
 
 
+def _page_text(value: Any) -> Any:
+    """What a page shows of a value: all text that is not markup may be a user's."""
+    return for_html(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _code_markup(text: str) -> Markup:
     """HTML of a text in which backquotes stand around code."""
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped
 
 
 def _section(
-    table: ResultTable, records: Sequence[Record], styles: MethodStyles, target: Path
+    table: ResultTable, records: Sequence[Record], styles: MethodStyles, files: Files
 ) -> dict[str, Any]:
-    """Save the table and the figures of a setting; return what the page shows of it."""
+    """Add the table and the figures of a setting; return what the page shows of it."""
     runs = [r for r in records if (r.experiment, r.setting) == (table.experiment, table.setting)]
-    stem = f"{table.experiment}-{table.setting}"
+    stem = for_file_name(f"{table.experiment}-{table.setting}")
     paper = {row.method: published_result(table.setting, row.method) for row in table.rows}
     for ending, template, comparison in (
         ("md", MARKDOWN, COMPARISON_MARKDOWN),
         ("tex", LATEX, COMPARISON_LATEX),
     ):
-        write_atomically(target / f"{stem}.{ending}", render_table(table, template))
+        files[f"{stem}.{ending}"] = render_table(table, template)
         if any(paper.values()):
-            write_atomically(
-                target / f"{stem}-beside-the-paper.{ending}", comparison_table(table, paper, comparison)
-            )
+            files[f"{stem}-beside-the-paper.{ending}"] = comparison_table(table, paper, comparison)
     rank = {row.method: place for place, row in enumerate(table.rows)}
     best_first = sorted(runs, key=lambda r: rank[r.method])
     return {
@@ -141,8 +155,8 @@ def _section(
         "table": table,
         "titles": {runs[0].method: title for title, runs in runs_by_method(best_first)},
         "paper": paper if any(paper.values()) else {},
-        "figures": list(_figures(setting_figures.FIGURES, best_first, styles, target, stem)),
-        "rules": list(_figures(rule_figures.FIGURES, best_first, styles, target, stem)),
+        "figures": list(_figures(setting_figures.FIGURES, best_first, styles, files, stem)),
+        "rules": list(_figures(rule_figures.FIGURES, best_first, styles, files, stem)),
         "protocol": setting_protocol(best_first),
     }
 
@@ -151,35 +165,37 @@ def _figures(
     figures: Mapping[str, SettingFigure],
     records: Sequence[Record],
     styles: MethodStyles,
-    target: Path,
+    files: Files,
     stem: str,
 ) -> Iterator[dict[str, str]]:
     """The figures in which these records have something to show."""
     for name, (title, caption, draw) in figures.items():
         figure = draw_figure(draw, records, styles)
         if figure is not None:
-            svg = _save(figure, target / f"{stem}-{name}", title)
+            svg = _add_figure(figure, files, f"{stem}-{name}", title)
             yield {"title": title, "caption": caption, "svg": svg}
 
 
-def _paper_figure(drawn: PaperFigure, target: Path) -> dict[str, str]:
-    """A figure of the paper, saved, as the page's template shows it."""
-    svg = _save(drawn.figure, target / drawn.stem, drawn.title)
+def _paper_figure(drawn: PaperFigure, files: Files) -> dict[str, str]:
+    """A figure of the paper, added to the files, as the page's template shows it."""
+    svg = _add_figure(drawn.figure, files, drawn.stem, drawn.title)
     return {"id": drawn.stem, "title": drawn.title, "caption": drawn.caption, "svg": svg}
 
 
-def _save(figure: Figure, stem: Path, title: str) -> str:
-    """Write a figure as PNG and PDF, and return its SVG for the page."""
+def _add_figure(figure: Figure, files: Files, stem: str, title: str) -> str:
+    """Add a figure as PNG and PDF, and return its SVG for the page."""
     for ending in ("png", "pdf"):
-        write_atomically(stem.with_name(f"{stem.name}.{ending}"), render(figure, ending, stem.name))
-    return inline_svg(render(figure, "svg", stem.name), title)
+        files[f"{stem}.{ending}"] = render(figure, ending, stem)
+    return inline_svg(render(figure, "svg", stem), title)
 
 
-def _rule_map(target: Path) -> dict[str, Any]:
+def _rule_map(files: Files) -> dict[str, Any]:
     """The map of the shipped rules: two figures, and the witnesses that their numbers refer to."""
     rule_map = shipped_map()
     return {
-        "graph": _save(draw_map(rule_map, witnesses=False), target / "map", "Which rule contains which"),
-        "matrix": _save(draw_matrix(rule_map), target / "map-matrix", "Which rule contains which, all pairs"),
+        "graph": _add_figure(draw_map(rule_map, witnesses=False), files, "map", "Which rule contains which"),
+        "matrix": _add_figure(
+            draw_matrix(rule_map), files, "map-matrix", "Which rule contains which, all pairs"
+        ),
         "witnesses": [sentence(rule_map, law) for law in laws(rule_map)],
     }

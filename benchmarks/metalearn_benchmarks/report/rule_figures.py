@@ -20,8 +20,7 @@ from metalearn_benchmarks.plotting.style import (
     MethodStyles,
 )
 from metalearn_benchmarks.records.record import Record
-from metalearn_benchmarks.report.figure_drawing import SettingFigure
-from metalearn_benchmarks.report.grouping import runs_by_method
+from metalearn_benchmarks.report.figure_drawing import SettingFigure, labelled_runs
 
 MAX_OTHER_SEEDS = 4
 """The most seeds that are drawn as thin lines behind the first."""
@@ -33,7 +32,7 @@ def rule_responses(records: Sequence[Record], styles: MethodStyles) -> Figure | 
     """Draw the update of a coordinate against its gradient, first and last step, a panel per method."""
     shown = [
         (title, known)
-        for title, runs in runs_by_method(records)
+        for title, runs in labelled_runs(records)
         if (known := _recorded_parts(runs, "response"))
     ]
     if not shown:
@@ -88,7 +87,7 @@ def update_paths(records: Sequence[Record], styles: MethodStyles) -> Figure | No
     """Draw size, size per gradient and alignment of the updates over the inner steps of test tasks."""
     figure = Figure(figsize=(FIGURE_WIDTH, 6.4), layout="constrained")
     panels, drawn = list(figure.subplots(3, 1, sharex=True)), False
-    for title, runs in runs_by_method(records):
+    for title, runs in labelled_runs(records):
         found = _recorded_parts(runs, "path")
         if not found:
             continue

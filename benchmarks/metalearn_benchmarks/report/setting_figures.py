@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from metalearn_benchmarks.host.escape import for_figure
 from metalearn_benchmarks.plotting.axes import (
     marker_spacing,
     scatter_with_mean,
@@ -27,14 +28,13 @@ from metalearn_benchmarks.plotting.style import (
     MethodStyles,
 )
 from metalearn_benchmarks.records.record import Record
-from metalearn_benchmarks.report.figure_drawing import SettingFigure
-from metalearn_benchmarks.report.grouping import runs_by_method
+from metalearn_benchmarks.report.figure_drawing import SettingFigure, labelled_runs
 
 
 def error_by_step(records: Sequence[Record], styles: MethodStyles) -> Figure | None:
     """Draw the mean query score before adaptation and after each inner step, over test tasks and seeds."""
     figure, axes = single_panel()
-    for title, runs in runs_by_method(records):
+    for title, runs in labelled_runs(records):
         curve = np.mean([run.by_step for run in runs], axis=0)
         # methods that take a hundred steps share the axis with those that take five
         steps = np.arange(len(curve))
@@ -48,14 +48,14 @@ def error_by_step(records: Sequence[Record], styles: MethodStyles) -> Figure | N
         )
     set_step_axis(axes)
     set_score_axis(axes, records)
-    axes.set_ylabel(f"{records[0].score}, query set")
+    axes.set_ylabel(f"{for_figure(records[0].score)}, query set")
     return add_legend(figure, [axes])
 
 
 def validation_curves(records: Sequence[Record], styles: MethodStyles) -> Figure | None:
     """Draw the validation score against the number of meta-training tasks: mean and range over seeds."""
     (figure, axes), drawn = single_panel(), False
-    for title, runs in runs_by_method(records):
+    for title, runs in labelled_runs(records):
         curves = [run.result["validations"] for run in runs if len(run.result.get("validations", ())) > 1]
         if runs[0].cell["method"]["start"] != "meta" or not curves:
             continue
@@ -72,7 +72,7 @@ def validation_curves(records: Sequence[Record], styles: MethodStyles) -> Figure
     set_score_axis(axes, records)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("meta-training tasks")
-    axes.set_ylabel(f"{records[0].score}, validation")
+    axes.set_ylabel(f"{for_figure(records[0].score)}, validation")
     return add_legend(figure, [axes])
 
 
@@ -92,7 +92,7 @@ def cost_scatter(records: Sequence[Record], styles: MethodStyles) -> Figure | No
     scales = (("seconds", 1.0, "wall time of a run, s"), ("peak_memory_bytes", 2**20, "peak memory, MiB"))
     drawn = False
     for axes, (key, unit, label) in zip(panels, scales, strict=True):
-        for title, runs in runs_by_method(records):
+        for title, runs in labelled_runs(records):
             values = [(run.result.get(key), run) for run in runs]
             points = [(value / unit, float(np.mean(run.final))) for value, run in values if value]
             if not points:
@@ -102,13 +102,13 @@ def cost_scatter(records: Sequence[Record], styles: MethodStyles) -> Figure | No
         set_log_axis(axes, "x")
         set_score_axis(axes, records)
         axes.set_xlabel(label)
-        axes.set_ylabel(records[0].score)
+        axes.set_ylabel(for_figure(records[0].score))
     return add_legend(figure, list(panels)) if drawn else None
 
 
 def predictions(records: Sequence[Record], styles: MethodStyles) -> Figure | None:
     """Draw what each method predicts on one unseen task after 0, 1 and T steps, for its first seed."""
-    shown = [(t, runs[0]) for t, runs in runs_by_method(records) if runs[0].result.get("curves")][:MAX_PANELS]
+    shown = [(t, runs[0]) for t, runs in labelled_runs(records) if runs[0].result.get("curves")][:MAX_PANELS]
     if not shown:
         return None
     figure, grid = panel_grid(len(shown), height=1.9)

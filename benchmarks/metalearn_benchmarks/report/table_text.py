@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from jinja2 import Environment
-from rich.table import Table
+from rich import box
 from rich.text import Text
 
+from metalearn_benchmarks.host.escape import for_latex, for_markdown, visible
+from metalearn_benchmarks.host.table_fitting import Column, FittedTable
 from metalearn_benchmarks.report.numbers import format_interval, format_number
 from metalearn_benchmarks.report.tables import ResultTable, Row
 from metalearn_benchmarks.statistics.comparisons import Contrast
@@ -21,7 +23,7 @@ MARKDOWN = """\
 | {{ r.interquartile_mean.value|n }} | {{ r.interquartile_mean|i }} \
 | {{ d|diff }} | {{ d|i }} | {{ r.steps }} | {{ r.seeds }} | {{ r.tasks }} |
 {% endfor %}
-{{ caption }}
+{{ caption|md }}
 """
 
 LATEX = r"""\begin{tabular}{lrrrrrrrrrrr}
@@ -38,7 +40,7 @@ method & mean & 95\,\% interval & median & 95\,\% interval & interquartile mean 
 {% endfor -%}
 \hline
 \end{tabular}
-% {{ caption }}
+% {{ caption|line }}
 """
 
 
@@ -54,42 +56,39 @@ def tie_mark(row: Row, tied: str = "≈") -> str:
     return f" {tied}" if row.tied else ""
 
 
-def rich_table(table: ResultTable) -> Table:
+COLUMNS = (
+    Column("method", wraps=True), Column("mean, 95 %", right=True),
+    Column("median, 95 %", right=True, rank=1), Column("mean less the first", right=True, rank=5),
+    Column("T", right=True, rank=2), Column("seeds", right=True, rank=3), Column("tasks", right=True, rank=4),
+)  # fmt: skip
+"""The columns on a terminal; in a narrow one the last ones by rank are left out."""
+
+
+def rich_table(table: ResultTable) -> FittedTable:
     """Return the table for printing with rich."""
-    drawn = Table(title=Text(f"{table.experiment}: {table.setting}"), caption=Text(table.caption))
-    drawn.add_column("method")
-    for name in ("mean, 95 %", "median, 95 %", "mean less the first", "T", "seeds", "tasks"):
-        drawn.add_column(name, justify="right", no_wrap=True)
-    for row in table.rows:
-        mean, median = (
-            Text(f"{format_number(estimate.value)} {format_interval(estimate)}")
-            for estimate in (row.mean, row.median)
-        )
-        title = Text(f"{row.title}{tie_mark(row)}", style="bold" if row.best or row.tied else "")
-        counts = (str(row.steps), str(row.seeds), str(row.tasks))
-        apart = (
-            f"{format_difference(row.difference_from_best)} {format_interval(row.difference_from_best)}"
-            if row.difference_from_best
-            else "–"
-        )
-        drawn.add_row(title, mean, median, Text(apart), *counts)
-    return drawn
+    return FittedTable(
+        COLUMNS, [_cells(row) for row in table.rows], elsewhere="report.html has all", box=box.HEAVY_HEAD,
+        title=f"{table.experiment}: {table.setting}", caption=table.caption,
+    )  # fmt: skip
 
 
-def _escape_latex(text: str) -> str:
-    words = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join(words.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
+def _cells(row: Row) -> list[Text]:
+    means = [f"{format_number(e.value)} {format_interval(e)}" for e in (row.mean, row.median)]
+    first = row.difference_from_best
+    apart = f"{format_difference(first)} {format_interval(first)}" if first else "–"
+    title = Text(visible(f"{row.title}{tie_mark(row)}"), style="bold" if row.best or row.tied else "")
+    return [title, *map(Text, (*means, apart, str(row.steps), str(row.seeds), str(row.tasks)))]
 
 
 def table_environment() -> Environment:
     """Return the Jinja environment of the text tables.
 
     Its filters are `n` for a number, `i` for an interval, `diff` for a difference, `mark` for the mark of a
-    tied row, and `tex` and `md` for escaping.
+    tied row, and for escaping `tex`, `md`, and `line` for a comment.
     """
     made = Environment(autoescape=False, keep_trailing_newline=True)  # noqa: S701 - Markdown and LaTeX
     made.filters |= {"n": format_number, "i": format_interval, "diff": format_difference, "mark": tie_mark}
-    made.filters |= {"tex": _escape_latex, "md": lambda s: s.replace("|", r"\|")}
+    made.filters |= {"tex": for_latex, "md": for_markdown, "line": visible}
     return made
 
 

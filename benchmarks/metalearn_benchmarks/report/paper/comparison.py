@@ -15,7 +15,7 @@ COMPARISON_MARKDOWN = """\
 | {{ r.title|md }} | {{ r.median.value|n }} | {{ r.median|i }} | {{ r.seeds }} | {{ p or "–" }} \
 | {{ p.table if p else "–" }} |
 {% endfor %}
-{{ caption }}
+{{ caption|md }}
 """
 
 COMPARISON_LATEX = r"""\begin{tabular}{lrrrrl}
@@ -30,7 +30,7 @@ method & our median & 95\,\% interval & seeds & the paper's median & where \\
 {% endfor -%}
 \hline
 \end{tabular}
-% {{ caption }}
+% {{ caption|line }}
 """
 
 

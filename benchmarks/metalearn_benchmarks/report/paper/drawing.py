@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from metalearn_benchmarks.claims.published import parse_setting
+from metalearn_benchmarks.host.escape import for_figure
 from metalearn_benchmarks.plotting.axes import scatter_with_mean, set_log_axis
 from metalearn_benchmarks.plotting.panels import add_legend
 from metalearn_benchmarks.plotting.style import FIGURE_WIDTH, TEXT_COLOUR, style_of
@@ -86,9 +87,9 @@ def draw_times(records: Sequence[Record]) -> Figure:
             runs = [r for r in records if r.method == name and _shots(r) == count]
             points = [(r.result["seconds"] / unit, float(np.median(r.final))) for r in runs]
             if points:
-                scatter_with_mean(axes, points, runs[0].score, runs[0].title, style)
+                scatter_with_mean(axes, points, runs[0].score, for_figure(runs[0].title), style)
         axes.set_title(f"{count}-shot", fontsize="medium")
-        axes.set_ylabel(f"median {records[0].score}")
+        axes.set_ylabel(f"median {for_figure(records[0].score)}")
     set_log_axis(panels[-1], "x")
     panels[-1].set_xlabel(f"running time, {word}")
     return add_legend(figure, panels)
