@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from metalearn_benchmarks.cli.support.records import readable_records
+from metalearn_benchmarks.host.terminal import echo
 from metalearn_core.errors import UsageError
 
 
@@ -36,4 +37,4 @@ def archive(directories: tuple[Path, ...], out: Path) -> None:
     if not found:
         raise UsageError(f"{', '.join(map(str, directories))}: no finished run to archive")
     size = write_archive(found, out)
-    click.echo(f"{out}: {len(found)} records, {size / 1024:.0f} KiB")
+    echo(f"{out}: {len(found)} records, {size / 1024:.0f} KiB")

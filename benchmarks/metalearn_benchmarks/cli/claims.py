@@ -9,6 +9,7 @@ import click
 from metalearn_benchmarks.cli.support.options import JSON
 from metalearn_benchmarks.cli.support.records import DIRECTORY, readable_records, require_records
 from metalearn_benchmarks.host import terminal
+from metalearn_benchmarks.host.terminal import print_json
 
 
 @click.command()
@@ -28,8 +29,6 @@ def claims(directory: Path, as_json: bool) -> None:
     require_records(found, directory)
     verdicts = decide_all(claim_rules(), found)
     if as_json:
-        import json
-
-        click.echo(json.dumps(text.as_data(verdicts), indent=1, ensure_ascii=False))
+        print_json(text.as_data(verdicts))
     else:
         terminal.console().print(text.VerdictOverview(verdicts))

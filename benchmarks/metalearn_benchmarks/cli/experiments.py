@@ -9,7 +9,7 @@ import click
 
 from metalearn_benchmarks.cli.support.options import JSON, SCALE
 from metalearn_benchmarks.host.exit_codes import EXIT_INTERRUPTED
-from metalearn_benchmarks.host.terminal import print_table
+from metalearn_benchmarks.host.terminal import echo, print_table
 
 
 @click.command()
@@ -28,8 +28,8 @@ def experiments(names: tuple[str, ...], scale: str, measure: bool, as_json: bool
     if as_json:
         print_table([line.as_data() for line in lines], as_json)
         return
-    print_table([line.as_row() for line in lines], as_json)
-    click.echo(experiment_list.footnote(lines, scale))
+    print_table([line.as_row() for line in lines], as_json, ("runs", "about"))
+    echo(experiment_list.footnote(lines, scale))
 
 
 def _measure(experiments: list[Any], quiet: bool) -> None:
@@ -41,7 +41,7 @@ def _measure(experiments: list[Any], quiet: bool) -> None:
     cache = TimingCache.load()
     try:
         for listed in experiments:
-            time_programs(listed.cells, cache, cores(), lambda text: click.echo(f"timing {text}", err=quiet))
+            time_programs(listed.cells, cache, cores(), lambda text: echo(f"timing {text}", err=quiet))
     except KeyboardInterrupt:
-        click.echo("stopped; what had been timed is kept, the same command goes on", err=True)
+        echo("stopped; what had been timed is kept, the same command goes on", err=True)
         sys.exit(EXIT_INTERRUPTED)

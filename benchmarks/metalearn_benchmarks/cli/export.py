@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from metalearn_benchmarks.cli.support.options import JSON
+from metalearn_benchmarks.host.terminal import echo, print_json
 
 
 @click.command()
@@ -22,11 +23,7 @@ def export(run_folder: Path, out: Path | None, as_json: bool) -> None:
 
     folder, card = export_run(run_folder, out)
     if as_json:
-        import json
-
-        click.echo(json.dumps({"folder": str(folder), "card": card}, indent=1, ensure_ascii=False))
+        print_json({"folder": str(folder), "card": card})
     else:
         rule, size = card["rule"]["name"], card["layout"]["size"]
-        click.echo(
-            f"artifact: {folder} (rule {rule}, n = {size}, best of task {card['training']['position']})"
-        )
+        echo(f"artifact: {folder} (rule {rule}, n = {size}, best of task {card['training']['position']})")

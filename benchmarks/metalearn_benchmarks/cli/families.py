@@ -18,4 +18,4 @@ def families(as_json: bool) -> None:
         {"family": name, "distribution": entry.distribution, "options": ", ".join(entry.options())}
         for name, entry in task_families().items()
     ]
-    print_table(rows, as_json)
+    print_table(rows, as_json, ("distribution",), ("options",))

@@ -10,6 +10,8 @@ import click
 
 from metalearn_benchmarks.cli.support.options import JSON
 from metalearn_benchmarks.host import terminal
+from metalearn_benchmarks.host.escape import visible
+from metalearn_benchmarks.host.terminal import echo, print_json
 
 EXIT_FAILED_CLAIMS = 1
 
@@ -44,7 +46,7 @@ def rule_map(rules: tuple[str, ...], out: Path | None, examples: int | None, as_
         require_testing()
     whole_map, problems = installed_map()
     for line in problems:
-        click.echo(f"metalearn: {line}", err=True)
+        echo(visible(f"metalearn: {line}"), err=True)
     for rule in rules:
         if rule not in whole_map.nodes:
             raise unknown("rule on the map", rule, whole_map.nodes)
@@ -53,11 +55,9 @@ def rule_map(rules: tuple[str, ...], out: Path | None, examples: int | None, as_
     if examples is not None:
         _check_map(whole_map, rules, examples, as_json)
     elif as_json:
-        import json
-
-        click.echo(json.dumps(text.as_data(whole_map, rules), indent=1, ensure_ascii=False))
+        print_json(text.as_data(whole_map, rules))
     elif out is None or rules:
-        click.echo(text.as_text(whole_map, rules), nl=False)
+        echo(text.as_text(whole_map, rules), end="")
 
 
 def _draw_map(whole_map: Any, out: Path, quiet: bool) -> None:
@@ -74,13 +74,11 @@ def _draw_map(whole_map: Any, out: Path, quiet: bool) -> None:
             files[f"{stem}.{ending}"] = render(figure, ending, stem)
     for name, content in files.items():
         write_atomically(out / name, content)
-    click.echo(f"map: {', '.join(str(out / name) for name in sorted(files))}", err=quiet)
+    echo(f"map: {', '.join(str(out / name) for name in sorted(files))}", err=quiet)
 
 
 def _check_map(whole_map: Any, rules: tuple[str, ...], examples: int, as_json: bool) -> None:
     """A line for each edge under a live bar, then the counterexamples; exit code 1 if there are any."""
-    import json
-
     from rich.progress import Progress
 
     from metalearn_benchmarks.rule_map.installed import check_edges, edges_of
@@ -95,10 +93,10 @@ def _check_map(whole_map: Any, rules: tuple[str, ...], examples: int, as_json: b
             if outcome.problem:
                 failed.append(outcome)
             if not as_json:
-                console.print(outcome.line, markup=False, highlight=False, soft_wrap=True)
+                console.print(visible(outcome.line), highlight=False, soft_wrap=True)
     if as_json:
-        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        print_json(rows)
     for outcome in failed:
-        click.echo(f"\n{outcome.line}\n{outcome.problem}", err=True)
+        echo(f"\n{outcome.line}\n{outcome.problem}", err=True)
     if failed:
         sys.exit(EXIT_FAILED_CLAIMS)

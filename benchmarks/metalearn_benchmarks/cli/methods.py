@@ -18,4 +18,4 @@ def methods(as_json: bool) -> None:
         {"method": name, "title": m.title, "start": m.start, "rule": m.rule, "source": m.source}
         for name, m in catalogue.methods().items()
     ]
-    print_table(rows, as_json)
+    print_table(rows, as_json, ("rule",), ("title", "source", "rule"))

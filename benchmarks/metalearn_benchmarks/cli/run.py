@@ -14,7 +14,9 @@ import click
 from metalearn_benchmarks.cli.support.options import SCALE, toml_option
 from metalearn_benchmarks.cli.support.records import write_and_print_report
 from metalearn_benchmarks.host import terminal
+from metalearn_benchmarks.host.escape import visible
 from metalearn_benchmarks.host.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
+from metalearn_benchmarks.host.terminal import echo
 from metalearn_core.errors import UsageError
 
 
@@ -132,13 +134,13 @@ def run(
         ):
             outcome = run_experiment(cells, directory, display, workers, together, cluster, group)
     except KeyboardInterrupt:
-        click.echo(f"stopped; everything is saved in {directory}, the same command goes on", err=True)
+        echo(f"stopped; everything is saved in {directory}, the same command goes on", err=True)
         sys.exit(EXIT_INTERRUPTED)
     problems = [*outcome.skipped_settings, *outcome.failed, *outcome.diverged]
     if len(outcome.failed) < len(cells) - outcome.not_run:
         write_and_print_report(directory, console)
     for line in problems:
-        click.echo(f"metalearn: {line}", err=True)
+        echo(visible(f"metalearn: {line}"), err=True)
     if problems:
         sys.exit(EXIT_USAGE if outcome.user_errors == len(cells) - outcome.not_run else EXIT_FAILED)
 

@@ -12,7 +12,7 @@ import click
 from metalearn_benchmarks.cli.support.options import JSON
 from metalearn_benchmarks.host import terminal
 from metalearn_benchmarks.host.exit_codes import EXIT_INTERRUPTED
-from metalearn_benchmarks.host.terminal import print_table, table
+from metalearn_benchmarks.host.terminal import echo, print_table, table
 
 
 class Threads(click.IntRange):
@@ -71,7 +71,7 @@ def speed(
     try:
         _time_all(comparison, timings, as_json)
     except KeyboardInterrupt:
-        click.echo("stopped; what had been timed is shown", err=True)
+        echo("stopped; what had been timed is shown", err=True)
         sys.exit(EXIT_INTERRUPTED)
     finally:
         if as_json:
@@ -111,4 +111,4 @@ def _draw_speed(timings: list[Any], figure: Path, quiet: bool) -> None:
     from metalearn_benchmarks.speed.drawing import draw
 
     write_atomically(figure, render(draw(timings), figure.suffix.removeprefix("."), "speed"))
-    click.echo(f"figure: {figure}", err=quiet)
+    echo(f"figure: {figure}", err=quiet)

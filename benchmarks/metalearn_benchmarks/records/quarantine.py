@@ -6,8 +6,8 @@ import itertools
 import os
 from pathlib import Path
 
-import click
-
+from metalearn_benchmarks.host.escape import visible
+from metalearn_benchmarks.host.terminal import echo
 from metalearn_benchmarks.records import record
 from metalearn_benchmarks.records.cell_file import require_complete_cell
 from metalearn_benchmarks.records.files import CHECKPOINT, EXPERIMENT, METRICS, RESULT, DamagedError
@@ -34,7 +34,7 @@ def quarantine(path: Path, reason: str, kind: str = "damaged") -> None:
     with writing(path):
         os.rename(path, target)
     message = " ".join(f"metalearn: {path}: {reason}; set aside as {target.name}, and made anew".split())
-    click.echo(message, err=True)
+    echo(visible(message), err=True)
 
 
 def quarantine_damaged(folder: Path) -> None:

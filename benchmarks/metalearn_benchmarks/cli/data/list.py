@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from metalearn_benchmarks.cli.data.output import PATH, describe, print_json, store_row
+from metalearn_benchmarks.cli.data.output import PATH, describe, store_row
 from metalearn_benchmarks.cli.support.options import JSON
+from metalearn_benchmarks.host.terminal import echo, print_json
 
 
 @click.command("list")
@@ -25,7 +26,7 @@ def list_command(path: Path | None, as_json: bool) -> None:
         print_json([store_row(store) for store in prepared])
         return
     for store in prepared:
-        click.echo(f"{store.folder.parent.name}: {describe(store.manifest)}, in {store.folder}")
+        echo(f"{store.folder.parent.name}: {describe(store.manifest)}, in {store.folder}")
     if not prepared:
         known = ", ".join(datasets())
-        click.echo(f"nothing is prepared in {home}; `metalearn data prepare NAME PATH` knows {known}")
+        echo(f"nothing is prepared in {home}; `metalearn data prepare NAME PATH` knows {known}")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from metalearn_benchmarks.host.escape import visible
+
 if TYPE_CHECKING:
     from metalearn_benchmarks.tasks.images.store.image_store import ImageStore
     from metalearn_benchmarks.tasks.images.store.manifest import Manifest
@@ -45,13 +47,6 @@ def describe(manifest: Manifest) -> str:
     )
 
 
-def print_json(data: Any) -> None:
-    """Print plain data as JSON on standard output."""
-    import json
-
-    click.echo(json.dumps(data, indent=1, ensure_ascii=False))
-
-
 @contextmanager
 def progress_bar(quiet: bool) -> Iterator[ReportProgress]:
     """Show a progress bar on a terminal, and nothing elsewhere or where `quiet`.
@@ -70,4 +65,6 @@ def progress_bar(quiet: bool) -> Iterator[ReportProgress]:
     hidden = quiet or not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=hidden) as bars:
         bar = bars.add_task("", total=None)
-        yield lambda what, done, total: bars.update(bar, description=what, completed=done, total=total)
+        yield lambda what, done, total: bars.update(
+            bar, description=visible(what), completed=done, total=total
+        )

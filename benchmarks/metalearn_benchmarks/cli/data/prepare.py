@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
-from metalearn_benchmarks.cli.data.output import PATH, SIZE, describe, print_json, progress_bar, store_row
+from metalearn_benchmarks.cli.data.output import PATH, SIZE, describe, progress_bar, store_row
 from metalearn_benchmarks.cli.support.options import JSON
 from metalearn_benchmarks.host.exit_codes import EXIT_INTERRUPTED
+from metalearn_benchmarks.host.terminal import echo, print_json
 
 
 @click.command("prepare")
@@ -44,14 +45,14 @@ def prepare_command(
         with progress_bar(as_json) as tell:
             made = prepare(dataset, chosen, path, folder, size, tell)
     except KeyboardInterrupt:
-        click.echo(f"stopped; what is prepared is kept in {folder}, the same command goes on", err=True)
+        echo(f"stopped; what is prepared is kept in {folder}, the same command goes on", err=True)
         sys.exit(EXIT_INTERRUPTED)
     for note in made.notes:
-        click.echo(f"note: {note}", err=True)
+        echo(f"note: {note}", err=True)
     if as_json:
         print_json({**store_row(made.store), "notes": list(made.notes), "already": made.already})
         return
     for what, count in made.store.manifest.tally.items():
-        click.echo(f"{count} images {what}", err=True)
+        echo(f"{count} images {what}", err=True)
     state = "already prepared" if made.already else "prepared"
-    click.echo(f"{state}: {describe(made.store.manifest)}, in {folder}")
+    echo(f"{state}: {describe(made.store.manifest)}, in {folder}")

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from metalearn_benchmarks.cli.data.output import PATH, SIZE, describe, print_json, progress_bar, store_row
+from metalearn_benchmarks.cli.data.output import PATH, SIZE, describe, progress_bar, store_row
 from metalearn_benchmarks.cli.support.options import JSON
 from metalearn_benchmarks.host.exit_codes import EXIT_INTERRUPTED
+from metalearn_benchmarks.host.terminal import echo, print_json
 from metalearn_core.errors import unknown
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def verify_command(name: str, path: Path | None, size: int | None, as_json: bool
             for store in prepared:
                 verify_store(store, datasets(), tell)
                 if not as_json:
-                    click.echo(f"whole: {describe(store.manifest)}, in {store.folder}")
+                    echo(f"whole: {describe(store.manifest)}, in {store.folder}")
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     if as_json:

@@ -10,7 +10,7 @@ import click
 
 from metalearn_benchmarks.cli.support.options import JSON, toml_option
 from metalearn_benchmarks.host.exit_codes import EXIT_FAILED
-from metalearn_benchmarks.host.terminal import print_table
+from metalearn_benchmarks.host.terminal import echo, print_json, print_table
 
 
 @click.command("check")
@@ -42,13 +42,11 @@ def check_command(rule: str, given: tuple[str, ...], slow: bool, as_json: bool) 
     versions = {"kit": KIT_VERSION, "api": UpdateRule.api_version, "torch": torch.__version__}
     counts = Counter(row["status"] for row in rows)
     if as_json:
-        import json
-
-        click.echo(json.dumps({"rule": rule, "options": options, **versions, "results": rows}, indent=1))
+        print_json({"rule": rule, "options": options, **versions, "results": rows})
     else:
         print_table(rows, as_json)
         summary = ", ".join(f"{counts[status]} {status}" for status in ("passed", "failed", "skipped"))
         made_with = ", ".join(f"{key} {value}" for key, value in versions.items())
-        click.echo(f"\n{rule}: {summary}  ({made_with})")
+        echo(f"\n{rule}: {summary}  ({made_with})")
     if counts["failed"]:
         sys.exit(EXIT_FAILED)

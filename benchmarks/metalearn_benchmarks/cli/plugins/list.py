@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from metalearn_benchmarks.cli.support.options import JSON
+from metalearn_benchmarks.host.escape import visible
 from metalearn_benchmarks.host.exit_codes import EXIT_FAILED
-from metalearn_benchmarks.host.terminal import print_table
+from metalearn_benchmarks.host.terminal import echo, print_table
 from metalearn_benchmarks.plugins.entry_points import LOAD_PLUGINS
 
 
@@ -28,14 +29,15 @@ def list_command(context: click.Context, everything: bool, as_json: bool) -> Non
         print_table(rows, as_json)
     else:
         # where it lies is long, and `show` and --json say it
-        print_table([{k: v for k, v in row.items() if k != "source"} for row in rows], as_json)
+        shown = [{k: v for k, v in row.items() if k != "source"} for row in rows]
+        print_table(shown, as_json, ("distribution", "version", "api"), ("status", "brings", "distribution"))
     away = sum(report.left_out for report in registry.reports)
     if away and not everything:
         by = "--no-plugins" if context.find_root().params.get("no_plugins") else LOAD_PLUGINS
-        click.echo(f"{away} left out by {by}; --all shows them", err=True)
+        echo(f"{away} left out by {by}; --all shows them", err=True)
     faulty = [report for report in registry.reports if report.error]
     for report in faulty:
-        click.echo(_remedy(report), err=True)
+        echo(visible(_remedy(report)), err=True)
     if faulty:
         sys.exit(EXIT_FAILED)
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from metalearn_benchmarks.host.terminal import echo
+
 
 @click.command("new")
 @click.argument("name")
@@ -16,7 +18,7 @@ def new_command(name: str, to: Path, author: str | None) -> None:
     from metalearn_benchmarks.plugins.project import write_project
 
     folder = write_project(name, to, author or _user())
-    click.echo(
+    echo(
         f"{folder}: write your equation into it, then\n"
         f"  pip install -e '{folder}[test]' && pytest {folder} && metalearn plugins check {name}"
     )

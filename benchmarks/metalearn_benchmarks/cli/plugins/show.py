@@ -10,7 +10,7 @@ import click
 
 from metalearn_benchmarks.cli.support.options import JSON
 from metalearn_benchmarks.host.exit_codes import EXIT_FAILED
-from metalearn_benchmarks.host.terminal import console, table
+from metalearn_benchmarks.host.terminal import console, echo, print_json, table
 from metalearn_core.errors import unknown
 
 NEEDED = "(needed)"
@@ -34,9 +34,7 @@ def show_command(name: str, as_json: bool) -> None:
     with redirect_stdout(sys.stderr):  # what a rule prints
         pages = [_page(entry) for entry in entries]
     if as_json:
-        import json
-
-        click.echo(json.dumps(pages, indent=1, ensure_ascii=False))
+        print_json(pages)
     else:
         for page in pages:
             _print_page(page)
@@ -112,13 +110,13 @@ def _rule_facts(name: str) -> dict[str, Any]:
 
 
 def _print_page(page: dict[str, Any]) -> None:
-    click.echo(f"{page['kind']} {page['name']}, of {page['distribution']} ({page['source']})\n")
-    click.echo(f"{page['description']}\n")
+    echo(f"{page['kind']} {page['name']}, of {page['distribution']} ({page['source']})\n")
+    echo(f"{page['description']}\n")
     if page["options"]:
         console().print(table(page["options"]))
     if "problem" in page:
-        click.echo(f"\nit cannot be made with its defaults: {page['problem']}")
+        echo(f"\nit cannot be made with its defaults: {page['problem']}")
     elif "phi" in page:
         shapes = ", ".join(f"{key} {shape}" for key, shape in page["phi"]["shapes"].items()) or "none"
-        click.echo(f"\ncapabilities: {', '.join(page['capabilities']) or 'none declared'}")
-        click.echo(f"φ for a network of {page['phi']['theta']} parameters: {page['phi']['count']} ({shapes})")
+        echo(f"\ncapabilities: {', '.join(page['capabilities']) or 'none declared'}")
+        echo(f"φ for a network of {page['phi']['theta']} parameters: {page['phi']['count']} ({shapes})")

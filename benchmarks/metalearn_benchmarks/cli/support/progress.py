@@ -11,6 +11,7 @@ import attrs
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from metalearn_benchmarks.host.escape import visible
 from metalearn_core import Event
 
 QUIET_SECONDS = 10.0
@@ -77,7 +78,7 @@ class Display:
             return
         line = self.lines.get(label)
         if line is None:
-            line = self.lines[label] = RunLine(self.bars.add_task(label, total=None, note=""))
+            line = self.lines[label] = RunLine(self.bars.add_task(visible(label), total=None, note=""))
         if event.kind == "start":
             line.total = int(event.values["tasks"])
             self.bars.update(line.bar, total=line.total or None)
@@ -90,29 +91,31 @@ class Display:
         elif event.kind == "compiling":
             line.note = "compiling"
         elif event.kind == "engine" and event.values["note"]:
-            self.console.print(f"{label}: {event.values['note']}", markup=False)
+            self._say(f"{label}: {event.values['note']}")
         elif event.kind == "waiting":
             line.note = "waiting: another command has this run in hand"
         self.bars.update(line.bar, completed=event.position, note=line.note)
         if not self.console.is_terminal and event.kind in ("step", "validation", "waiting"):
             self._say_now_and_then(label, line, event)
 
+    def _say(self, text: str, **style: Any) -> None:
+        self.console.print(visible(text), **style)
+
     def _say_once(self, observer: str, message: str) -> None:
         if observer not in self.failed_observers:
             self.failed_observers.add(observer)
-            self.console.print(message, style="yellow", markup=False, highlight=False, soft_wrap=True)
+            self._say(message, style="yellow", highlight=False, soft_wrap=True)
 
     def _say_now_and_then(self, label: str, line: RunLine, event: Event) -> None:
         now = time.monotonic()
         if now - line.printed_at >= QUIET_SECONDS:
             line.printed_at = now
-            text = f"{label}: task {event.position} of {line.total}, {line.note}"
-            self.console.print(text, markup=False)
+            self._say(f"{label}: task {event.position} of {line.total}, {line.note}")
 
     def skipped(self, label: str) -> None:
         """Show that a run was finished before."""
         self.bars.advance(self.overall)
-        self.console.print(f"{label}: already done", style="dim", markup=False)
+        self._say(f"{label}: already done", style="dim")
 
     def finished(self, label: str, result: dict[str, Any]) -> None:
         """Show the result of a run."""
@@ -120,15 +123,14 @@ class Display:
         summary = result["summary"]
         numbers = (summary["mean"], *summary["ci95"], summary["median"])
         mean, low, high, median = (math.nan if x is None else x for x in numbers)
-        self.console.print(
+        self._say(
             f"{label}: mean {mean:.3f} [{low:.3f}, {high:.3f}], median {median:.3f} over"
-            f" {summary['tasks']} test tasks, {result['seconds']:.0f} s",
-            markup=False,
+            f" {summary['tasks']} test tasks, {result['seconds']:.0f} s"
         )
 
     def failed(self, line: str) -> None:
         """Show that a run failed; the others go on."""
-        self.console.print(line, style="red", markup=False, highlight=False)
+        self._say(line, style="red", highlight=False)
 
     def end(self, label: str) -> None:
         """Remove the bar of a run that has ended."""

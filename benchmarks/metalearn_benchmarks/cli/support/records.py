@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from metalearn_benchmarks.host.escape import visible
+from metalearn_benchmarks.host.terminal import echo
 from metalearn_core.errors import UsageError
 
 DIRECTORY = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
@@ -38,7 +40,7 @@ def write_and_print_report(
         console.print(rich_table(result))
     folder = directory if directory.is_dir() else directory.parent
     page = write_report(records, out or folder / "report", unfinished, left_out, statistics, results)
-    console.print(f"report: {page}", soft_wrap=True)
+    console.print(visible(f"report: {page}"), soft_wrap=True)
 
 
 def require_records(records: list[Any], directory: Path) -> int:
@@ -64,5 +66,5 @@ def readable_records(directory: Path) -> tuple[list[Any], list[str]]:
     left_out: list[str] = []
     records = read_records(directory, left_out.append)
     for line in left_out:
-        click.echo(f"metalearn: {' '.join(line.split())} (left out)", err=True)
+        echo(visible(f"metalearn: {' '.join(line.split())} (left out)"), err=True)
     return records, left_out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from metalearn_benchmarks.host.terminal import echo
 from metalearn_benchmarks.plugins.entry_points import LOAD_PLUGINS
 
 
@@ -19,11 +20,11 @@ def show_versions(context: click.Context, _option: click.Parameter, wanted: bool
     from metalearn_benchmarks.plugins.entry_points import installed_plugins, left_out
 
     core, torch = version("metalearn-core"), version("torch")
-    click.echo(f"metalearn {version('metalearn-benchmarks')} (metalearn-core {core}, torch {torch})")
+    echo(f"metalearn {version('metalearn-benchmarks')} (metalearn-core {core}, torch {torch})")
     lines = []
     for name, owner in sorted(installed_plugins(), key=lambda each: each[0]):
         away = f" (left out by {LOAD_PLUGINS})" if left_out(name, owner) else ""
         lines.append(f"  {name}: {owner.metadata['Name']} {owner.version}{away}")
-    click.echo("plugins installed (`metalearn plugins list` says which of them work):")
-    click.echo("\n".join(lines or ["  none"]))
+    echo("plugins installed (`metalearn plugins list` says which of them work):")
+    echo("\n".join(lines or ["  none"]))
     context.exit()
