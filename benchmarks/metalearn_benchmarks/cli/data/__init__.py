@@ -5,9 +5,10 @@ import click
 from metalearn_benchmarks.cli.data.list import list_command
 from metalearn_benchmarks.cli.data.prepare import prepare_command
 from metalearn_benchmarks.cli.data.verify import verify_command
+from metalearn_benchmarks.cli.support.groups import CommandGroup
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def data() -> None:
     """Datasets of images on this machine: prepare one from what you have, check it, list what is there."""
 

@@ -7,9 +7,10 @@ from metalearn_benchmarks.cli.plugins.list import list_command
 from metalearn_benchmarks.cli.plugins.new import new_command
 from metalearn_benchmarks.cli.plugins.show import show_command
 from metalearn_benchmarks.cli.plugins.validate import validate_command
+from metalearn_benchmarks.cli.support.groups import CommandGroup
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def plugins() -> None:
     """What is installed and whether it is in order: list it, show one, check a rule, begin your own."""
 
