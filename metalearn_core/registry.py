@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import os
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -73,9 +74,13 @@ class Registry:
 
     def _discover(self, only: Collection[str] | None) -> None:
         # pluggy's own loader lets one broken plugin end the host and skips a second owner in silence
+        # of two versions of a distribution on the path, Python imports the first
+        found: dict[str, importlib.metadata.Distribution] = {}
+        for distribution in importlib.metadata.distributions():
+            found.setdefault(_canonical(distribution.metadata["Name"] or ""), distribution)
         points = {
             (point.name, point.value): (point, distribution)
-            for distribution in importlib.metadata.distributions()
+            for distribution in reversed(found.values())
             for point in distribution.entry_points.select(group=GROUP)
         }
         installed = {n for point, owner in points.values() for n in (point.name, owner.metadata["Name"])}
@@ -137,6 +142,11 @@ class Registry:
         if "_parameters" not in vars(rule):
             raise UsageError(f"rule {name!r}: __init__ of {type(rule).__name__} must call super().__init__()")
         return rule
+
+
+def _canonical(distribution: str) -> str:
+    """A distribution's name as indexes compare it: metalearn_lstm and Metalearn.LSTM are one."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 @functools.cache

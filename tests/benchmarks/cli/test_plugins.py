@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -114,11 +115,37 @@ def test_a_plugin_is_listed_with_what_it_brings_and_where_it_lies(site, metalear
     assert "rule mine" in metalearn("plugins", "list")[1]
 
 
+def test_of_two_versions_on_the_path_the_one_that_is_imported_is_told(site, metalearn, tmp_path, monkeypatch):
+    site("mine", GOOD)
+    later = tmp_path / "later"
+    shutil.copytree(tmp_path / "metalearn_mine-1.5.dist-info", later / "Metalearn.Mine-2.0.dist-info")
+    info = later / "Metalearn.Mine-2.0.dist-info/METADATA"
+    info.write_text(info.read_text().replace("1.5", "2.0").replace("metalearn-mine", "Metalearn.Mine"))
+    shutil.copy(tmp_path / "stranger_mine.py", later)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(later)])
+    importlib.invalidate_caches()
+    code, rows, _ = listed(metalearn)
+    assert (code, rows["mine"]["version"], rows["mine"]["distribution"]) == (0, "1.5", "metalearn-mine")
+    assert rows["mine"]["source"] == str(tmp_path / "stranger_mine.py")
+    assert "of metalearn-mine 1.5 (" in metalearn("plugins", "show", "mine")[1]
+
+
+def test_odd_names_steer_no_terminal(site, metalearn):
+    site("odd", GOOD.replace("NAME", "[red]a\\x1b[2J"))
+    _, rows, _ = listed(metalearn)
+    assert rows["odd"]["brings"] == "rule [red]a\x1b[2J"
+    code, out, _ = metalearn("plugins", "list")
+    assert code == 0
+    assert "[red]a\\x1b[2J" in out
+    assert "\x1b" not in out
+    assert "\x1b" not in metalearn("plugins", "show", "[red]a\x1b[2J")[1]
+
+
 BROKEN = {
     "raises": ("1 / 0", ["ZeroDivisionError", "pip uninstall metalearn-raises"]),
     "checks": (
         "raise ModuleNotFoundError(\"No module named 'hypothesis'\")",
-        ["ModuleNotFoundError", 'pip install "metalearn-core[testing]"'],
+        ["ModuleNotFoundError", "pip install hypothesis pytest"],
     ),
     "misspelt": (GOOD.replace("rules()", "rulez()"), ["did you mean 'metalearn_update_rules'"]),
     "newer": (NEWER, ["rule 'newer' is written for API 2", "upgrade metalearn-core"]),
