@@ -33,6 +33,9 @@ from metalearn_core import (
     rules,
 )
 
+FROM_WHOM = "get that from whom you have the artifact from, not from an index by its name alone"
+"""A stranger may have written the card, and may hold the name on an index."""
+
 
 @attrs.frozen(eq=False)
 class Artifact:
@@ -172,7 +175,7 @@ def _make_untrained(card: Mapping[str, Any], layout: ParameterLayout) -> UpdateR
     origin, who = card["rule"], f"{_title(card)}: rule {card['rule']['name']!r}"
     source = f"{origin['distribution']} {origin['version']}"
     if origin["name"] not in rules():
-        raise UsageError(f"{who} is not installed here; pip install {origin['distribution']}")
+        raise UsageError(f"{who} is not installed here; its card says {source}: {FROM_WHOM}")
     entry = rules()[origin["name"]]
     if entry.distribution != origin["distribution"]:
         raise UsageError(f"{who} is of {source}, and here of {entry.distribution}; install the one it is of")
@@ -216,8 +219,8 @@ def _make_learner(card: Mapping[str, Any]) -> BaseLearner:
     origin = card["learner"]
     if origin["name"] not in base_learners():
         raise UsageError(
-            f"{_title(card)}: base-learner {origin['name']!r} is not installed here; pip install"
-            f" {origin['distribution']}, or give the learner"
+            f"{_title(card)}: base-learner {origin['name']!r} is not installed here; its card says"
+            f" {origin['distribution']}: give the learner, or {FROM_WHOM}"
         )
     made: BaseLearner = base_learners()[origin["name"]](**origin["options"])
     return made.to("cpu", getattr(torch, card["dtype"]))

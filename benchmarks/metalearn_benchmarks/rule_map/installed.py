@@ -14,7 +14,7 @@ from metalearn_core import UsageError, placements
 from metalearn_core.testing.theory.map_parts import Claim, CrossedEdge, Edge
 from metalearn_core.testing.theory.rule_map import RuleMap, resolve
 
-NEEDS_TESTING = 'what checks rules is not installed ({}); run pip install "metalearn-core[testing]"'
+NEEDS_TESTING = "what checks rules is not installed ({}); run pip install hypothesis pytest"
 
 
 def installed_map() -> tuple[RuleMap, list[str]]:

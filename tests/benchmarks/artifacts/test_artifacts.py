@@ -305,7 +305,7 @@ def test_a_newer_format_is_refused(exported):
     [
         (
             {"rule__name": "feed-backward"},
-            "rule 'feed-backward' is not installed here; pip install metalearn-f",
+            "rule 'feed-backward' is not installed here; its card says metalearn-f",
         ),
         ({"rule__distribution": "another"}, "is of another 0.1.0, and here of metalearn-feed-forward"),
         ({"rule__api_version": 2}, "is of API 2, and this metalearn-core of 1"),
@@ -354,7 +354,7 @@ def test_a_learner_that_is_not_installed_is_named_and_can_be_given(exported, mon
     fresh.catalogues["metalearn_base_learners"].clear()
     monkeypatch.setattr(registry, "default_registry", lambda: fresh)
     artifact = load_rule(folder)
-    with pytest.raises(UsageError, match="base-learner 'mlp' is not installed here; pip install meta"):
+    with pytest.raises(UsageError, match="base-learner 'mlp' is not installed here; its card says meta"):
         artifact.start()
     _, theta = artifact.start(learner)
     assert torch.equal(theta, artifact.theta)

@@ -38,7 +38,7 @@ def test_its_tests_pass_as_they_stand(new, tmp_path):
     assert "metalearn plugins check my-rule" in out
     assert "Ada {{ Lovelace }}" in (project / "LICENSE").read_text()
     readme = (project / "README.md").read_text()
-    assert readme.index("pip install metalearn-benchmarks") < readme.index("metalearn plugins check my-rule")
+    assert readme.index("installed from its checkout") < readme.index("metalearn plugins check my-rule")
     assert "${{ matrix.python }}" in (project / ".github/workflows/ci.yml").read_text()
     # as pip would install it
     facts = tomllib.loads((project / "pyproject.toml").read_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 import sys
 from typing import Any
 
@@ -81,5 +82,7 @@ def _remedy(report: Any) -> str:
     if any((report.distribution, report.name) in owners for owners in itertools.chain(*contested)):
         return line  # which says what to do, and it need not be this one that goes
     if "No module named 'hypothesis'" in report.error:
-        return f'{line}. It checks rules: pip install "metalearn-core[testing]"'
-    return f"{line}. Mend or upgrade it, or go on without it: pip uninstall {report.distribution}"
+        return f"{line}. It checks rules: pip install hypothesis pytest"
+    return (
+        f"{line}. Mend or upgrade it, or go on without it: pip uninstall {shlex.quote(report.distribution)}"
+    )

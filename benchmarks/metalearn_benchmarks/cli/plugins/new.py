@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -18,9 +19,10 @@ def new_command(name: str, to: Path, author: str | None) -> None:
     from metalearn_benchmarks.plugins.project import write_project
 
     folder = write_project(name, to, author or _user())
+    here, with_tests = shlex.quote(str(folder)), shlex.quote(f"{folder}[test]")
     echo(
         f"{folder}: write your equation into it, then\n"
-        f"  pip install -e '{folder}[test]' && pytest {folder} && metalearn plugins check {name}"
+        f"  pip install -e {with_tests} && pytest {here} && metalearn plugins check {name}"
     )
 
 

@@ -58,7 +58,7 @@ class TensorBoard:
         except ImportError as error:
             raise UsageError(
                 f"observer 'tensorboard': the package tensorboard cannot be imported ({error});"
-                " pip install 'metalearn-benchmarks[tensorboard]'"
+                " in the checkout, pip install -e './benchmarks[tensorboard]'"
             ) from error
 
     def __init__(self, run: Mapping[str, Any]) -> None:

@@ -88,7 +88,8 @@ def logistic_regression(support: Values, labels: Labels, query: Values) -> Label
         from sklearn.linear_model import LogisticRegression
     except ImportError as error:
         raise UsageError(
-            f"logistic regression needs scikit-learn ({error}): pip install 'metalearn-benchmarks[images]'"
+            f"logistic regression needs scikit-learn ({error}): in the checkout,"
+            " pip install -e './benchmarks[images]'"
         ) from error
     with warnings.catch_warnings():
         # what it has found by then is a floor all the same

@@ -50,7 +50,8 @@ class Digits:
             from sklearn.datasets import load_digits
         except ImportError as error:
             raise UsageError(
-                f"digits need scikit-learn and Pillow ({error}): pip install 'metalearn-benchmarks[images]'"
+                f"digits need scikit-learn and Pillow ({error}): in the checkout,"
+                " pip install -e './benchmarks[images]'"
             ) from error
         data = load_digits()
         images = (np.asarray(data.images) * (255 / 16)).round().astype(np.uint8)

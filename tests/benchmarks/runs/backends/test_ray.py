@@ -279,7 +279,7 @@ def test_without_the_package_one_line_names_the_extra(metalearn, monkeypatch, tm
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     code, _, err = metalearn("run", "sine", "--ray", "local", "--out", tmp_path)
     assert code == 2
-    assert "pip install 'metalearn-benchmarks[ray]'" in err
+    assert "pip install -e './benchmarks[ray]'" in err
     assert err.count("\n") == 1
 
 

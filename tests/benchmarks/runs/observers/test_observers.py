@@ -103,7 +103,7 @@ def test_tensorboard_that_is_not_installed_is_refused_before_anything_runs(metal
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     code, out, err = metalearn(*RUN, "--observe", "tensorboard", "--out", tmp_path / "o")
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "pip install 'metalearn-benchmarks[tensorboard]'" in err
+    assert "pip install -e './benchmarks[tensorboard]'" in err
     assert not (tmp_path / "o").exists()
 
 

@@ -201,7 +201,7 @@ def test_what_the_documentation_says_runs(stores):
 def test_missing_fonts_are_one_line(monkeypatch):
     monkeypatch.setattr(fonts, "DOMAINS", {"glyphs-print": ("lora", "no-such-font", "nor-this")})
     with pytest.raises(
-        UsageError, match=r"\Aglyphs-print: \d of its 3 .*pip install 'metalearn-benchmarks\[images\]'\Z"
+        UsageError, match=r"\Aglyphs-print: \d of its 3 .*pip install -e '\./benchmarks\[images\]'\Z"
     ):
         Glyphs("glyphs-print")(28)
 

@@ -64,7 +64,7 @@ class RayCluster:
             import ray
         except ImportError as error:
             raise UsageError(
-                f"--ray needs the package ray ({error}): pip install 'metalearn-benchmarks[ray]'"
+                f"--ray needs the package ray ({error}): in the checkout, pip install -e './benchmarks[ray]'"
             ) from error
         own = LOCAL_CLUSTER_OPTIONS if target == "local" else {}
         try:

@@ -68,7 +68,7 @@ def _source(found: tuple[fonts.Font, ...]) -> Mapping[str, Any]:
         from metalearn_benchmarks.tasks.images.glyphs import rendering
     except ImportError as error:
         raise UsageError(
-            f"glyphs need Pillow ({error}): pip install 'metalearn-benchmarks[images]'"
+            f"glyphs need Pillow ({error}): in the checkout, pip install -e './benchmarks[images]'"
         ) from error
     rules = "".join(inspect.getsource(module) for module in (table, rendering))
     return {

@@ -69,7 +69,7 @@ def installed_fonts(domain: str) -> tuple[Font, ...]:
     if missing:
         raise UsageError(
             f"{domain}: {len(missing)} of its {len(packages)} font packages are missing ({missing[0]}, ...):"
-            " pip install 'metalearn-benchmarks[images]'"
+            " in the checkout, pip install -e './benchmarks[images]'"
         )
     return tuple(
         Font(package, importlib.metadata.version(package), _file(package, *style), style[0])
