@@ -85,7 +85,7 @@ def main() -> None:
 def _run_command() -> int:
     """Run the command and return its exit code."""
     try:
-        code = metalearn(standalone_mode=False)
+        code = metalearn(prog_name="metalearn", standalone_mode=False)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else EXIT_FAILED
     except OutputError:

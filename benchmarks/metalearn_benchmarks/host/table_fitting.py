@@ -99,10 +99,10 @@ def _longest(cells: Sequence[Text]) -> int:
 
 
 def _shrink(widths: dict[int, int], least: Sequence[int], room: int) -> dict[int, int]:
-    """Take from the widest column until all fit; below its least width from the first column alone."""
+    """Take from the widest column until all fit: of those above their least width, while there are any."""
     while sum(widths.values()) > room:
         can = [index for index in widths if widths[index] > least[index]]
-        widest = max(can, key=widths.__getitem__) if can else min(widths)
+        widest = max(can or widths, key=widths.__getitem__)
         if widths[widest] <= 1:
             break
         widths[widest] -= 1
