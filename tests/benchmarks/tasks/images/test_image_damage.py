@@ -253,13 +253,9 @@ def test_a_pickle_that_asks_for_more_than_arrays_is_refused(tmp_path, which, pro
         (b"\x80\x04N", "no whole pickle"),
         (b"\x80\x09N.", "no whole pickle"),
         (b"\x80\x02cnumpy\nndarray\n(Lxx\ntR.", "no whole pickle"),
-        (b"\x80\x02cnumpy\nndarray\nJ\xff\xff\xff\x7f\x85R.", None),
     ],
 )
 def test_pickles_by_hand(data, told):
-    if told is None:
-        assert unpickling.load(io.BytesIO(data.replace(b"\x7f", b"\x00")), "x").nbytes
-        return
     with pytest.raises(UsageError, match=r"^x: ") as caught:
         unpickling.load(io.BytesIO(data), "x")
     assert told in str(caught.value)
