@@ -7,20 +7,28 @@ import hashlib
 import io
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 import attrs
 
 from metalearn_benchmarks.tasks.images.datasets import Dataset
-from metalearn_benchmarks.tasks.images.sources.files import Files, is_image, non_images, read_file, read_head
+from metalearn_benchmarks.tasks.images.sources.files import (
+    Files,
+    is_image,
+    non_images,
+    read_file,
+    read_head,
+    skipping,
+)
 from metalearn_benchmarks.tasks.images.sources.image_source import ImageFiles
 from metalearn_benchmarks.tasks.images.splits import SplitList
 from metalearn_core.errors import UsageError
 
-HEADERS = {
+COLUMNS = {
     ("filename", "label"): "CSVs with filename,label as Ravi & Larochelle's",
-    ("class_name", "image_name"): "CSVs with class_name,image_name",
+    ("image_name", "class_name"): "CSVs with class_name,image_name",
 }
+"""The columns of an image and of its class, in whatever order and among whatever other columns."""
 
 
 @attrs.frozen
@@ -29,38 +37,44 @@ class List:
 
     Args:
         name: The name of its file.
-        header: The names of its two columns.
+        columns: The names of the columns of the image and of the class.
         sha256: The checksum of the file.
         rows: The image and the class of each row.
     """
 
     name: str
-    header: tuple[str, str]
+    columns: tuple[str, str]
     sha256: str
     rows: tuple[tuple[str, str], ...]
 
 
-def read_csv(files: Files, dataset: Dataset, split: SplitList) -> ImageFiles | None:
+def read_csv(files: Files, dataset: Dataset, split: SplitList, left_out: list[str]) -> ImageFiles | None:
     """Read a copy that has CSV lists.
 
-    Returns:
-        The images by class; None where there is no such list, or no image at all.
+    Args:
+        files, dataset, split: The copy, and what it must be.
+        left_out: Takes a line for each list that is damaged, or that names an image that cannot be found.
 
-    Raises:
-        UsageError: A list is damaged, or names an image that cannot be found.
+    Returns:
+        The images by class; None where there is no list that can be used, or no image at all.
     """
     images = [name for name in files.names if is_image(name)]
-    lists = list(_lists(files)) if images else []
-    if not lists:
+    if not images:
         return None
     homes = _Homes(images)
     members: dict[str, list[str]] = defaultdict(list)
     parts: dict[str, set[str]] = defaultdict(set)
-    for each in lists:
-        for image, which in each.rows:
-            if which in split.on_disk:
-                members[which].append(homes.find(files.where(each.name), image, which))
-                parts[each.name].add(which)
+    lists = []
+    for name in non_images(files):
+        with skipping(left_out):
+            each = _read_list(files, name)
+            if each is not None:
+                for which, found in homes.find_all(files.where(name), each.rows, split.on_disk).items():
+                    members[which] += found
+                    parts[name].add(which)
+                lists.append(each)
+    if not lists:
+        return None
     notes = _notes(lists, dataset)
     if homes.ranked:
         notes.append(
@@ -69,7 +83,7 @@ def read_csv(files: Files, dataset: Dataset, split: SplitList) -> ImageFiles | N
         )
     return ImageFiles(
         files,
-        HEADERS[lists[0].header],
+        COLUMNS[lists[0].columns],
         members,
         {part: frozenset(classes) for part, classes in parts.items()},
         [each.name for each in lists],
@@ -78,28 +92,36 @@ def read_csv(files: Files, dataset: Dataset, split: SplitList) -> ImageFiles | N
 
 
 def _notes(lists: list[List], dataset: Dataset) -> list[str]:
-    own = [each.name for each in lists if dataset.lists and each.header == ("filename", "label")]
+    own = [each.name for each in lists if dataset.lists and each.columns == ("filename", "label")]
     other = [each.name for each in lists if each.name in own and each.sha256 not in dataset.lists]
     if not other:
         return []
     return [f"{', '.join(other)}: not byte for byte the published list; its classes and counts are checked"]
 
 
-def _lists(files: Files) -> Iterator[List]:
-    """Every CSV with a header that is known, in whatever file it is."""
-    for name in non_images(files):
-        first = read_head(files, name).split(b"\n", 1)[0].strip().decode("utf-8-sig", "replace")
-        header = next((one for one in HEADERS if first.replace(" ", "") == ",".join(one)), None)
-        if header is None:
-            continue
-        data = read_file(files, name)
-        try:
-            table = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig")), skipinitialspace=True))
-            image, which = ("filename", "label") if header[0] == "filename" else ("image_name", "class_name")
-            rows = tuple((row[image].strip(), row[which].strip()) for row in table)
-        except (ValueError, AttributeError, csv.Error) as error:
-            raise UsageError(f"{files.where(name)}: no CSV with {','.join(header)} in every row") from error
-        yield List(name, header, hashlib.sha256(data).hexdigest(), rows)
+def _read_list(files: Files, name: str) -> List | None:
+    """The list in a file, whatever the file is called; None where it has no columns that are known.
+
+    Raises:
+        UsageError: The file has these columns, and is no whole CSV.
+    """
+    first = read_head(files, name).split(b"\n", 1)[0].decode("utf-8-sig", "replace")
+    try:
+        header = [word.strip() for word in next(csv.reader([first.strip()], skipinitialspace=True), [])]
+    except csv.Error:  # no text at all
+        return None
+    columns = next((pair for pair in COLUMNS if set(pair) <= set(header)), None)
+    if columns is None:
+        return None
+    data = read_file(files, name)
+    try:
+        table = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), skipinitialspace=True)
+        image, which = map(header.index, columns)
+        next(table)
+        rows = tuple((row[image].strip(), row[which].strip()) for row in table if row)
+    except (ValueError, IndexError, csv.Error) as error:
+        raise UsageError(f"{files.where(name)}: no CSV with {','.join(columns)} in every row") from error
+    return List(name, columns, hashlib.sha256(data).hexdigest(), rows)
 
 
 RANKED = re.compile(r"(n\d{8})(\d{8})\.jpg", re.IGNORECASE)
@@ -134,8 +156,33 @@ class _Homes:
         self.ranked += len(found)
         return found
 
-    def find(self, where: str, image: str, which: str) -> str:
-        """UsageError where it is not there, in several places, named twice, or outside of the folder."""
+    def find_all(
+        self, where: str, rows: Iterable[tuple[str, str]], wanted: Container[str]
+    ) -> Mapping[str, list[str]]:
+        """Find the images of a list: those of each class that is wanted.
+
+        Args:
+            where: The name of the list in messages.
+            rows: The image and the class of each row.
+            wanted: The classes.
+
+        Raises:
+            UsageError: One is not there, is there several times, is in two rows, or lies outside of the
+                folder. Then no image of the list is taken.
+        """
+        before = self._taken, self.ranked
+        self._taken = set(self._taken)
+        found: dict[str, list[str]] = defaultdict(list)
+        try:
+            for image, which in rows:
+                if which in wanted:
+                    found[which].append(self._take(where, image.replace("\\", "/"), which))  # as on Windows
+        except UsageError:
+            self._taken, self.ranked = before
+            raise
+        return found
+
+    def _take(self, where: str, image: str, which: str) -> str:
         name = self._find(where, image, which)
         if name in self._taken:
             raise UsageError(
@@ -145,7 +192,7 @@ class _Homes:
         return name
 
     def _find(self, where: str, image: str, which: str) -> str:
-        if image.startswith("/") or ".." in image.split("/"):
+        if image.startswith("/") or image[1:2] == ":" or ".." in image.split("/"):
             raise UsageError(f"{where} names {image}, which leads out of the folder: refused")
         base = image.rsplit("/", 1)[-1]
         found = self._by_name.get(base) or self._ranked(base)

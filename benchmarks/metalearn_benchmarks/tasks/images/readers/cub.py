@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from metalearn_benchmarks.tasks.images.datasets import Dataset
-from metalearn_benchmarks.tasks.images.sources.files import Files, read_file
+from metalearn_benchmarks.tasks.images.sources.files import Files, read_file, skipping
 from metalearn_benchmarks.tasks.images.sources.image_source import ImageFiles
 from metalearn_benchmarks.tasks.images.splits import SplitList
 from metalearn_core.errors import UsageError
@@ -14,22 +14,29 @@ from metalearn_core.errors import UsageError
 LISTS = ("classes.txt", "images.txt", "image_class_labels.txt")
 
 
-def read_cub(files: Files, dataset: Dataset, split: SplitList) -> ImageFiles | None:
+def read_cub(files: Files, dataset: Dataset, split: SplitList, left_out: list[str]) -> ImageFiles | None:
     """Read a copy that has the three lists of CUB-200-2011.
 
+    Args:
+        files, dataset, split: The copy, and what it must be.
+        left_out: Takes a line for a list that is none.
+
     Returns:
-        The images by class; None unless all three lists lie in one folder.
+        The images by class; None unless all three lists lie in one folder and name classes of the split list.
 
     Raises:
-        UsageError: A list is damaged, or names an image that is not there.
+        UsageError: A list names an image that is not there.
     """
     names = set(files.names)
     roots = [name.removesuffix(LISTS[0]) for name in names if name.rsplit("/", 1)[-1] == LISTS[0]]
     roots = [root for root in roots if all(f"{root}{each}" in names for each in LISTS)]
-    if not roots:
+    for root in sorted(roots):
+        with skipping(left_out):
+            classes, images, labels = (_pairs(files, f"{root}{each}") for each in LISTS)
+            if set(classes.values()) & set(split.on_disk):
+                break
+    else:
         return None
-    root = min(roots)
-    classes, images, labels = (_pairs(files, f"{root}{each}") for each in LISTS)
     members: dict[str, list[str]] = defaultdict(list)
     for number, image in images.items():
         name = f"{root}images/{image}"

@@ -14,7 +14,8 @@ from metalearn_benchmarks.tasks.images.readers.cub import read_cub
 from metalearn_benchmarks.tasks.images.readers.folders import read_folders
 from metalearn_benchmarks.tasks.images.readers.pickles import read_pickles
 from metalearn_benchmarks.tasks.images.sources.archives import Archive, MergedFiles, archives_in, open_files
-from metalearn_benchmarks.tasks.images.sources.files import Files, Folder
+from metalearn_benchmarks.tasks.images.sources.description import describe_files
+from metalearn_benchmarks.tasks.images.sources.files import Files, Folder, skipping
 from metalearn_benchmarks.tasks.images.sources.image_source import ImageSource
 from metalearn_benchmarks.tasks.images.splits import SplitList
 from metalearn_core.errors import UsageError
@@ -55,25 +56,57 @@ def detect_dataset(dataset: Dataset, split: SplitList, path: Path) -> DetectedDa
     Raises:
         UsageError: The copy is not whole, or not that dataset; the message is one line.
     """
-    for files in _places(dataset, path):
-        _require_known(dataset, files)
-        for reader in READERS:
-            source = reader(files, dataset, split)
-            if source is not None:
-                _require_whole(dataset, split, source, files.path)
-                return DetectedDataset(files, source, (*source.notes, *_swapped(split, source)))
+    failures: list[str] = []
+    for files in _places(dataset, path, failures):
+        with skipping(failures):
+            _require_known(dataset, files)
+            found = _read(dataset, split, files, failures)
+            if found is not None:
+                notes = (*found.notes, *_swapped(split, found), *_left_out(failures))
+                return DetectedDataset(files, found, notes)
+    if failures:
+        raise UsageError(failures[0])
     raise UsageError(
         f"{path}: no {dataset.title} in it; expected {dataset.forms}"
-        f" (from {dataset.home or 'wherever you have it'})"
+        f" (from {dataset.home or 'wherever you have it'}); found {describe_files(open_files(path))}"
     )
 
 
-def _places(dataset: Dataset, path: Path) -> Iterator[Files]:
+def _read(dataset: Dataset, split: SplitList, files: Files, failures: list[str]) -> ImageSource | None:
+    """The source of the first reader that finds the dataset whole; None where none does.
+
+    Raises:
+        UsageError: A reader finds the dataset, but a file that belongs to it is damaged.
+    """
+    for reader in READERS:
+        left_out: list[str] = []
+        source = reader(files, dataset, split, left_out)
+        reasons: list[str] = []
+        if source is not None:
+            with skipping(reasons):
+                _require_whole(dataset, split, source, files.path)
+            if reasons and left_out and any(source.counts.values()):
+                raise UsageError(left_out[0])  # why it is not whole
+        failures += left_out + reasons
+        if source is not None and not reasons:
+            return source
+    return None
+
+
+def _left_out(reasons: list[str]) -> Iterator[str]:
+    """What lies beside the dataset and is not read, in a few lines."""
+    for reason in reasons[:SHOWN]:
+        yield f"left out: {reason}"
+    if len(reasons) > SHOWN:
+        yield f"left out: {len(reasons) - SHOWN} more files"
+
+
+def _places(dataset: Dataset, path: Path, failures: list[str]) -> Iterator[Files]:
     """Where to look, one after another: a folder itself, then the archives that lie in it."""
     files = open_files(path)
     yield files
     if isinstance(files, Folder) and path.is_dir():
-        archives = archives_in(files)
+        archives = archives_in(files, failures)
         known = [each for each in archives if each.sums.md5 in dataset.archives]
         archives = known or archives  # beside the dataset lie its segmentations, and the like
         if archives:

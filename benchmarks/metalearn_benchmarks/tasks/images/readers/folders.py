@@ -14,11 +14,15 @@ SYNSET = 9
 """Characters of ImageNet's name of a class, n01532829, with which its images' names begin."""
 
 
-def read_folders(files: Files, dataset: Dataset, split: SplitList) -> ImageFiles | None:
+def read_folders(files: Files, dataset: Dataset, split: SplitList, left_out: list[str]) -> ImageFiles | None:
     """Read a copy whose folders are named after the classes.
 
     The innermost folder that is named after a class decides. Where there is none, the beginning of the file's
     name does.
+
+    Args:
+        files, dataset, split: The copy, and what it must be.
+        left_out: As of the other readers; here nothing is left out.
 
     Returns:
         The images by class; None where no image has a class.

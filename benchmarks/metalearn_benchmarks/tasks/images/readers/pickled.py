@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from metalearn_core.errors import UsageError
 
 Rows = dict[str, list[int]]
 CIFAR_SIDE = 32
+SHOWN = 6
+"""Keys of a dictionary that are shown in a message."""
 
 
 @attrs.frozen
@@ -38,20 +41,31 @@ class Layout:
 
 
 def _by_dictionary(content: Mapping[str, Any], _: Sequence[str]) -> Rows:
-    return {_text(which): [int(row) for row in rows] for which, rows in content["class_dict"].items()}
+    return {
+        _text(which): [operator.index(row) for row in rows] for which, rows in content["class_dict"].items()
+    }
 
 
 def _by_category(content: Mapping[str, Any], _: Sequence[str]) -> Rows:
-    labels = np.asarray(content["labels"])
+    labels = _labels(content["labels"])
     return {
-        _text(which): np.flatnonzero(labels == label).tolist()
+        _text(which): np.flatnonzero(labels == operator.index(label)).tolist()
         for which, label in content["catname2label"].items()
     }
 
 
 def _by_number(content: Mapping[str, Any], numbered: Sequence[str]) -> Rows:
-    labels = np.asarray(content["fine_labels"])
+    labels = _labels(content["fine_labels"])
     return {which: np.flatnonzero(labels == number).tolist() for number, which in enumerate(numbered)}
+
+
+def _labels(given: Any) -> npt.NDArray[np.int64]:
+    """Integers, one for each image; TypeError for anything else."""
+    if isinstance(given, np.ndarray) and given.ndim == 1 and given.dtype.kind in "iu":
+        return given.astype(np.int64)
+    if isinstance(given, list | tuple):
+        return np.array([operator.index(one) for one in given], np.int64)
+    raise TypeError("labels are no list of integers")
 
 
 LAYOUTS = (
@@ -70,22 +84,58 @@ LAYOUTS = (
 )  # fmt: skip
 NAMES = "fine_label_names"
 """CIFAR-100 keeps its classes' names in a pickle of their own."""
+NOT_READ = {
+    "label_specific": "labels as tieredImageNet has them",
+    "labels": "images or labels without the names of their classes, as MetaOptNet's CIFAR_FS and FC100 have"
+    " them, so that nothing tells which class is which",
+}
+"""Layouts that people have and that are not read, by a key of theirs."""
 
 
 def content(files: Files, name: str) -> dict[str, Any]:
-    """Read the dictionary of a pickle, with its keys as text; {} for a pickle of anything else.
+    """Read the dictionary of a pickle, with its keys as text.
 
     Raises:
-        UsageError: The file is damaged, or asks for more than arrays and plain containers.
+        UsageError: The file is damaged, asks for more than arrays and plain containers, or is no dictionary.
     """
     with files.open(name) as file:
         found = unpickling.load(file, files.where(name))
-    return {_text(key): value for key, value in found.items()} if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        many = f" of {len(found):,} objects" if isinstance(found, list | tuple) else ""
+        raise UsageError(
+            f"{files.where(name)}: no pickle of images whose layout is known: it holds a"
+            f" {type(found).__name__}{many}, expected a dictionary"
+        )
+    return {_text(key): value for key, value in found.items()}
 
 
-def layout_of(found: Mapping[str, Any]) -> Layout | None:
-    """Return the layout of a dictionary; None where it is not known."""
-    return next((each for each in LAYOUTS if each.keys <= set(found)), None)
+def layout_of(found: Mapping[str, Any], name: str) -> Layout:
+    """Return the layout of a dictionary.
+
+    Raises:
+        UsageError: It is not known; the message says what the dictionary holds.
+    """
+    layout = next((each for each in LAYOUTS if each.keys <= set(found)), None)
+    if layout is None:
+        keys = [ascii(key)[1:-1][:40] for key in list(found)[:SHOWN]] + ["..."] * (len(found) > SHOWN)
+        known = next((f": {words}" for key, words in NOT_READ.items() if key in found), "")
+        raise UsageError(
+            f"{name}: no pickle of images whose layout is known{known}; its keys are"
+            f" {', '.join(keys) or 'none'}"
+        )
+    return layout
+
+
+def class_names(found: Mapping[str, Any], name: str) -> list[str]:
+    """Return the names of CIFAR-100's classes in the order of their numbers.
+
+    Raises:
+        UsageError: They are no names.
+    """
+    names = found[NAMES]
+    if not isinstance(names, list | tuple) or not all(isinstance(each, str | bytes) for each in names):
+        raise UsageError(f"{name}: {NAMES} is no list of names")
+    return [_text(each) for each in names]
 
 
 def rows_of(found: Mapping[str, Any], layout: Layout, numbered: Sequence[str], name: str) -> Rows:
@@ -103,11 +153,13 @@ def rows_of(found: Mapping[str, Any], layout: Layout, numbered: Sequence[str], n
     images = len(pixels_of(found, layout, name))
     try:
         rows = layout.rows(found, numbered)
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"{name}: {' and '.join(sorted(layout.keys))} do not fit together") from error
     for which, numbers in rows.items():
         if any(not 0 <= row < images for row in numbers):
-            raise UsageError(f"{name}: class {which} has rows beyond its {images} images")
+            raise UsageError(f"{name}: class {_shown(which)} has rows beyond its {images} images")
+        if len(set(numbers)) != len(numbers):
+            raise UsageError(f"{name}: class {_shown(which)} has one row twice")
     return rows
 
 
@@ -121,7 +173,7 @@ def pixels_of(found: Mapping[str, Any], layout: Layout, name: str) -> npt.NDArra
     if isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8:
         if pixels.ndim == 2 and pixels.shape[1] == 3 * CIFAR_SIDE**2:
             return pixels.reshape(-1, 3, CIFAR_SIDE, CIFAR_SIDE).transpose(0, 2, 3, 1)
-        if pixels.ndim == 4 and pixels.shape[3] == 3:
+        if pixels.ndim == 4 and pixels.shape[3] == 3 and 0 not in pixels.shape[1:]:
             return pixels
     what = f"{pixels.dtype} {list(pixels.shape)}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
     raise UsageError(f"{name}: {layout.pixels} is {what}, expected uint8 [images, height, width, 3]")
@@ -129,3 +181,7 @@ def pixels_of(found: Mapping[str, Any], layout: Layout, name: str) -> npt.NDArra
 
 def _text(key: object) -> str:
     return key.decode("latin1") if isinstance(key, bytes) else str(key)
+
+
+def _shown(which: str) -> str:
+    return ascii(which)[1:-1][:60]

@@ -13,10 +13,9 @@ from metalearn_benchmarks.tasks.images.datasets import Dataset
 from metalearn_benchmarks.tasks.images.readers import pickled
 from metalearn_benchmarks.tasks.images.readers.pickled import Layout, Rows
 from metalearn_benchmarks.tasks.images.readers.unpickling import is_pickle
-from metalearn_benchmarks.tasks.images.sources.files import Files, non_images, read_head
+from metalearn_benchmarks.tasks.images.sources.files import Files, non_images, read_head, skipping
 from metalearn_benchmarks.tasks.images.sources.image_source import ImageArrays
 from metalearn_benchmarks.tasks.images.splits import SplitList
-from metalearn_core.errors import UsageError
 
 
 @attrs.frozen
@@ -38,20 +37,19 @@ class _Chosen:
             self.rows[which].append((each.name, each.rows[which]))
 
 
-def read_pickles(files: Files, dataset: Dataset, split: SplitList) -> ImageArrays | None:
+def read_pickles(files: Files, dataset: Dataset, split: SplitList, left_out: list[str]) -> ImageArrays | None:
     """Read a copy that consists of pickles.
+
+    Args:
+        files, dataset, split: The copy, and what it must be.
+        left_out: Takes a line for each pickle that cannot be read, or that holds something else.
 
     Returns:
         The images by class; None where there is no pickle of images.
-
-    Raises:
-        UsageError: There are pickles, but the layout of none is known; or one is damaged.
     """
     names = [name for name in non_images(files) if is_pickle(read_head(files, name))]
-    found, strange = _indexed(files, names, split)
+    found = _indexed(files, names, split, left_out)
     if not found:
-        if strange:
-            raise UsageError(f"{files.where(strange[0])}: no pickle of images whose layout is known")
         return None
     chosen = _choose(found, dataset)
     layouts = {each.name: each.layout for each in found}
@@ -70,31 +68,30 @@ def read_pickles(files: Files, dataset: Dataset, split: SplitList) -> ImageArray
     )
 
 
-def _indexed(files: Files, names: list[str], split: SplitList) -> tuple[list[Pickle], list[str]]:
-    """Pickles with images of wanted classes, and the names of those whose layout is not known.
+def _indexed(files: Files, names: list[str], split: SplitList, left_out: list[str]) -> list[Pickle]:
+    """Pickles with images of wanted classes.
 
     One is in memory at a time: together they can be larger than it is.
     """
-    numbered, waiting, strange = sorted(split.on_disk), [], []
+    numbered, waiting = sorted(split.on_disk), []
     indexed: list[Pickle] = []
     for name in names:
-        content = pickled.content(files, name)
-        if pickled.NAMES in content:
-            numbered = [str(each) for each in content[pickled.NAMES]]
-            continue
-        layout = pickled.layout_of(content)
-        if layout is None:
-            strange.append(name)
-        elif layout.pooled:
-            waiting.append(name)  # for the names of the classes
-        else:
-            indexed += _index(files, name, content, layout, [], split.on_disk)
+        with skipping(left_out):
+            content = pickled.content(files, name)
+            if pickled.NAMES in content:
+                numbered = pickled.class_names(content, files.where(name))
+                continue
+            layout = pickled.layout_of(content, files.where(name))
+            if layout.pooled:
+                waiting.append(name)  # for the names of the classes
+            else:
+                indexed += _index(files, name, content, layout, [], split.on_disk)
     for name in waiting:
-        content = pickled.content(files, name)
-        layout = pickled.layout_of(content)
-        assert layout is not None
-        indexed += _index(files, name, content, layout, numbered, split.on_disk)
-    return indexed, strange
+        with skipping(left_out):
+            content = pickled.content(files, name)
+            layout = pickled.layout_of(content, files.where(name))
+            indexed += _index(files, name, content, layout, numbered, split.on_disk)
+    return indexed
 
 
 def _index(

@@ -23,6 +23,7 @@ from metalearn_benchmarks.tasks.images.sources.files import (
     is_image,
     non_images,
     reading,
+    skipping,
 )
 from metalearn_core.errors import UsageError
 
@@ -160,14 +161,28 @@ def open_files(path: Path) -> Files:
         return Folder(path)
     if not path.exists():
         raise UsageError(f"{path}: there is no such file or folder")
+    if not path.is_file():  # a pipe would be waited for, and a device may have no end
+        raise UsageError(f"{path}: neither a file nor a folder; give the dataset's folder, archive or pickle")
     kind = _archive_type(path)
     return Folder(path.parent, path.name) if kind is None else kind(path)
 
 
-def archives_in(folder: Folder) -> list[Archive]:
-    """Open the archives that lie directly in a folder."""
-    direct = [folder.path / name for name in non_images(folder) if "/" not in name]
-    return [kind(path) for path in direct if (kind := _archive_type(path)) is not None]
+def archives_in(folder: Folder, left_out: list[str]) -> list[Archive]:
+    """Open the archives that lie directly in a folder.
+
+    Args:
+        folder: The folder.
+        left_out: Takes a line for each archive that cannot be read.
+    """
+    found: list[Archive] = []
+    for name in non_images(folder):
+        if "/" not in name:
+            with skipping(left_out):
+                path = folder.path / name
+                kind = _archive_type(path)
+                if kind is not None:
+                    found.append(kind(path))
+    return found
 
 
 def _archive_type(path: Path) -> type[ZipArchive] | type[TarArchive] | None:

@@ -19,6 +19,8 @@ from metalearn_core.errors import UsageError
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm")
 HEAD_BYTES = 512
+LARGEST_FILE = 1 << 28
+"""Bytes. No image and no list is larger."""
 IN_MEMORY_BYTES = 1 << 22
 """Bytes. Files of an archive up to this size stay in memory, unless they are images: going back is slow."""
 
@@ -60,13 +62,20 @@ class Files(Protocol):
 
 
 def read_file(files: Files, name: str) -> bytes:
-    """Read a whole file.
+    """Read a whole file, an image or a list.
 
     Raises:
-        UsageError: It cannot be read.
+        UsageError: It cannot be read, or is larger than `LARGEST_FILE`.
     """
     with files.open(name) as file, reading(files.where(name)):
-        return file.read()
+        data = file.read(IN_MEMORY_BYTES)
+        if len(data) == IN_MEMORY_BYTES:
+            data += file.read(LARGEST_FILE + 1 - IN_MEMORY_BYTES)
+    if len(data) > LARGEST_FILE:
+        raise UsageError(
+            f"{files.where(name)}: refused, larger than {LARGEST_FILE >> 20} MiB: no image and no list is"
+        )
+    return data
 
 
 def read_head(files: Files, name: str) -> bytes:
@@ -105,6 +114,19 @@ def reading(where: Path | str) -> Iterator[None]:
         raise UsageError(f"{where}: the archive is truncated or damaged ({why}); get it again") from error
 
 
+@contextmanager
+def skipping(left_out: list[str]) -> Iterator[None]:
+    """In it, a file that cannot be read is left out: one foreign file must not stand in a dataset's way.
+
+    Args:
+        left_out: Takes the reason.
+    """
+    try:
+        yield
+    except UsageError as error:
+        left_out.append(str(error))
+
+
 def is_hidden(name: str) -> bool:
     """Tell whether a file is one that systems leave behind: .DS_Store, ._image.jpg, __MACOSX."""
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
@@ -137,7 +159,8 @@ class Folder:
             seen.add(here)
             place = PurePosixPath(Path(folder).relative_to(self.path).as_posix())
             found = (str(place / name) for name in names)
-            yield from (name for name in found if not is_hidden(name))
+            # a pipe would be waited for, and a device may have no end
+            yield from (name for name in found if not is_hidden(name) and (self.path / name).is_file())
 
     def open(self, name: str) -> BinaryIO:
         with reading(self.path / name):
