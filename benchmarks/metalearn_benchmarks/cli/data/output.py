@@ -47,6 +47,12 @@ def describe(manifest: Manifest) -> str:
     )
 
 
+def doubts(manifest: Manifest) -> list[str]:
+    """Return what cannot be checked in a store of an earlier version, and what that may have lost."""
+    unbound = "prepared by an earlier version: no checksum says which rows belong to which class"
+    return [*manifest.doubts, *([] if manifest.checksum else [unbound])]
+
+
 @contextmanager
 def progress_bar(quiet: bool) -> Iterator[ReportProgress]:
     """Show a progress bar on a terminal, and nothing elsewhere or where `quiet`.

@@ -34,6 +34,7 @@ def prepare_command(
     What PATH is, is found by its content. docs/data.md says which forms are read, and which splits there are.
     """
     from metalearn_benchmarks.tasks.images.datasets import find_dataset
+    from metalearn_benchmarks.tasks.images.store.conversion import LOSSES
     from metalearn_benchmarks.tasks.images.store.locations import data_home
     from metalearn_benchmarks.tasks.images.store.preparation import prepare
 
@@ -49,10 +50,14 @@ def prepare_command(
         sys.exit(EXIT_INTERRUPTED)
     for note in made.notes:
         echo(f"note: {note}", err=True)
+    manifest = made.store.manifest
     if as_json:
-        print_json({**store_row(made.store), "notes": list(made.notes), "already": made.already})
+        more = {"notes": list(made.notes), "already": made.already, "examples": dict(manifest.examples)}
+        print_json({**store_row(made.store), **more})
         return
-    for what, count in made.store.manifest.tally.items():
-        echo(f"{count} images {what}", err=True)
+    for what, count in manifest.tally.items():
+        loud = "warning: " if what in LOSSES else ""
+        example = f", such as {manifest.examples[what]}" if what in manifest.examples else ""
+        echo(f"{loud}{count} images {what}{example}", err=True)
     state = "already prepared" if made.already else "prepared"
     echo(f"{state}: {describe(made.store.manifest)}, in {folder}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from metalearn_benchmarks.cli.data.output import PATH, SIZE, describe, progress_bar, store_row
+from metalearn_benchmarks.cli.data.output import PATH, SIZE, describe, doubts, progress_bar, store_row
 from metalearn_benchmarks.cli.support.options import JSON
 from metalearn_benchmarks.host.exit_codes import EXIT_INTERRUPTED
 from metalearn_benchmarks.host.terminal import echo, print_json
@@ -37,6 +37,8 @@ def verify_command(name: str, path: Path | None, size: int | None, as_json: bool
         with progress_bar(as_json) as tell:
             for store in prepared:
                 verify_store(store, datasets(), tell)
+                for doubt in doubts(store.manifest):
+                    echo(f"note: {store.folder}: {doubt}", err=True)
                 if not as_json:
                     echo(f"whole: {describe(store.manifest)}, in {store.folder}")
     except KeyboardInterrupt:
@@ -50,10 +52,10 @@ def _open_stores(name: str, home: Path, size: int | None) -> list[ImageStore]:
     from metalearn_benchmarks.tasks.images.store.image_store import ImageStore
     from metalearn_benchmarks.tasks.images.store.manifest import MANIFEST
 
-    if size is not None and (home / name).is_dir():
-        return [ImageStore.open(home / name / str(size))]
+    if size is not None and name in {path.name for path in home.glob("*")}:
+        return [ImageStore.open(home / name / str(size), changed=True)]
     folders = sorted(path.parent for path in home.glob(f"*/*/{MANIFEST}"))
-    found = [ImageStore.open(folder) for folder in folders if folder.parent.name == name]
+    found = [ImageStore.open(folder, changed=True) for folder in folders if folder.parent.name == name]
     if not found:
         raise unknown(f"prepared dataset in {home}", name, {folder.parent.name for folder in folders})
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -44,7 +45,10 @@ class PreparedDataset:
                 f"{self.name}: not prepared at {size} x {size} pixels (nothing in {folder}); where you have"
                 f" its files: metalearn data prepare {self.made_by} --size {size}"
             )
-        return ImageStore.open(folder)
+        store = ImageStore.open(folder)
+        for doubt in store.manifest.doubts:
+            warnings.warn(f"{folder}: {doubt}", stacklevel=2)
+        return store
 
 
 def _prepared(dataset: Dataset, split: SplitList) -> PreparedDataset:

@@ -15,6 +15,7 @@ from metalearn_benchmarks.tasks.images.store.manifest import (
     Manifest,
     Pixels,
     read_manifest,
+    require_unchanged,
 )
 from metalearn_core.errors import UsageError, unknown
 
@@ -36,23 +37,34 @@ class ImageStore:
     pixels: Pixels
 
     @classmethod
-    def open(cls, folder: Path) -> ImageStore:
+    def open(cls, folder: Path, changed: bool = False) -> ImageStore:
         """Open the store in a folder. The checksum of the pixels is left to `verify`.
+
+        Args:
+            folder: The folder.
+            changed: Whether a manifest that was changed after it was written may be opened, to say what is
+                wrong with it.
 
         Raises:
             UsageError: No whole store is there.
         """
         manifest = read_manifest(folder)
         path = folder / manifest.file
-        try:
-            pixels = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{path}: cannot be read ({error}); prepare the dataset again") from error
-        if pixels.dtype != np.uint8 or pixels.shape != manifest.shape:
+        try:  # not `load`, which takes zip archives and pickles too
+            pixels = np.lib.format.open_memmap(path, mode="r")
+        except Exception as error:  # NumPy raises whatever the bytes of a header lead it to
+            said = " ".join(str(error).split())
+            raise UsageError(
+                f"{path}: cannot be read ({said}): it was damaged after it was prepared; prepare the dataset"
+                " again"
+            ) from error
+        if pixels.dtype != np.uint8 or pixels.shape != manifest.shape or not pixels.flags.c_contiguous:
             raise UsageError(
                 f"{path}: expected uint8 {list(manifest.shape)}, found {pixels.dtype} {list(pixels.shape)};"
                 " prepare the dataset again"
             )
+        if not changed:
+            require_unchanged(manifest, folder)
         return cls(folder, manifest, pixels)
 
     def classes(self, split: str) -> list[ImageClass]:
@@ -74,6 +86,7 @@ class ImageStore:
         Raises:
             UsageError: The pixels are not those that were written.
         """
+        require_unchanged(self.manifest, self.folder)
         path = self.folder / self.manifest.file
         try:
             found = checksum(path, tell)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -94,14 +93,12 @@ def _fill(
     disk = SplitList.parse_class_name
     remaining = sorted(writer.remaining(), key=lambda each: found.source.place(disk(each.name)[0]))
     done = writer.manifest.images - sum(each.count for each in remaining)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")  # damaged EXIF data: no pixel depends on them
-        for each in remaining:
-            tell(each.name, done, writer.manifest.images)
-            name, turns = disk(each.name)
-            pixels, modes = decode(found.source.images(name))
-            writer.put(each, np.rot90(pixels, turns, axes=(1, 2)), modes)
-            done += each.count
+    for each in remaining:
+        tell(each.name, done, writer.manifest.images)
+        name, turns = disk(each.name)
+        pixels, tally = decode(found.source.images(name))
+        writer.put(each, np.rot90(pixels, turns, axes=(1, 2)), tally.counts, tally.examples)
+        done += each.count
     tell("checksum", done, writer.manifest.images)
 
 

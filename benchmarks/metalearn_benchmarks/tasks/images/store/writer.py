@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 import attrs
+import cattrs
 import numpy as np
 from filelock import BaseFileLock
 
@@ -22,6 +23,7 @@ from metalearn_benchmarks.host.locks import try_lock
 from metalearn_benchmarks.tasks.images.store.image_store import ImageStore, checksum
 from metalearn_benchmarks.tasks.images.store.manifest import (
     MANIFEST,
+    SHA256,
     ImageClass,
     Manifest,
     Pixels,
@@ -61,6 +63,7 @@ class StoreWriter:
             raise ValueError("two classes have one name")
         self._lock = weakref.finalize(self, _lock_folder(folder).release)
         self.done: dict[str, dict[str, int]] = {}
+        self.examples: dict[str, str] = {}
         self._sha256 = ""
         self._read_state()
         self._saved = time.monotonic()
@@ -69,23 +72,32 @@ class StoreWriter:
         """What an earlier writer of the same plan has finished: its classes, and what it counted in each."""
         try:
             state = json.loads((self.folder / STATE).read_text(encoding="utf-8"))
-            whole = self.folder / f"pixels-{state['sha256'][:16]}.npy"
-            if state["plan"] == self._plan and (self._pixels.exists() or whole.exists()):
-                self.done, self._sha256 = dict(state["done"]), state["sha256"]
-        except (OSError, ValueError, KeyError, TypeError):
+            done = cattrs.structure(state["done"], dict[str, dict[str, int]])
+            sha256, examples = state["sha256"], cattrs.structure(state.get("examples", {}), dict[str, str])
+            if sha256 and not SHA256.fullmatch(sha256):
+                return  # it becomes part of a path
+            whole = self.folder / f"pixels-{sha256[:16]}.npy"
+            there = [path for path in (self._pixels, whole) if path.is_file() and not path.is_symlink()]
+            if state["plan"] == self._plan and there and set(done) <= set(self._rows):
+                self.done, self._sha256, self.examples = done, sha256, examples
+        except Exception:  # whatever a damaged file leads to: then it begins anew
             return
 
     def remaining(self) -> Iterator[ImageClass]:
         """Yield the classes that are not written yet, in the order of their rows. Any order will do."""
         yield from [each for each in self.manifest.classes if each.name not in self.done]
 
-    def put(self, which: ImageClass, pixels: Pixels, tally: Mapping[str, int] | None = None) -> None:
+    def put(
+        self, which: ImageClass, pixels: Pixels, tally: Mapping[str, int] | None = None,
+        examples: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         """Write the images of a class.
 
         Args:
             which: The class, one of the manifest.
             pixels: uint8 `[count, size, size, channels]`.
             tally: What was counted in them.
+            examples: For each key of `tally`, the name of an image that was counted.
 
         Raises:
             WriteError: The disk is full, or the folder cannot be written.
@@ -104,6 +116,7 @@ class StoreWriter:
                 file.seek(-(self.manifest.images - which.first) * row, os.SEEK_END)
                 file.write(np.ascontiguousarray(pixels).data)
         self.done[which.name] = dict(tally or {})
+        self.examples = {**(examples or {}), **self.examples}
         if time.monotonic() - self._saved >= SAVE_SECONDS:
             self._save()
 
@@ -111,6 +124,7 @@ class StoreWriter:
         """All the space there will be, at the start: a disk that is too small is noticed before the work."""
         header = {"descr": "|u1", "fortran_order": False, "shape": self.manifest.shape}
         (self.folder / STATE).unlink(missing_ok=True)  # it speaks of pixels that go now
+        self._pixels.unlink(missing_ok=True)  # a link would lead out of the folder
         try:
             with open(self._pixels, "wb") as file:
                 np.lib.format.write_array_header_1_0(file, header)
@@ -125,7 +139,9 @@ class StoreWriter:
         if self._pixels.exists():
             with _writing(self._pixels), open(self._pixels, "r+b") as file:
                 os.fsync(file.fileno())
-        state = {"plan": self._plan, "done": self.done, "sha256": self._sha256}
+        state = {
+            "plan": self._plan, "done": self.done, "sha256": self._sha256, "examples": self.examples,
+        }  # fmt: skip
         with _writing(self.folder):
             write_atomically(self.folder / STATE, json.dumps(state).encode())
         self._saved = time.monotonic()
@@ -147,7 +163,10 @@ class StoreWriter:
             self._sha256 = checksum(self._pixels)
             self._save()
         tally = sum(map(Counter, self.done.values()), Counter[str]())
-        whole = attrs.evolve(self.manifest, tally=dict(sorted(tally.items())), sha256=self._sha256)
+        examples = {what: self.examples[what] for what in sorted(tally) if what in self.examples}
+        whole = attrs.evolve(
+            self.manifest, tally=dict(sorted(tally.items())), sha256=self._sha256, examples=examples
+        )
         with _writing(self.folder):
             if self._pixels.exists():
                 os.replace(self._pixels, self.folder / whole.file)
