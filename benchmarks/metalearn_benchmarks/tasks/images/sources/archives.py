@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import tarfile
 import weakref
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import attrs
 
+from metalearn_benchmarks.tasks.images.sources.bounds import Allowance, BoundedReader
 from metalearn_benchmarks.tasks.images.sources.files import (
     HEAD_BYTES,
     IN_MEMORY_BYTES,
@@ -27,12 +31,22 @@ from metalearn_benchmarks.tasks.images.sources.files import (
 )
 from metalearn_core.errors import UsageError
 
+UNPACKERS: Mapping[bytes, Callable[..., Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+}
+"""How a tar archive is compressed, by its first bytes."""
+KEPT_BYTES = 1 << 28
+"""Bytes of small files of a tar archive that are kept in memory, all together."""
+
 
 class Archive(ABC):
     """What zip and tar archives share: their checksums, and the refusal of dangerous members.
 
     Raises:
-        UsageError: The archive is damaged, or a member leads out of it, or is a link or a device.
+        UsageError: The archive is damaged, a member leads out of it or is a link or a device, or it unpacks
+            to far more than its size.
     """
 
     path: Path
@@ -41,6 +55,7 @@ class Archive(ABC):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.sums = Checksums.of(path)
+        self.allowance = Allowance(path, self.sums.size)
 
     @abstractmethod
     def open(self, name: str) -> BinaryIO: ...
@@ -79,18 +94,20 @@ class ZipArchive(Archive):
         with reading(path):
             self._zip = zipfile.ZipFile(path)
         weakref.finalize(self, self._zip.close)
-        names = []
+        self._members: dict[str, zipfile.ZipInfo] = {}
         for member in self._zip.infolist():
+            self.allowance.take(member.file_size)
             self.require_inside(member.filename)
             mode = member.external_attr >> 16 & 0o170000
             self.require_plain(member.filename, mode in (0, 0o100000, 0o040000))
-            if not member.is_dir() and not is_hidden(member.filename):
-                names.append(member.filename)
-        self.names = names
+            name = member.filename.replace("\\", "/")  # as some programs on Windows write it
+            if not name.endswith("/") and not is_hidden(name):
+                self._members[name] = member
+        self.names = list(self._members)
 
     def open(self, name: str) -> BinaryIO:
         with reading(self.where(name)):
-            return cast(BinaryIO, self._zip.open(name))
+            return cast(BinaryIO, self._zip.open(self._members[name]))
 
 
 class TarArchive(Archive):
@@ -100,21 +117,26 @@ class TarArchive(Archive):
         super().__init__(path)
         self._members: dict[str, tarfile.TarInfo] = {}
         self._kept: dict[str, bytes] = {}
+        self._room = KEPT_BYTES
         with reading(path):
-            self._tar = tarfile.open(path)  # noqa: SIM115 (it stays open as long as this object)
-            weakref.finalize(self, self._tar.close)
+            file = _unpacked(path)
+            weakref.finalize(self, file.close)
+            # it stays open as long as this object
+            self._tar = tarfile.TarFile(fileobj=BoundedReader(file, self.allowance).as_file)
             for member in self._tar:
                 self._add(member)
         self.names = list(self._members)
 
     def _add(self, member: tarfile.TarInfo) -> None:
         name = member.name.removeprefix("./")
+        self.allowance.take(member.size)
         self.require_inside(name)
         self.require_plain(name, member.isfile() or member.isdir())
         if not member.isfile() or is_hidden(name):
             return
         self._members[name] = member
-        if not is_image(name) and member.size <= IN_MEMORY_BYTES:
+        if not is_image(name) and member.size <= min(IN_MEMORY_BYTES, self._room):
+            self._room -= member.size
             file = self._tar.extractfile(member)
             assert file is not None  # it is a plain file
             self._kept[name] = file.read()
@@ -124,6 +146,13 @@ class TarArchive(Archive):
             return io.BytesIO(self._kept[name])
         with reading(self.where(name)):
             return cast(BinaryIO, self._tar.extractfile(self._members[name]))
+
+
+def _unpacked(path: Path) -> BinaryIO:
+    with open(path, "rb") as file:
+        start = file.read(HEAD_BYTES)
+    unpack = next((unpack for mark, unpack in UNPACKERS.items() if start.startswith(mark)), open)
+    return cast(BinaryIO, unpack(path, "rb"))
 
 
 class MergedFiles:
@@ -191,6 +220,6 @@ def _archive_type(path: Path) -> type[ZipArchive] | type[TarArchive] | None:
         start = file.read(HEAD_BYTES)
     if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return ZipArchive
-    if start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")) or start[257:262] == b"ustar":
+    if start.startswith(tuple(UNPACKERS)) or start[257:262] == b"ustar":
         return TarArchive
     return None
