@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 import attrs
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from metalearn_core.errors import UsageError
+from metalearn_core.training.parameters import ParameterLayout
 
 State: TypeAlias = Any
 """Tensors in tuples, named tuples or dicts; `()` for a rule without memory."""
@@ -119,6 +120,19 @@ class UpdateRule(nn.Module, ABC):
     elementwise: bool = False
     coordinatewise: bool = False
     starts_as_descent: bool = False
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Note the layout among the arguments, whatever `__init__` does with it."""
+        rule = super().__new__(cls)
+        layouts = [given for given in (*args, *kwargs.values()) if isinstance(given, ParameterLayout)]
+        rule.__dict__["_made_for"] = layouts[0] if layouts else None
+        return rule
+
+    @property
+    def made_for(self) -> ParameterLayout | None:
+        """The layout that it was made for, where that is known: the order of θ's parameters."""
+        layout: ParameterLayout | None = self.__dict__.get("_made_for")
+        return layout
 
     def init_state(self, theta: Tensor) -> State:
         """The state at t = 0 for θ of shape `[n]` (`[tasks, n]` if elementwise)."""

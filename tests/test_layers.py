@@ -30,8 +30,10 @@ RANKS = (
     {"errors", "kernels/sources", "kernels/coordinatewise_triton", "registration/hooks", "training/events"},
     {"kernels/coordinatewise_gpu", "kernels/products", "task", "training/files", "training/parameters"},
     {"rule", "settings", "kernels/operators", "training/processes"},
-    {"training/task_stream", "learner", "optimizers/differentiable", "kernels/coordinatewise"},
-    {"inner_loop", "optimizers/torch_twins", "training/fingerprint", "training/snapshot", "kernels/pieces"},
+    {"training/task_stream", "learner", "optimizers/differentiable", "kernels/coordinatewise",
+     "optimizers/groups"},
+    {"inner_loop", "optimizers/state_by_parameter", "optimizers/torch_twins", "training/fingerprint",
+     "training/snapshot", "kernels/pieces"},
     {"training/checkpoint", "training/meta_gradient", "optimizers/stepping"},
     {"kernels/by_steps", "optimizers/learned", "training/trained"},
     {"kernels/programs", "evaluation", "training/seed_run"},
@@ -52,7 +54,7 @@ FACE = {"__init__", "__main__"}
 READ_FIRST = ("task", "learner", "rule", "inner_loop", "outer_loop")
 """The files of the core that a newcomer reads, in this order."""
 LONGEST_FUNCTION, LONGEST_FILE, LARGEST_FOLDER = 45, 250, 12
-LARGEST_CORE, LARGEST_READING = 1_650, 900
+LARGEST_CORE, LARGEST_READING = 2_000, 900
 
 Sources = dict[str, str]
 """Path in the checkout to source."""

@@ -109,9 +109,10 @@ class Advance(Protocol):
 
 
 class DifferentiableSteps(higher.optim.DifferentiableOptimizer):  # type: ignore[misc]
-    """`higher`'s differentiable twin of an optimiser that has a method `unrolled(device) -> Advance`.
+    """`higher`'s differentiable twin of an optimiser that has a method `unrolled`.
 
-    What that function works with is never copied: a network in `param_groups` would be, and get no gradient.
+    That gives a function, an `Advance`, and the places of the parameters that it takes among those of all
+    groups. What it works with is never copied: a network in `param_groups` would be, and get no gradient.
     """
 
     def __init__(
@@ -124,7 +125,9 @@ class DifferentiableSteps(higher.optim.DifferentiableOptimizer):  # type: ignore
                 " meta-parameters are those of its rule"
             )
         super().__init__(other, reference_params, *args, device=device, **kwargs)
-        self._advance: Advance = other.unrolled(device)  # type: ignore[attr-defined]
+        self._advance: Advance
+        self._places: Sequence[int]
+        self._advance, self._places = other.unrolled(device)  # type: ignore[attr-defined]
 
     def step(self, loss: Tensor, *args: Any, **kwargs: Any) -> Iterable[Tensor]:
         """As `higher` has it; a rule may want to see the loss."""
@@ -136,8 +139,17 @@ class DifferentiableSteps(higher.optim.DifferentiableOptimizer):  # type: ignore
         return params
 
     def _update(self, grouped_grads: list[list[Tensor | None]], **kwargs: Any) -> None:
-        params = self.param_groups[0]["params"]
-        params[:] = self._advance(params, grouped_grads[0], self._loss, track=self._track_higher_grads)
+        params = [parameter for group in self.param_groups for parameter in group["params"]]
+        grads = [grad for group in grouped_grads for grad in group]
+        moved = self._advance(
+            [params[place] for place in self._places], [grads[place] for place in self._places],
+            self._loss, track=self._track_higher_grads,
+        )  # fmt: skip
+        for place, parameter in zip(self._places, moved, strict=True):
+            params[place] = parameter
+        for group in self.param_groups:
+            size = len(group["params"])
+            group["params"][:], params = params[:size], params[size:]
 
 
 def register(optimizer: type[torch.optim.Optimizer]) -> None:

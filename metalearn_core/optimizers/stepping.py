@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from metalearn_core.inner_loop import gradient_for_rule, start_state, update_every_task
 from metalearn_core.rule import State, UpdateRule
@@ -25,6 +23,7 @@ class RuleStepper:
         layout: where each parameter lies in θ.
         clip: bounds the gradient before the rule sees it.
         constant: whether gradients and losses are taken for constants.
+        rates: of each parameter the factor `lr` on its step: θ + lr (θ′ − θ), θ′ being the rule's answer.
         state: that of the rule, on a stack of one task.
         step: t, the number of steps taken.
     """
@@ -33,6 +32,7 @@ class RuleStepper:
     layout: ParameterLayout
     clip: Clipping | None
     constant: bool
+    rates: Sequence[float] = ()
     state: State = None
     step: int = 0
 
@@ -52,14 +52,22 @@ class RuleStepper:
                 gradient_for_rule(constant, self.clip, grad), self.state,
             )  # fmt: skip
             self.step += 1
-            return list(self.layout.unflatten(theta[0]).values())
+            answers = self.layout.unflatten(theta[0]).values()
+            return [_part_of_step(*each) for each in zip(params, answers, self.rates, strict=True)]
+
+    def start(self, params: Sequence[Tensor]) -> None:
+        """Make the state at t = 0, and take no step."""
+        self.state = start_state(self.rule, self._flat(params), track=False)
 
     def _flat(self, tensors: Sequence[Tensor]) -> Tensor:
         return self.layout.flatten(dict(zip(self.layout.names, tensors, strict=True))).unsqueeze(0)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that is needed to go on, in plain containers."""
-        return {"rule": self.rule.label, "step": self.step, "memory": pytree.tree_leaves(self.state)}
+
+def _part_of_step(before: Tensor, after: Tensor, rate: float) -> Tensor:
+    # a rate of 1 changes no bit of the rule's answer, and 0 none of θ, whatever the answer is
+    if rate == 1:
+        return after
+    return before if rate == 0 else before + rate * (after - before)
 
 
 def _dense(grad: Tensor | None, parameter: Tensor) -> Tensor:

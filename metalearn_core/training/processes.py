@@ -167,6 +167,16 @@ class Processes:
             state.take(contents, Path("of process 0"), ["origin"])
 
 
+def mean_over_replicas(loss: Tensor, group: Any = None) -> Tensor:
+    """The mean of a loss, `[]`, over the processes of a group; None takes all that there are."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size(group) == 1:
+        return loss
+    # the sum of many half-precision losses could overflow
+    total = loss.to(torch.promote_types(loss.dtype, torch.float32), copy=True)
+    _exchange(lambda: dist.all_reduce(total, group=group))
+    return (total / dist.get_world_size(group)).to(loss.dtype)
+
+
 ALONE = Processes()
 
 
