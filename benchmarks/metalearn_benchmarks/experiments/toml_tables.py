@@ -5,7 +5,6 @@ Unknown keys, missing keys and wrong types are errors, and the message names the
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Iterator
 from typing import Any, get_args, get_origin
 
@@ -19,6 +18,7 @@ from cattrs.errors import (
 )
 from cattrs.gen import make_dict_structure_fn, mapping_structure_factory
 
+from metalearn_benchmarks.host.data_files import MalformedError, parse_toml
 from metalearn_core.errors import UsageError, unknown
 
 Hook = Callable[[Any, Any], Any]
@@ -33,11 +33,11 @@ def read_toml(text: str, where: str) -> dict[str, Any]:
         where: The file's name, for the message.
 
     Raises:
-        UsageError: The text is not TOML. The message has file, line and column.
+        UsageError: The text is not TOML, or beyond what is read. The message has file, line and column.
     """
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return parse_toml(text)
+    except MalformedError as error:
         raise UsageError(f"{where}: not TOML: {error}") from error
 
 

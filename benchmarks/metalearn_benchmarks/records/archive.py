@@ -20,6 +20,7 @@ from typing import Any
 import attrs
 import numpy as np
 
+from metalearn_benchmarks.host.folders import find_files
 from metalearn_benchmarks.records.cell_file import parse_cell
 from metalearn_benchmarks.records.files import (
     EXPERIMENT,
@@ -30,14 +31,23 @@ from metalearn_benchmarks.records.files import (
     write_atomically,
 )
 from metalearn_benchmarks.records.record import ARCHIVE_FORMAT, Record, parse_record
+from metalearn_benchmarks.records.seal import seal, told_checkpoint
 from metalearn_core.errors import UsageError
 
 SUFFIX = ".records.tar.xz"
 """The end of an archive's name, by which it is found."""
+PARTS = 5
+"""Parts of a member's name: experiment, setting, method, seed and file."""
+NOT_KEPT = ("scores", "format", "seal", "crc32")
+"""Keys of a result that an archive has in another form."""
 DIGITS, FINE_DIGITS = 3, 5
 """Digits of the scores of single tasks, and of everything else that is drawn."""
 MAX_MEMBER_BYTES = 64 * 2**20
 """The largest member that is read. A record of a million test tasks has a tenth of it."""
+MAX_UNPACKED_BYTES, MAX_MEMBERS = 2**29, 100_000
+"""The largest archive that is read, unpacked: a thousand records have 20 MB."""
+MAX_DICTIONARY_BYTES = 2**28
+"""The most memory that unpacking may take for itself. The archives that are written take a quarter of it."""
 
 
 @attrs.frozen(eq=False)
@@ -66,14 +76,18 @@ class ArchivedRun:
 
     def record(self) -> Record:
         """Parse the record; raises what `records.record.parse_record` does."""
-        return parse_record(self.folder, self.result, self.cell)
+        record = parse_record(self.folder, self.result, lambda: self.experiment)
+        own = (record.experiment, record.setting, record.method, str(record.seed))
+        if self.relative_folder.parts != own:
+            raise DamagedError(self.folder / EXPERIMENT, f"it is of {'/'.join(own)} and lies elsewhere")
+        return record
 
 
 def find_archives(directory: Path) -> list[Path]:
     """Return the archives below a folder, or the path itself where it is an archive."""
     if directory.is_file():
         return [directory] if directory.name.endswith(SUFFIX) else []
-    return sorted(path for path in directory.rglob(f"*{SUFFIX}") if path.is_file())
+    return find_files(directory, lambda name: name.endswith(SUFFIX))
 
 
 def read_archived_runs(path: Path) -> list[ArchivedRun]:
@@ -84,9 +98,10 @@ def read_archived_runs(path: Path) -> list[ArchivedRun]:
     """
     files: dict[PurePosixPath, dict[str, bytes]] = {}
     try:
-        for name, data in _read_members(io.BytesIO(read_bytes(path))):
-            files.setdefault(name.parent, {})[name.name] = data
-    except (tarfile.TarError, lzma.LZMAError, EOFError) as error:
+        for name, data in _read_members(_unpacked(read_bytes(path))):
+            if files.setdefault(name.parent, {}).setdefault(name.name, data) is not data:
+                raise tarfile.TarError(f"member {name} is in it twice")
+    except (tarfile.TarError, lzma.LZMAError, EOFError, ValueError) as error:
         raise DamagedError(path, f"not an archive of records, or cut off ({error})") from error
     found = []
     for relative_folder, contents in files.items():
@@ -100,17 +115,43 @@ def read_archived_runs(path: Path) -> list[ArchivedRun]:
     return found
 
 
+def _unpacked(data: bytes) -> io.BytesIO:
+    """Unpack as much as an archive may have, and no more, whatever it says of itself."""
+    found = b""
+    while data:  # as a rule there is one stream
+        unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_DICTIONARY_BYTES)
+        found += unpacker.decompress(data, max_length=MAX_UNPACKED_BYTES - len(found) + 1)
+        if len(found) > MAX_UNPACKED_BYTES:
+            raise lzma.LZMAError(
+                f"unpacked it has more than {MAX_UNPACKED_BYTES} bytes, and no more are read"
+            )
+        if not unpacker.eof:
+            raise EOFError("its end is missing")
+        data = unpacker.unused_data.lstrip(b"\0")
+    return io.BytesIO(found)
+
+
 def _read_members(data: io.BytesIO) -> Iterator[tuple[PurePosixPath, bytes]]:
-    with tarfile.open(fileobj=data, mode="r:xz") as tar:
-        for member in tar:
+    with tarfile.open(fileobj=data, mode="r:") as tar:
+        for count, member in enumerate(tar):
+            if count == MAX_MEMBERS:
+                raise tarfile.TarError(f"it has more than {MAX_MEMBERS} members")
             if member.isdir():
                 continue
-            file = tar.extractfile(member) if member.isfile() and member.size <= MAX_MEMBER_BYTES else None
+            plain = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not member.issparse()
+            file = tar.extractfile(member) if plain and member.size <= MAX_MEMBER_BYTES else None
             if file is None:
                 raise tarfile.TarError(
                     f"member {member.name!r} is no file of at most {MAX_MEMBER_BYTES} bytes"
                 )
-            yield PurePosixPath(member.name), file.read()
+            name = PurePosixPath(member.name)
+            if name.is_absolute() or ".." in name.parts or len(name.parts) != PARTS:
+                raise tarfile.TarError(
+                    f"member {member.name!r} is not <experiment>/<setting>/<method>/<seed>/<file>"
+                )
+            yield name, file.read()
+        if data.getvalue()[tar.offset :].strip(b"\0"):  # tarfile takes a broken header for the end
+            raise tarfile.TarError("what follows its last member is none")
 
 
 def read_archives(directory: Path, warn: Callable[[str], None] | None = None) -> list[Record]:
@@ -177,10 +218,10 @@ def _archive_members(by_folder: dict[PurePosixPath, Record]) -> Iterator[tuple[s
             read_bytes(record.folder / EXPERIMENT) if asked is None else asked,
         )
     for relative_folder, record in sorted(by_folder.items()):
-        yield (
-            str(relative_folder / RESULT),
-            json.dumps(compact_result(record), allow_nan=False, separators=(",", ":")).encode(),
-        )
+        asked = archived.get(record.folder)
+        text = json.dumps(compact_result(record), allow_nan=False, separators=(",", ":")).encode()
+        experiment = read_bytes(record.folder / EXPERIMENT) if asked is None else asked
+        yield str(relative_folder / RESULT), seal(text, experiment, told_checkpoint(record.result))
 
 
 def _archive_of(record: Record) -> Path | None:
@@ -191,7 +232,7 @@ def _archive_of(record: Record) -> Path | None:
 
 def compact_result(record: Record) -> dict[str, Any]:
     """Return a result as an archive holds it; a result from an archive stays as it is."""
-    of = {key: value for key, value in record.result.items() if key not in ("scores", "crc32", "format")}
+    of = {key: value for key, value in record.result.items() if key not in NOT_KEPT}
     families = list(record.result["scores"])
     if "archived" not in of:
         digest = hashlib.sha256(read_bytes(record.folder / RESULT)).hexdigest()

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from metalearn_benchmarks.host.data_files import MAX_TOML_BYTES
+from metalearn_benchmarks.host.folders import find_files
 from metalearn_benchmarks.records.archive import ArchivedRun
-from metalearn_benchmarks.records.cell_file import read_cell, require_complete_cell
+from metalearn_benchmarks.records.cell_file import require_own_cell
 from metalearn_benchmarks.records.files import (
     CHECKPOINT,
     EXPERIMENT,
@@ -41,24 +43,29 @@ def require_same_experiment(
     damaged: set[Path] = set()
     for folder in {directory / one["experiment"] / one["setting"]: None for one in wanted}:
         here = [one for one in wanted if directory / one["experiment"] / one["setting"] == folder]
-        agreed: set[bytes] = set()  # a thousand runs differ in their seeds alone: each text is read once
-        for path in sorted(folder.rglob(EXPERIMENT)):
+        agreed: set[bytes] = set()  # the runs of a method differ in their seeds alone: each text is read once
+        for path in find_files(folder, EXPERIMENT.__eq__):
             if not any((path.parent / name).exists() for name in (CHECKPOINT, RESULT)):
                 continue  # it failed before there was anything to keep
-            text = _SEEDS.sub(b"", read_bytes(path))
             try:
-                if text not in agreed:
-                    require_complete_cell(path.parent)
-                    _require_same(directory, path.parent, read_cell(path.parent) or {}, here)
+                whole = read_bytes(path, MAX_TOML_BYTES)
+                text = path.parent.parent.name.encode() + _SEEDS.sub(b"", whole)
+                if text not in agreed or not _is_of_seed(whole, path.parent.name):
+                    _require_same(directory, path.parent, require_own_cell(path.parent), here)
                     agreed.add(text)
             except DamagedError:
                 damaged.add(path.parent)
         for run in archived:
-            text = _SEEDS.sub(b"", run.experiment)
+            text = b"archived" + _SEEDS.sub(b"", run.experiment)
             if run.relative_folder.parts[:2] == folder.parts[-2:] and text not in agreed:
                 _require_same(directory, run.folder, run.cell(), here)
                 agreed.add(text)
     return damaged
+
+
+def _is_of_seed(text: bytes, seed: str) -> bool:
+    """Return whether an `experiment.toml` that was found to be valid, but for its seed, is of that seed."""
+    return re.search(rb"^seed = %s$" % re.escape(seed.encode()), text, re.MULTILINE) is not None
 
 
 _SEEDS = re.compile(rb"^(seed = \d+|seeds_together = \[[\d,\s]*\])$", re.MULTILINE)

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from metalearn_benchmarks.host.data_files import MAX_JSON_BYTES, MalformedError, read_file
 from metalearn_core import write_atomically as write_whole
 from metalearn_core.errors import UsageError, writing
 
@@ -42,14 +43,21 @@ def write_atomically(path: Path, data: bytes | str) -> None:
     write_whole(path, data.encode() if isinstance(data, str) else data)
 
 
-def read_bytes(path: Path) -> bytes:
-    """Return the contents of a file.
+def read_bytes(path: Path, limit: int = MAX_JSON_BYTES) -> bytes:
+    """Return the contents of a file of a record.
+
+    Args:
+        path: The file.
+        limit: The largest size, in bytes.
 
     Raises:
+        DamagedError: It is no regular file, or is larger than the limit.
         UsageError: The file cannot be read. It may be intact, so this is no DamagedError.
     """
     try:
-        return path.read_bytes()
+        return read_file(path, limit)
+    except MalformedError as error:
+        raise DamagedError(path, f"cannot be read ({error})") from error
     except OSError as error:  # the file may be whole
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from metalearn_benchmarks.host.data_files import parse_json, read_file
 from metalearn_benchmarks.records.files import write_atomically
 from metalearn_benchmarks.records.quarantine import quarantine
 from metalearn_core import Event
@@ -76,10 +77,10 @@ def _read_lines(path: Path) -> list[Line]:
     lines: list[Line] = []
     if path.exists():
         try:
-            for text in path.read_bytes().decode().splitlines():
-                line = json.loads(text)
+            for text in read_file(path).splitlines():
+                line = parse_json(text)
                 if type(line["position"]) is not int or not isinstance(line["seconds"], float | None):
-                    raise ValueError(f"expected a position and seconds, got {text[:80]}")
+                    raise ValueError(f"expected a position and seconds, got {text[:80]!r}")
                 lines.append(line)
         except (ValueError, TypeError, KeyError) as error:
             quarantine(path, f"line {len(lines) + 1} cannot be read ({error!r})")

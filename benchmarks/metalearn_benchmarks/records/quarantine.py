@@ -9,7 +9,7 @@ from pathlib import Path
 from metalearn_benchmarks.host.escape import visible
 from metalearn_benchmarks.host.terminal import echo
 from metalearn_benchmarks.records import record
-from metalearn_benchmarks.records.cell_file import require_complete_cell
+from metalearn_benchmarks.records.cell_file import require_own_cell
 from metalearn_benchmarks.records.files import CHECKPOINT, EXPERIMENT, METRICS, RESULT, DamagedError
 from metalearn_core.errors import UsageError, writing
 
@@ -47,17 +47,22 @@ def quarantine_damaged(folder: Path) -> None:
     if not there:
         return
     try:
-        if record.is_finished(folder) and not record.has_valid_checksum(folder):
+        if record.is_finished(folder):
             record.read_record(folder)
     except DamagedError as error:
-        if error.path.name == RESULT:
-            quarantine(error.path, error.reason)
-            there.remove(error.path)
+        if error.path.name == EXPERIMENT:
+            return _quarantine_all(there, error)
+        quarantine(error.path, error.reason)
+        there.remove(error.path)
     except UsageError:
-        return
+        return None
     try:
-        require_complete_cell(folder)
+        require_own_cell(folder)
     except DamagedError as error:
-        for path in there:
-            own = path == error.path
-            quarantine(path, error.reason if own else f"nobody can tell what it is of: {error}")
+        _quarantine_all(there, error)
+
+
+def _quarantine_all(paths: list[Path], error: DamagedError) -> None:
+    for path in paths:
+        own = path == error.path
+        quarantine(path, error.reason if own else f"nobody can tell what it is of: {error}")

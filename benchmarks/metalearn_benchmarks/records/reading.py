@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from metalearn_benchmarks.host.folders import find_files
 from metalearn_benchmarks.records.archive import find_archives, read_archives
 from metalearn_benchmarks.records.files import RESULT, read_bytes
 from metalearn_benchmarks.records.record import Record, read_record
@@ -31,18 +32,32 @@ def read_records(directory: Path, warn: Callable[[str], None] | None = None) -> 
     if not directory.is_dir() and not find_archives(directory):
         raise UsageError(f"{directory}: there is no such folder, nor archive; give the --out of a run")
     found: list[Record] = []
-    for path in sorted(directory.rglob(RESULT)):
+    for path in find_files(directory, RESULT.__eq__):
         try:
             found.append(read_record(path.parent))
         except UsageError as error:
             if warn is None:
                 raise
             warn(str(error))
-    archived = read_archives(directory, warn)
-    if archived:
-        here = {result_digest(record) for record in found}
-        found += [record for record in archived if result_digest(record) not in here]
-    return sorted(found, key=lambda r: (r.experiment, r.setting, r.method, r.seed))
+    return _each_once([*found, *read_archives(directory, warn)], warn)
+
+
+def _each_once(found: Iterable[Record], warn: Callable[[str], None] | None) -> list[Record]:
+    """Return the records in their order, a run that is there several times once.
+
+    Two results of one run cannot both stand in a table: the second is an error, or left out with a line.
+    """
+    by_run: dict[tuple[str, str, str, int], Record] = {}
+    for record in found:
+        run = (record.experiment, record.setting, record.method, record.seed)
+        first = by_run.setdefault(run, record)
+        if first is record or result_digest(first) == result_digest(record):
+            continue
+        message = f"{first.folder} and {record.folder} are two results of the same run; move one away"
+        if warn is None:
+            raise UsageError(message)
+        warn(message)
+    return [by_run[run] for run in sorted(by_run)]
 
 
 def result_digest(record: Record) -> str:

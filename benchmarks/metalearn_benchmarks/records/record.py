@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,10 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from metalearn_benchmarks.records.cell_file import read_cell
+from metalearn_benchmarks.host.data_files import MalformedError, parse_json
+from metalearn_benchmarks.host.folders import find_files
+from metalearn_benchmarks.records.cell_file import parse_cell, read_cell_text, require_valid_cell
+from metalearn_benchmarks.records.contents import number_array, require_result
 from metalearn_benchmarks.records.files import (
     ERROR,
     EXPERIMENT,
@@ -23,6 +25,7 @@ from metalearn_benchmarks.records.files import (
     replace_non_finite,
     write_atomically,
 )
+from metalearn_benchmarks.records.seal import checkpoint_digest, is_whole, require_whole, seal
 from metalearn_core.errors import UsageError
 
 FORMAT, ARCHIVE_FORMAT = 1, 2
@@ -113,17 +116,16 @@ class Record:
 def write_result(folder: Path, result: dict[str, Any]) -> None:
     """Write the `result.json` of a run, which finishes it.
 
-    The last key is a checksum of everything before it. The traceback of an earlier attempt is removed.
+    It is sealed together with the `experiment.toml` and the checkpoint beside it: see `records.seal`. The
+    traceback of an earlier attempt is removed.
     """
     plain = replace_non_finite({"format": FORMAT, **result})
-    text = json.dumps(plain, allow_nan=False)[:-1].encode()
-    write_atomically(folder / RESULT, text + _checksum_suffix(text))
+    text = json.dumps(plain, allow_nan=False).encode()
+    experiment = read_cell_text(folder)
+    if experiment is None:
+        raise DamagedError(folder / EXPERIMENT, "there is none, and a result is written beside it")
+    write_atomically(folder / RESULT, seal(text, experiment, checkpoint_digest(folder)))
     (folder / ERROR).unlink(missing_ok=True)  # of an earlier attempt
-
-
-def _checksum_suffix(text: bytes) -> bytes:
-    """Return the last key of a `result.json`, for the text before it."""
-    return b', "crc32": "%08x"}' % zlib.crc32(text)
 
 
 def is_finished(folder: Path) -> bool:
@@ -132,10 +134,9 @@ def is_finished(folder: Path) -> bool:
 
 
 def has_valid_checksum(folder: Path) -> bool:
-    """Return whether a result has this version's format and its checksum, so that it need not be parsed."""
-    data = read_bytes(folder / RESULT)
-    text = data[: -len(_checksum_suffix(b""))]
-    return data.startswith(b'{"format": %d, ' % FORMAT) and data == text + _checksum_suffix(text)
+    """Return whether a result is whole and of its `experiment.toml`, so that it need not be parsed."""
+    data, experiment = read_bytes(folder / RESULT), read_cell_text(folder)
+    return data.startswith(b'{"format": %d, ' % FORMAT) and is_whole(data, experiment or b"")
 
 
 def read_record(folder: Path) -> Record:
@@ -145,16 +146,17 @@ def read_record(folder: Path) -> Record:
         DamagedError: A file is damaged. The error names it.
         UsageError: A file cannot be read, or a newer version wrote it.
     """
-    return parse_record(folder, read_bytes(folder / RESULT), lambda: read_cell(folder))
+    return parse_record(folder, read_bytes(folder / RESULT), lambda: read_cell_text(folder))
 
 
-def parse_record(folder: Path, text: bytes, read_cell: Callable[[], dict[str, Any] | None]) -> Record:
+def parse_record(folder: Path, text: bytes, read_experiment: Callable[[], bytes | None]) -> Record:
     """Parse the record of a finished run.
 
     Args:
         folder: The run's folder.
         text: The contents of its `result.json`.
-        read_cell: Returns its cell; called only where the result is intact.
+        read_experiment: Returns the contents of its `experiment.toml`; called only where the result is
+            intact.
 
     Raises:
         DamagedError: A file is damaged. The error names it.
@@ -162,8 +164,8 @@ def parse_record(folder: Path, text: bytes, read_cell: Callable[[], dict[str, An
     """
     path = folder / RESULT
     try:
-        result = json.loads(text)
-    except ValueError as error:
+        result = parse_json(text)
+    except MalformedError as error:
         raise DamagedError(path, f"cannot be read ({error})") from error
     found = result.get("format") if isinstance(result, dict) else None
     if type(found) is int and found > ARCHIVE_FORMAT:
@@ -173,21 +175,23 @@ def parse_record(folder: Path, text: bytes, read_cell: Callable[[], dict[str, An
         )
     if found not in (FORMAT, ARCHIVE_FORMAT):
         raise DamagedError(path, f"not a record of format {FORMAT}, nor one of another version")
-    cell = read_cell()
-    if cell is None:
+    experiment = read_experiment()
+    if experiment is None:
         raise DamagedError(path, f"there is no {EXPERIMENT} beside it")
+    require_whole(folder, text, result, experiment)
+    cell = parse_cell(folder / EXPERIMENT, experiment)
+    require_valid_cell(folder, cell)
     record = Record(folder, cell, result)
     try:
+        require_result(result)
         # a thousand records of a paper's size are a gigabyte as lists, and a tenth of it so
         rows_of = result["scores"] if found == FORMAT else _as_score_rows(result.pop("final"))
         result["scores"] = {name: _score_array(rows) for name, rows in rows_of.items()}
-        lengths = (len(record.final), len(record.score), len(record.title))
-        numbers = (record.seed, record.steps, record.higher_is_better, *lengths)
-        whole = all(math.isfinite(x) for x in (*numbers, result["seconds"])) and "diverged" in result
+        if record.steps < 0 or len(record.final) == 0 or not math.isfinite(result["seconds"]):
+            raise ValueError("it has no scores, or no time")
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-        raise DamagedError(path, f"damaged ({error!r})") from error
-    if not whole or {"experiment", "setting", "name"} - cell.keys():
-        raise DamagedError(path, f"damaged, it or {EXPERIMENT} lacks a key")
+        said = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise DamagedError(path, f"damaged ({said})") from error
     return record
 
 
@@ -198,7 +202,7 @@ def _as_score_rows(final: dict[str, list[float | None]]) -> dict[str, list[list[
 
 def _score_array(rows: Any) -> NDArray[np.float64]:
     """Return scores as an array `[tasks, T + 1]`, with NaN for null; ValueError, TypeError for other data."""
-    array = np.array(rows, dtype=np.float64)
+    array = number_array(rows)
     if array.ndim != 2 or array.size == 0:
         raise ValueError(f"scores must be a row for each test task, got an array of shape {array.shape}")
     return array
@@ -206,6 +210,6 @@ def _score_array(rows: Any) -> NDArray[np.float64]:
 
 def unfinished_runs(directory: Path) -> Iterator[Path]:
     """Yield the folders of runs that were started and have no result."""
-    for path in sorted(directory.rglob(EXPERIMENT)):
+    for path in find_files(directory, EXPERIMENT.__eq__):
         if not is_finished(path.parent):
             yield path.parent

@@ -23,6 +23,7 @@ from metalearn_benchmarks.learners.head import Head
 from metalearn_benchmarks.records import record
 from metalearn_benchmarks.records.cell_file import read_cell
 from metalearn_benchmarks.records.files import CHECKPOINT, EXPERIMENT
+from metalearn_benchmarks.records.seal import require_own_checkpoint
 from metalearn_benchmarks.runs.components import Components
 from metalearn_benchmarks.runs.evaluation import best_state
 from metalearn_benchmarks.runs.resolution import learner_options, registered_entries
@@ -53,10 +54,11 @@ def export_run(run: Path, out: Path | None = None) -> tuple[Path, dict[str, Any]
     checkpoint = run / CHECKPOINT
     if not checkpoint.exists():
         raise UsageError(f"{run}: its {CHECKPOINT} is missing, which holds the trained state")
-    components, trained = open_checkpoint(cell, checkpoint)
     if record.is_finished(run):
         result = record.read_record(run).result
-    elif not trained.validations:
+        require_own_checkpoint(run, result)
+    components, trained = open_checkpoint(cell, checkpoint)
+    if result is None and not trained.validations:
         raise UsageError(f"{run}: the run has not been validated yet; the command that began it goes on")
     folder = out or run / FOLDER
     identity = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,9 @@ from click.core import ParameterSource
 from metalearn_benchmarks.experiments.axes import require_folder_name
 from metalearn_benchmarks.experiments.catalogue import Cell
 from metalearn_benchmarks.experiments.toml_tables import structure_tables
+from metalearn_benchmarks.host.data_files import MAX_TOML_BYTES, parse_toml, read_file
+from metalearn_benchmarks.records import record
+from metalearn_benchmarks.records.files import EXPERIMENT
 from metalearn_core.errors import UsageError
 
 CELL_KEYS = {"experiment", "setting", "name", "seed"}
@@ -30,14 +32,16 @@ def read_recorded_cell(path: str) -> tuple[Cell, tuple[int, ...], dict[str, str]
         The cell, the seeds that trained with it, and the checksums of its data. None for any other file.
 
     Raises:
-        UsageError: The cell cannot be run as it is written.
+        UsageError: The cell cannot be run as it is written, or its record was changed.
     """
     try:
-        data = tomllib.loads(Path(path).read_text(encoding="utf-8")) if path.endswith(".toml") else {}
+        data = parse_toml(read_file(Path(path), MAX_TOML_BYTES)) if path.endswith(".toml") else {}
     except (OSError, ValueError):
         return None  # whoever takes it for an experiment says what is wrong
     if not data.keys() >= CELL_KEYS:
         return None
+    if Path(path).name == EXPERIMENT and record.is_finished(Path(path).parent):
+        record.read_record(Path(path).parent)
     seeds, checksums = data.pop("seeds_together", [data["seed"]]), data.pop("data", {})
     cell: Cell = structure_tables(data, Cell, path)
     if not isinstance(seeds, list) or cell.seed not in seeds or any(type(seed) is not int for seed in seeds):

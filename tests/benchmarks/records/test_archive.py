@@ -10,6 +10,7 @@ import tarfile
 
 import numpy as np
 import pytest
+from synthetic_records import change_result
 
 from metalearn_benchmarks.records import record as records
 from metalearn_benchmarks.records.archive import (
@@ -62,7 +63,7 @@ def test_scores_that_are_not_finite_stay_so(finished, tmp_path):
     path = tmp_path / PLACE / "maml/0/result.json"
     result = json.loads(path.read_text())
     result["scores"]["sine"][3] = [None] * 6
-    path.write_text(json.dumps(result))
+    change_result(path.parent, scores=result["scores"])
     write_archive(read_records(tmp_path), tmp_path / f"x{SUFFIX}")
     (record,) = read_archives(tmp_path)
     assert np.flatnonzero(~np.isfinite(record.final)).tolist() == [3]
@@ -157,8 +158,7 @@ def test_archives_are_joined_and_what_is_in_both_is_there_once(finished, archive
 def test_two_results_of_one_run_are_refused_and_nothing_is_written(finished, archive, metalearn, tmp_path):
     folder = tmp_path / PLACE / "maml/0"
     shutil.copytree(finished / PLACE / "maml/0", folder)
-    result = json.loads((folder / "result.json").read_text())
-    (folder / "result.json").write_text(json.dumps({**result, "seconds": 1.0}))
+    change_result(folder, seconds=1.0)
     path = tmp_path / f"out{SUFFIX}"
     code, _, err = metalearn("archive", archive, tmp_path, "--out", path)
     assert (code, err.count("\n"), path.exists()) == (2, 1, False)

@@ -10,6 +10,7 @@ import shutil
 
 import numpy as np
 import pytest
+from synthetic_records import change_result
 
 from metalearn_benchmarks.records.files import write_atomically
 from metalearn_benchmarks.records.reading import read_records
@@ -90,8 +91,7 @@ def test_the_best_stands_first_whichever_way_is_up(finished, tmp_path):
     assert "mean squared error" in table.caption
     assert "lower is better" in table.caption
     for path in (tmp_path / "copy").rglob("result.json"):
-        result = json.loads(path.read_text())
-        path.write_text(json.dumps({**result, "score": "accuracy", "higher_is_better": True}))
+        change_result(path.parent, score="accuracy", higher_is_better=True)
     (upward,) = tables.result_tables(read_records(tmp_path / "copy"))
     assert [row.method for row in upward.rows] == [row.method for row in reversed(table.rows)]
     assert "accuracy" in upward.caption

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
 from typing import Any
 
 import click
 
+from metalearn_benchmarks.host.data_files import parse_toml
 from metalearn_core.errors import UsageError
 
+MAX_SHOWN = 100
+"""Characters of an option that a message repeats."""
 JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 
@@ -22,10 +24,16 @@ def toml_option(text: str) -> tuple[str, Any]:
     try:
         if not equals:
             raise ValueError("there is no =")
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+        found = parse_toml(f"value = {value}")
+        if found.keys() != {"value"}:
+            raise ValueError("there is more than one value")
+        return key.strip(), found["value"]
     except ValueError as error:
+        shown = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+        beyond = f" ({error})" if len(text) > MAX_SHOWN else ""
         raise UsageError(
-            f"--option {text}: expected key=value with a TOML value, such as hidden=20 or 'inputs=[\"grad\"]'"
+            f"--option {shown}: expected key=value with a TOML value{beyond}, such as hidden=20 or"
+            " 'inputs=[\"grad\"]'"
         ) from error
 
 
