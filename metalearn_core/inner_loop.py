@@ -78,8 +78,8 @@ def trajectory(
         steps: T, at least 0.
         order: as in `adapt`.
         clip: as in `adapt`.
-        truncate: differentiate this many of the last updates; those before are constants that shift θ.
-            None differentiates all of them.
+        truncate: differentiate this many of the last updates; those before are constants that shift θ and
+            the state. None differentiates all of them.
 
     Yields:
         θ⁽ᵗ⁾, `[n]` or `[tasks, n]`, and the state, which leads with `[tasks]` where θ does.
@@ -175,14 +175,18 @@ def unroll(
     yield (theta if track else theta.detach()), state
     for step in range(steps):
         kept = track and step >= constant
-        moved, state = inner_step(
+        moved, after = inner_step(
             rule, learner, theta, state, support, step, order=order, clip=clip, track=kept, phi=phi
         )
-        if track and not kept:  # a shift of θ: the new value, with the derivative of the old one
-            moved = moved + (theta - theta.detach())
-            state = pytree.tree_map(Tensor.detach, state)
-        theta = moved
+        if track and not kept:
+            moved, after = shifted(theta, moved), pytree.tree_map(shifted, state, after)
+        theta, state = moved, after
         yield (theta if track else theta.detach()), state
+
+
+def shifted(old: Tensor, new: Tensor) -> Tensor:
+    """The old tensor moved by a constant: the new value, with the derivative of the old one."""
+    return new.detach() + (old - old.detach()) if old.requires_grad else new.detach()
 
 
 def start_state(
@@ -213,7 +217,7 @@ def inner_step(
         theta = theta if theta.requires_grad else theta.detach().requires_grad_()
         losses = seeds(lambda theta: per_task(learner.loss, theta, support))(theta)
         # no two tasks share a row of θ, so the gradient of the sum is each task's own
-        total = losses.sum() + 0 * theta.sum()
+        total = losses.sum() + 0 * theta.sum().real
     seen = losses.detach() if constant else losses
     update = functools.partial(seeds(functools.partial(update_every_task, rule, step)), seen)
     transform = functools.partial(gradient_for_rule, constant, clip)

@@ -82,7 +82,8 @@ class Settings:
         outer_decay: γ in (0, 1]: the outer loss is the mean of the query losses at t = 1 ... T, each weighing
             γᵀ⁻ᵗ. None takes the one at T alone, as Algorithm 9 has it.
         truncate: the meta-gradient goes back through this many of the last updates; those before only shift
-            θ. None goes back through all.
+            θ and the state of the rule by constants. What the state started from, say a θ⁰ that the rule
+            remembers, keeps its part in the gradient. None goes back through all.
         warm_up: for this part of the tasks, in (0, 1], T doubles, from 1 and at equal distances, to `steps`.
         inner_clip: bounds the support gradient of each task, before the rule sees it.
         outer_clip: bounds the meta-gradient: by value each element, by norm all of it together.

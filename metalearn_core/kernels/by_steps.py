@@ -108,8 +108,8 @@ class BySteps:
                 back = list(self.run("back", self._back(phi, t), arguments))
                 del path[t - first :]
                 back[0] = back[0] + reached.pop(t, 0)
-        if constant:  # what came before only shifts θ, and its losses reach θ⁰ unchanged
-            back[: len(now)] = [sum(reached.values(), back[0]), *nothing]
+        if constant:  # what came before only shifts θ and the state, and its losses reach θ⁰ unchanged
+            back[0] = sum(reached.values(), back[0])
         grad, *grads = self.run("begin", self._back_to_start(phi), [start, *values, *back])
         return sum(terms[1:], terms[0]), grad.sum(-2), dict(zip(phi, grads, strict=True))
 
@@ -161,7 +161,7 @@ class BySteps:
         with torch.enable_grad():
             theta = theta.detach().requires_grad_()
             losses = (vmap(losses_of) if self.seeds else losses_of)(theta).mean(-1)
-            (grad,) = torch.autograd.grad(losses.sum() + 0 * theta.sum(), theta)
+            (grad,) = torch.autograd.grad(losses.sum() + 0 * theta.sum().real, theta)
         return [losses.detach(), grad]
 
     def _back(self, phi: Mapping[str, Tensor], t: int) -> Function:

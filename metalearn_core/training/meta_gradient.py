@@ -48,7 +48,7 @@ def meta_gradient(
         steps: T, at least 0.
         order: `"second"` differentiates through the support gradients, `"first"` takes them for constants.
         clip: bounds the support gradient of each task before the rule sees it.
-        truncate: differentiate this many of the last updates; None differentiates all of them.
+        truncate: differentiate this many of the last updates; None differentiates all of them. See `Settings`.
         outer_decay: γ in (0, 1]: the loss is then the mean of the query losses at t = 1 ... T, each with
             the weight γᵀ⁻ᵗ. None takes the query loss at T alone.
 
@@ -121,7 +121,7 @@ def meta_gradients(
 def _gradients(loss: Tensor, theta: Tensor, phi: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     """For θ⁰ and every φ; zeros for what the loss does not depend on, and for what is not learned."""
     learned = {name: value for name, value in phi.items() if value.requires_grad}
-    anchored = loss + 0 * theta.sum()  # a loss that θ⁰ does not reach still has a gradient, 0
+    anchored = loss + 0 * theta.sum().real  # a loss that θ⁰ does not reach still has a gradient, 0
     with user_code("meta_gradient", "the backward pass"):
         found = torch.autograd.grad(anchored, [theta, *learned.values()], allow_unused=True)
     grads = {name: torch.zeros_like(value) for name, value in phi.items()}

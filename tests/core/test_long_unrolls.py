@@ -12,8 +12,12 @@ from torch.func import grad_and_value
 from torch.utils._pytree import tree_map
 
 from metalearn_core import (
+    BaseLearner,
+    Batch,
     Settings,
     Signal,
+    Task,
+    UpdateRule,
     UsageError,
     make_rule,
     meta_gradient,
@@ -50,8 +54,10 @@ def plainly(rule, net, theta, task, steps, order, truncate, decay):
             if truncate is not None and t < steps - truncate:
                 grad, loss = grad_and_value(net.value)(theta.detach(), inputs, targets)
                 with torch.no_grad():
-                    moved, state = rule.update(theta.detach(), Signal(grad, loss, t), state)
-                theta, state = theta + (moved - theta).detach(), tree_map(torch.Tensor.detach, state)
+                    moved, after = rule.update(theta.detach(), Signal(grad, loss, t), state)
+                # both are moved by a constant
+                theta = theta + (moved - theta).detach()
+                state = tree_map(lambda old, new: old + (new - old).detach(), state, after)
             else:
                 grad, loss = grad_and_value(net.value)(theta, inputs, targets)
                 if order == "first":
@@ -117,15 +123,49 @@ def test_the_weighted_loss_is_that_of_every_number_of_steps():
     same(ours, (loss, grad, {name: mean([part[2][name] for part in parts]) for name in ours[2]}))
 
 
-def test_a_state_at_which_differentiation_begins_is_a_constant():
-    """What it started from, θ⁰ and φ, has no part in it any more."""
+def test_what_a_state_started_from_keeps_its_part_in_a_truncated_gradient():
     net, task = NETS["tanh"], NETS["tanh"].task(2)
     rule = Remembers(net.learner.layout).double()
     theirs = plainly(rule, net, net.theta, task, 4, "second", 2, None)
     by_steps = BySteps(rule, net.learner, 4, "second", checkpoint_every=3, truncate=2)
     same(by_steps(net.theta, dict(rule.named_parameters()), task), theirs)
-    assert not theirs[2]["pull"].any()
+    assert theirs[2]["pull"].any()
     assert theirs[2]["inner_lr"].any()
+
+
+class Proximal(UpdateRule):
+    """θ ← θ − α (g + λ (θ − θ⁰)), with θ⁰ in its state."""
+
+    def init_state(self, theta):
+        return theta
+
+    def update(self, theta, signal, state):
+        return theta - 0.1 * (signal.grad + 0.5 * (theta - state)), state
+
+
+@pytest.mark.parametrize("truncate", [1, 2])
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_a_proximal_term_keeps_its_anchor_under_truncation(truncate, recomputed):
+    """Closed form: the loss is (θ − 1)², so g = 2 (θ − 1); θ and the anchor are both θ⁰ and a constant.
+
+    One differentiated step has dθ'/dθ⁰ = (1 − 0.2 − 0.05) dθ/dθ⁰ + 0.05, from dθ/dθ⁰ = 1.
+    """
+    learner = BaseLearner(torch.nn.Linear(1, 1, bias=False), torch.nn.functional.mse_loss).to(
+        "cpu", torch.float64
+    )
+    rule, one = Proximal(), torch.ones(1, 1, dtype=torch.float64)
+    task = Task.stack([Task(Batch(one, one), Batch(one, one))])
+    theta = torch.tensor([0.3], dtype=torch.float64)
+    (*_, (end, _)) = trajectory(rule, learner, theta, task.support, steps=4)
+    slope = 1.0
+    for _ in range(truncate):
+        slope = (1 - 0.2 - 0.05) * slope + 0.05
+    if recomputed:
+        how = {"steps": 4, "order": "second", "truncate": truncate, "checkpoint_every": 2}
+        _, grad, _ = BySteps(rule, learner, **how)(theta, {}, task)
+    else:
+        _, grad, _ = meta_gradient(rule, learner, theta, task, steps=4, truncate=truncate)
+    torch.testing.assert_close(grad, 2 * (end[0] - 1) * slope, **CLOSE)
 
 
 @pytest.mark.parametrize("way", WAYS)
