@@ -48,7 +48,8 @@ class TwinOptimizer:
 
     The arithmetic is that of `higher`'s twin (Grefenstette et al., 2019), elementwise on tensors with any
     leading axes. The state is a dict of tensors in the shape of θ, and the step count is an argument. The
-    average of ASGD, which never reaches θ, is left out.
+    average of ASGD, which never reaches θ, is left out. Of a complex θ the real and the imaginary parts are
+    updated each for itself, as torch does.
 
     Args:
         name: one of `TWINS`.
@@ -103,6 +104,9 @@ class TwinOptimizer:
 
     def init_state(self, theta: Tensor, lr: float | Tensor) -> dict[str, Tensor]:
         """What the optimiser remembers before its first step."""
+        if theta.is_complex():
+            state = self.init_state(torch.view_as_real(theta), _for_both_parts(lr))
+            return {name: torch.view_as_complex(held) for name, held in state.items()}
         state = {name: torch.zeros_like(theta) for name in self.memory}
         if self.name == "adagrad":
             state["sum"] = torch.full_like(theta, self._group["initial_accumulator_value"])
@@ -114,6 +118,13 @@ class TwinOptimizer:
         self, theta: Tensor, grad: Tensor, state: dict[str, Tensor], step: int, lr: float | Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """One step of the optimiser at its step `step` (from 0), with learning rate `lr`."""
+        if theta.is_complex():
+            parts = {name: torch.view_as_real(held) for name, held in state.items()}
+            moved, parts = self.step(
+                torch.view_as_real(theta), torch.view_as_real(grad), parts, step, _for_both_parts(lr)
+            )
+            state = {name: torch.view_as_complex(held) for name, held in parts.items()}
+            return torch.view_as_complex(moved), state
         override: dict[str, list[Any]] = {"lr": [lr]}
         if self.name == "adam":
             # torch adds ε to √v/√(1 − β₂ᵗ), higher to √v, whose corrected step it scales instead
@@ -135,6 +146,11 @@ class TwinOptimizer:
         twin.param_groups[0]["params"] = [theta]
         twin._update([[grad]])
         return twin.param_groups[0]["params"][0], {name: memory[name] for name in self.memory}
+
+
+def _for_both_parts(lr: float | Tensor) -> float | Tensor:
+    """The learning rates of the coordinates, `[n]`, beside a last axis for the real and imaginary part."""
+    return lr.unsqueeze(-1) if isinstance(lr, Tensor) and lr.ndim else lr
 
 
 def _averaging_schedule(

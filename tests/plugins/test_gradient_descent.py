@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from metalearn_core import BaseLearner, Task, UsageError, adapt, make_rule, meta_gradient, trajectory
+from metalearn_core import BaseLearner, Batch, Task, UsageError, adapt, make_rule, meta_gradient, trajectory
 
 double = functools.partial(torch.tensor, dtype=torch.float64)
 
@@ -84,6 +84,38 @@ def test_steps_are_those_of_torch(optimizer, options):
     moved = (path[1][0] != path[0][0])[:12]  # the first layer, whose gradients are 0 at first
     assert not moved.any() or "weight_decay" in options or optimizer == "asgd"
     assert (path[2][0] != path[1][0])[:12].all()
+
+
+class ComplexScale(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor([0.5 + 0.3j, -0.2 + 1j, 0.1 - 0.4j], dtype=torch.complex128))
+
+    def forward(self, x):
+        return x @ self.scale[:, None]
+
+
+def squared_distance(prediction, target):
+    return (prediction - target).abs().square().mean()
+
+
+@every_optimizer
+@pytest.mark.usefixtures("double_scalars")
+def test_steps_with_complex_parameters_are_those_of_torch(optimizer, options):
+    """Torch updates the real and the imaginary part each for itself."""
+    learner = BaseLearner(ComplexScale(), squared_distance)
+    theta, generator = learner.initial(torch.Generator()), torch.Generator().manual_seed(0)
+    inputs, targets = (torch.randn(4, width, generator=generator, dtype=torch.complex128) for width in (3, 1))
+    rule = make_rule("gradient-descent", learner.layout, inner_lr=0.02, optimizer=optimizer, **options)
+    ours = [now for now, _ in trajectory(rule, learner, theta, Batch(inputs, targets), steps=4)]
+    module = learner.module_at(theta)
+    kwargs = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    torchs = OPTIMIZERS[optimizer][0](module.parameters(), lr=0.02, **kwargs)
+    for now in ours:
+        torch.testing.assert_close(now, module.scale.detach(), rtol=1e-12, atol=1e-12)
+        torchs.zero_grad()
+        squared_distance(module(inputs), targets).backward()
+        torchs.step()
 
 
 @every_optimizer
