@@ -26,7 +26,7 @@ _PUBLIC = {
     "training.events": "Event Observer",
     "training.files": "write_atomically",
     "training.meta_gradient": "meta_gradient",
-    "training.parameters": "ParameterLayout forked_rng",
+    "training.parameters": "ParameterLayout forked_rng keep_parameters",
     "training.processes": "FailedElsewhereError LostProcessError Processes",
     "training.snapshot": "Snapshot",
     "training.task_stream": "TaskStream seeded_generator",

@@ -42,6 +42,7 @@ from metalearn_core.training.files import write_atomically as write_atomically
 from metalearn_core.training.meta_gradient import meta_gradient as meta_gradient
 from metalearn_core.training.parameters import ParameterLayout as ParameterLayout
 from metalearn_core.training.parameters import forked_rng as forked_rng
+from metalearn_core.training.parameters import keep_parameters as keep_parameters
 from metalearn_core.training.processes import FailedElsewhereError as FailedElsewhereError
 from metalearn_core.training.processes import LostProcessError as LostProcessError
 from metalearn_core.training.processes import Processes as Processes

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -57,6 +57,14 @@ def require_kinds(who: str, **given: tuple[object, type]) -> None:
             raise UsageError(f"{who}: {name} must be a {kind.__name__}, got a {type(value).__name__}")
 
 
+def require_callables(who: str, *, optional: bool = False, **given: object) -> None:
+    """UsageError, naming the argument, for what cannot be called; `optional`: it may be None."""
+    for name, value in given.items():
+        if not callable(value) and not (optional and value is None):
+            wanted = "a function, or None" if optional else "a function"
+            raise UsageError(f"{who}: {name} must be {wanted}, got a {type(value).__name__}")
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """Make the error for a name that does not exist: it offers the nearest name and lists all of them.
 
@@ -108,6 +116,10 @@ NUMPY = "stay with torch's functions: NumPy knows neither batches of tasks, nor 
 
 READ_OUT = "do not read a tensor out (.item(), float(), if): keep it a tensor, choose with torch.where"
 
+NEW_TENSOR = "compute a new tensor instead of writing in place (x = x + y, not x += y)"
+
+TWICE = 'torch cannot differentiate it a second time: take the first order (order="first")'
+
 REMEDIES = {
     "data-dependent control flow": "choose with torch.where, not with if: tasks differ",
     ".item()": READ_OUT,
@@ -125,17 +137,26 @@ REMEDIES = {
     " the same answer",
     "scaled_dot_product": "attention's default kernel has no second derivative: put"
     " torch.nn.attention.sdpa_kernel(SDPBackend.MATH) around it, or take the first order",
+    "_transformer_encoder_layer_fwd": "the fused encoder of .eval() has no derivative: keep it in .train(),"
+    " built with dropout=0, or call torch.backends.mha.set_fastpath_enabled(False)",
+    "_backward is not implemented": TWICE,
+    "_backward' is not implemented": TWICE,
+    "once_differentiable": TWICE,
     "running_mean": "give batch norm no running statistics: those of the batch are taken, as in the paper",
     "CuDNN RNNs": "cuDNN's recurrent networks have no second derivative: put"
     " torch.backends.cudnn.flags(enabled=False) around it, or take the first order",
     "same dtype": "make constants with zeros_like and full_like, so that they follow theta's dtype, and"
     " register a tensor that the rule holds with register_buffer",
-    "in-place": "compute a new tensor instead of writing in place (x = x + y, not x += y)",
+    "in-place": NEW_TENSOR,
+    "inplace": NEW_TENSOR,
     "setup_context": "give the autograd.Function a static setup_context, and generate_vmap_rule = True",
     "generate_vmap_rule": "give the autograd.Function generate_vmap_rule = True, or a static method vmap",
     "a second time": "compute what depends on a parameter in update, not once in __init__, and keep nothing"
     " of one update for the next but in the state that it returns",
     "escaped": "keep nothing of one update for the next but in the state that it returns",
+    "is not implemented": "torch has no derivative of it: write it in simpler operations",
+    "device-side assert": "on a GPU this is most often a label out of range: labels are 0 ... outputs - 1;"
+    " run it on the CPU, which says which",
     "does not require grad": "take no gradient of your own in update: signal.grad is there, of either order",
 }
 """By words of torch's messages, the more particular first."""
@@ -157,8 +178,11 @@ def describe_error(error: BaseException) -> str:
 
 
 @contextmanager
-def user_code(whose: str, what: str) -> Iterator[None]:
-    """In it somebody's own code runs: what that raises becomes a RuleError that names it and what to do."""
+def user_code(whose: str, what: str, why: Callable[[Exception], str] = lambda error: "") -> Iterator[None]:
+    """In it somebody's own code runs: what that raises becomes a RuleError that names it and what to do.
+
+    `why`: called with the error, says what was wrong with what the code was given, or nothing.
+    """
     try:
         yield
     except UsageError:
@@ -166,4 +190,8 @@ def user_code(whose: str, what: str) -> Iterator[None]:
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # torch's own; it is not imported here
             raise
-        raise RuleError(f"{whose}: {what} raised {describe_error(error)}") from error
+        reason = ""
+        with suppress(Exception):  # there are tensors whose values cannot be read: those of a tracer
+            reason = why(error)
+        told = f"failed: {reason}" if reason else f"raised {describe_error(error)}"
+        raise RuleError(f"{whose}: {what} {told}") from error

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils import _pytree as pytree
 
-from metalearn_core.errors import UsageError, require_kinds, unknown, user_code
+from metalearn_core.checks.purity import nothing_written
+from metalearn_core.errors import RuleError, UsageError, require_kinds, unknown, user_code
 from metalearn_core.learner import BaseLearner
 from metalearn_core.optimizers.differentiable import InnerOptimizer
 from metalearn_core.rule import (
@@ -132,7 +133,15 @@ def per_task(criterion: Callable[..., Tensor], theta: Tensor, batch: Batch, *con
     def one(theta: Tensor, inputs: Tensor, targets: Tensor, *context: Tensor) -> Tensor:
         return criterion(theta, Batch(inputs, targets), *context)
 
-    values: Tensor = vmap(one)(theta, batch.inputs, batch.targets, *context)
+    given = (theta, batch.inputs, batch.targets, *context)
+    whose = getattr(getattr(criterion, "__self__", None), "who", "base-learner")
+    with nothing_written(whose, parameters=theta, inputs=batch.inputs, targets=batch.targets):
+        try:
+            values: Tensor = vmap(one)(*given)
+        except RuleError:
+            for alone in zip(*given, strict=True):  # torch says it better of a task by itself
+                one(*alone)
+            raise  # nothing is wrong with any of them: the batching is
     return values
 
 
@@ -221,7 +230,7 @@ def inner_step(
     seen = losses.detach() if constant else losses
     update = functools.partial(seeds(functools.partial(update_every_task, rule, step)), seen)
     transform = functools.partial(gradient_for_rule, constant, clip)
-    with torch.set_grad_enabled(track):
+    with torch.set_grad_enabled(track), user_code(learner.who, "the support gradient"):
         return InnerOptimizer(track=track).step(total, theta, transform, update, state)
 
 

@@ -5,16 +5,26 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from metalearn_core.errors import UsageError, require_kinds, user_code
+from metalearn_core.checks.losses import comparing, why_loss_failed
+from metalearn_core.checks.modules import refuse_unusable_modules
+from metalearn_core.checks.purity import (
+    nothing_written,
+    versions,
+    why_forward_failed,
+    writes_to_buffers,
+    written,
+)
+from metalearn_core.errors import UsageError, require_callables, require_kinds, user_code
 from metalearn_core.task import Batch, Task
 from metalearn_core.training.parameters import ParameterLayout, forked_rng, reset_every_parameter
 
-Criterion = Callable[[Tensor, Tensor], Tensor]
+Criterion = Callable[[Any, Tensor], Tensor]
 
 
 def one_line_repr(thing: object) -> str:
@@ -34,15 +44,17 @@ class BaseLearner:
 
     Args:
         module: the network.
-        loss: `loss(prediction, target) -> []`, a mean over all elements.
+        loss: `loss(prediction, target) -> []`, a mean over all elements. It gets what the module returns,
+            a dict or a tuple as it is.
         score: `score(prediction, target) -> []`, what results are reported in; by default the loss.
             Higher is better unless it has an attribute `higher_is_better = False`, or is the loss.
         initialise: `initialise(module)` draws new parameters in place; by default every
-            `reset_parameters`. A parameter that neither touches keeps its value.
+            `reset_parameters`, so a pretrained network is drawn anew: `initialise=keep_parameters` keeps
+            it. A parameter that neither touches keeps its value.
 
     Raises:
-        UsageError: for a batch or instance norm that would update running statistics inside the inner loop,
-            and for dropout.
+        UsageError: for a module that answers differently every time, such as dropout or a norm that updates
+            running statistics, and for one that cannot be copied.
 
     Example:
         >>> import torch
@@ -64,8 +76,11 @@ class BaseLearner:
         initialise: Callable[[nn.Module], None] | None = None,
     ) -> None:
         require_kinds("BaseLearner", module=(module, nn.Module))
-        _refuse_inconsistent_modules(module)
-        self.module = copy.deepcopy(module)
+        require_callables("BaseLearner", loss=loss)
+        require_callables("BaseLearner", optional=True, score=score, initialise=initialise)
+        refuse_unusable_modules(module)
+        with user_code(f"BaseLearner: {type(module).__name__}", "a copy of it"):
+            self.module = copy.deepcopy(module)
         self.layout = ParameterLayout.of(self.module)
         self._loss, self._score = loss, score or loss
         its_own = self._score is not loss
@@ -95,8 +110,14 @@ class BaseLearner:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The floating-point type of θ."""
-        return next((p.dtype for p in self.module.parameters()), torch.get_default_dtype())
+        """The type of θ: that of what is adapted, else of what is frozen."""
+        parts = sorted(self.module.parameters(), key=lambda p: not p.requires_grad)
+        return parts[0].dtype if parts else torch.get_default_dtype()
+
+    @property
+    def who(self) -> str:
+        """What messages call it."""
+        return f"base-learner {type(self.module).__name__}"
 
     def describe(self) -> str:
         """Module, loss and score in one line."""
@@ -106,7 +127,7 @@ class BaseLearner:
     def initial(self, generator: torch.Generator) -> Tensor:
         """Draw θ⁰, `[n]`: on a CPU copy, so that a seed means the same on every device."""
         fresh = copy.deepcopy(self.module).cpu()
-        with forked_rng(generator):
+        with forked_rng(generator), user_code(self.who, "initialise"):
             self._initialise(fresh)
         parameters = dict(fresh.named_parameters())
         chosen = {name: parameters[name].detach() for name in self.layout.names}
@@ -125,15 +146,20 @@ class BaseLearner:
         """What a query set of `task` is judged in the light of: the support inputs, or nothing."""
         return (task.support.inputs,) if self.uses_support else ()
 
-    def predict(self, theta: Tensor, inputs: Tensor, support: Tensor | None = None) -> Tensor:
-        """The module's output for `inputs` with parameters θ, `[n]`.
+    def predict(self, theta: Tensor, inputs: Tensor, support: Tensor | None = None) -> Any:
+        """The module's output for `inputs` with parameters θ, `[n]`: a tensor, or what it returns.
 
         `support`: inputs of the support set, where `inputs` are others and the module uses them; or None.
         """
         parameters = {**self.layout.unflatten(theta), **self.constants}
         given = (inputs, support) if self.uses_support and support is not None else (inputs,)
-        with user_code(f"base-learner {type(self.module).__name__}", "forward"):
-            output: Tensor = functional_call(self.module, parameters, given)
+        before, held = versions(self.constants), self.constants
+        with user_code(
+            self.who, "forward", lambda error: why_forward_failed(theta.dtype, inputs, held, before, error)
+        ), nothing_written(self.who, inputs=inputs, parameters=theta):  # fmt: skip
+            output = functional_call(self.module, parameters, given)
+        if names := written(held, before):
+            raise UsageError(f"{self.who}: forward failed: {writes_to_buffers(names)}")
         return output
 
     def loss(self, theta: Tensor, batch: Batch, support: Tensor | None = None) -> Tensor:
@@ -144,15 +170,11 @@ class BaseLearner:
         """Score of θ, `[n]`, on a batch: `[]`; see `higher_is_better`, and `predict` for `support`."""
         return self._scalar("score", self._score, self.predict(theta, batch.inputs, support), batch.targets)
 
-    def _scalar(self, name: str, criterion: Criterion, prediction: Tensor, targets: Tensor) -> Tensor:
-        same_count = prediction.numel() == targets.numel()
-        if same_count and prediction.shape != targets.shape:
-            # a [n] target beside an [n, 1] prediction would broadcast to [n, n] in silence
-            raise UsageError(
-                f"BaseLearner: prediction has shape {tuple(prediction.shape)} and targets"
-                f" {tuple(targets.shape)}; give them the same shape"
-            )
-        with user_code(f"base-learner {type(self.module).__name__}", name):
+    def _scalar(self, name: str, criterion: Criterion, prediction: Any, targets: Tensor) -> Tensor:
+        def why(error: Exception) -> str:
+            return why_loss_failed(prediction, targets, error)
+
+        with user_code(self.who, name, why), comparing(prediction, targets):
             value = criterion(prediction, targets)
         if not isinstance(value, Tensor) or value.ndim:
             got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.60}"
@@ -160,20 +182,3 @@ class BaseLearner:
                 f"BaseLearner: {name} must return one number, a mean over all elements as a tensor, got {got}"
             )
         return value
-
-
-def _refuse_inconsistent_modules(module: nn.Module) -> None:
-    """UsageError for a module whose answer, at the same θ, is not the same every time."""
-    for name, part in module.named_modules():
-        if isinstance(part, nn.modules.dropout._DropoutNd) and part.training and part.p:
-            raise UsageError(
-                f"BaseLearner: {type(part).__name__} {name!r} would draw another mask in every inner step;"
-                " leave it out or call .eval() on it"
-            )
-        normalises = isinstance(part, nn.modules.batchnorm._NormBase)  # batch norm, instance norm
-        if normalises and part.training and part.track_running_stats:
-            raise UsageError(
-                f"BaseLearner: {type(part).__name__} {name!r} would update running statistics inside the"
-                " inner loop; build it with track_running_stats=False (batch statistics, as the paper has"
-                " it) or call .eval() on it"
-            )

@@ -48,7 +48,7 @@ def meta_gradient(
         steps: T, at least 0.
         order: `"second"` differentiates through the support gradients, `"first"` takes them for constants.
         clip: bounds the support gradient of each task before the rule sees it.
-        truncate: differentiate this many of the last updates; None differentiates all of them. See `Settings`.
+        truncate: differentiate this many of the last updates; None: all of them. See `Settings`.
         outer_decay: γ in (0, 1]: the loss is then the mean of the query losses at t = 1 ... T, each with
             the weight γᵀ⁻ᵗ. None takes the query loss at T alone.
 

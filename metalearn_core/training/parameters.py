@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import attrs
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from metalearn_core.errors import UsageError
 
@@ -111,4 +113,38 @@ def reset_every_parameter(module: nn.Module) -> None:
     for part in module.modules():
         reset = getattr(part, "reset_parameters", None)
         if callable(reset):
-            reset()
+            _reset_behind_parametrizations(part, reset)
+
+
+def _reset_behind_parametrizations(part: nn.Module, reset: Callable[[], object]) -> None:
+    """Reset it; what is drawn for a parametrized weight is handed on to the parameters behind it."""
+    behind: Any = part.parametrizations if parametrize.is_parametrized(part) else ()
+    names = list(behind)
+    if not names:
+        reset()
+        return
+    with parametrize.cached():  # so that there is one tensor to write to, not a new one at every look
+        drawn = {name: getattr(part, name) for name in names}
+        reset()
+    for name, value in drawn.items():
+        # one that cannot be turned round keeps what is behind it
+        with torch.no_grad(), suppress(NotImplementedError, RuntimeError, ValueError):
+            setattr(part, name, value.detach())
+
+
+def keep_parameters(module: nn.Module) -> None:
+    """Leave every parameter as it is: the `initialise` of a `BaseLearner` over a pretrained network.
+
+    Args:
+        module: the network; nothing is done to it.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from metalearn_core import BaseLearner, keep_parameters
+        >>> network = nn.Linear(1, 1)
+        >>> _ = nn.init.constant_(network.weight, 7.0), nn.init.constant_(network.bias, 1.0)
+        >>> learner = BaseLearner(network, nn.functional.mse_loss, initialise=keep_parameters)
+        >>> learner.initial(torch.Generator()).tolist()
+        [7.0, 1.0]
+    """

@@ -1,0 +1,1 @@
+"""What a user hands in is looked at: modules, losses and what they return, and arguments of functions."""
