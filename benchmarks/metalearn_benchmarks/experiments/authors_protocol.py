@@ -47,6 +47,11 @@ def under_authors_protocol(method: Method, family: Component) -> Method:
     else:
         raise UsageError(f"{title} has no rule {method.rule!r}; run it without --protocol authors")
     if method.rule == "feed-forward" and options.get("history", "none") != "none":
+        if options.get("preprocess", "none") == "log":
+            raise UsageError(
+                f'{title} with preprocess = "log" averages processed gradients, and cannot average updates at'
+                " all; the rule here processes the average, so run it without --protocol authors"
+            )
         options["history_timing"] = "program"
     if settings.get("order") == "second" and "loss" in options.get("inputs", ()):
         raise UsageError(

@@ -52,6 +52,21 @@ def test_the_history_has_the_present_gradient_in_it():
     assert "history_timing" not in run_of("turtle").method.options
 
 
+@pytest.mark.parametrize("history", ["grad", "update"])
+def test_a_history_of_processed_gradients_is_refused(metalearn, tmp_path, history):
+    """Their program averages what is processed, and cannot average updates; the rule here does otherwise."""
+    (tmp_path / "x.toml").write_text(
+        "title = 'x'\nmethods = ['mine']\nfamily.name = 'sine'\nlearner.name = 'mlp'\n"
+        "[settings]\nsteps = 1\ntasks = 2\n"
+        f"[method.mine]\nextends = 'turtle'\noptions = {{ preprocess = 'log', history = '{history}' }}\n"
+        "[scale.smoke]\nseeds = 1\ntest_tasks = 2\n"
+    )
+    run = ("run", tmp_path / "x.toml", "--scale", "smoke", "--protocol", "authors", "--out", tmp_path / "o")
+    code, _, err = metalearn(*run)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "averages processed gradients" in err
+
+
 @pytest.mark.parametrize(
     ("method", "experiment", "told"),
     [("turtle-loss", "turtle-inputs", "the loss for a constant"), ("alfa", "sine", "has no rule 'alfa'")],
