@@ -48,8 +48,7 @@ def load_checkpoint(path: Path, contents: Collection[str]) -> dict[str, Any]:
         file.seek(0)
         payload: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(path, f"cannot be read ({reason})") from error
+        raise CheckpointError(path, f"cannot be read ({_in_own_words(error)})") from error
     found = payload.get("format") if isinstance(payload, dict) else None
     if type(found) is int and found > FORMAT:
         raise UsageError(
@@ -59,3 +58,11 @@ def load_checkpoint(path: Path, contents: Collection[str]) -> dict[str, Any]:
     if found != FORMAT or not payload.keys() >= set(contents):
         raise CheckpointError(path, f"not of format {FORMAT}: something else wrote it")
     return payload
+
+
+def _in_own_words(error: Exception) -> str:
+    """Why a file could not be read. Torch's own words for what is no tensor advise to trust the file."""
+    lines = str(error).strip().splitlines()
+    if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):
+        return "it holds something other than tensors and plain containers, which might run as a program"
+    return lines[0] if lines else type(error).__name__
