@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from metalearn_core.checks.purity import (
     written,
 )
 from metalearn_core.errors import UsageError, require_callables, require_kinds, user_code
+from metalearn_core.safeguards.locks import CopyableLock
 from metalearn_core.task import Batch, Task
 from metalearn_core.training.parameters import ParameterLayout, forked_rng, reset_every_parameter
 
@@ -78,15 +79,20 @@ class BaseLearner:
         require_kinds("BaseLearner", module=(module, nn.Module))
         require_callables("BaseLearner", loss=loss)
         require_callables("BaseLearner", optional=True, score=score, initialise=initialise)
-        refuse_unusable_modules(module)
-        with user_code(f"BaseLearner: {type(module).__name__}", "a copy of it"):
-            self.module = copy.deepcopy(module)
-        self.layout = ParameterLayout.of(self.module)
+        self._take(module)
         self._loss, self._score = loss, score or loss
         its_own = self._score is not loss
         self.higher_is_better = its_own and bool(getattr(score, "higher_is_better", True))
         self.score_name = str(getattr(self._score, "__name__", type(self._score).__name__))
         self._initialise = initialise or reset_every_parameter
+
+    def _take(self, module: nn.Module) -> None:
+        """Copy the module, and keep all that follows from it."""
+        refuse_unusable_modules(module)
+        self._lock = CopyableLock()
+        with user_code(f"BaseLearner: {type(module).__name__}", "a copy of it"):
+            self.module = copy.deepcopy(module)
+        self.layout = ParameterLayout.of(self.module)
         self.uses_support = bool(getattr(self.module, "uses_support", False))
         self.constants = {
             name: tensor.detach()
@@ -94,14 +100,22 @@ class BaseLearner:
             if name not in self.layout.names
         }
 
-    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> BaseLearner:
-        """The same learner on another device, or of another floating-point dtype."""
-        return self.with_module(copy.deepcopy(self.module).to(device=device, dtype=dtype))
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Self:
+        """The same learner on another device, or of another floating-point dtype.
 
-    def with_module(self, module: nn.Module) -> BaseLearner:
-        """The same loss, score and initialisation over another module."""
-        score = None if self._score is self._loss else self._score
-        return BaseLearner(module, self._loss, score, self._initialise)
+        Its loss and score, and what a subclass holds, move with it where they are tensors or modules.
+        """
+        with self._lock.held():
+            moved = self.with_module(copy.deepcopy(self.module).to(device=device, dtype=dtype))
+        followed = {name: value for name, value in vars(self).items() if name not in _OF_THE_MODULE}
+        vars(moved).update({name: _moved(value, device, dtype) for name, value in followed.items()})
+        return moved
+
+    def with_module(self, module: nn.Module) -> Self:
+        """The same learner, with all that a subclass adds to it, over another module."""
+        copied = copy.copy(self)
+        copied._take(module)
+        return copied
 
     @property
     def device(self) -> torch.device:
@@ -126,7 +140,8 @@ class BaseLearner:
 
     def initial(self, generator: torch.Generator) -> Tensor:
         """Draw θ⁰, `[n]`: on a CPU copy, so that a seed means the same on every device."""
-        fresh = copy.deepcopy(self.module).cpu()
+        with self._lock.held():
+            fresh = copy.deepcopy(self.module).cpu()
         with forked_rng(generator), user_code(self.who, "initialise"):
             self._initialise(fresh)
         parameters = dict(fresh.named_parameters())
@@ -135,7 +150,8 @@ class BaseLearner:
 
     def module_at(self, theta: Tensor) -> nn.Module:
         """A copy of the module whose trainable parameters are those of θ, `[n]`."""
-        module = copy.deepcopy(self.module)
+        with self._lock.held():
+            module = copy.deepcopy(self.module)
         parameters = dict(module.named_parameters())
         with torch.no_grad():
             for name, value in self.layout.unflatten(theta).items():
@@ -156,7 +172,8 @@ class BaseLearner:
         before, held = versions(self.constants), self.constants
         with user_code(
             self.who, "forward", lambda error: why_forward_failed(theta.dtype, inputs, held, before, error)
-        ), nothing_written(self.who, inputs=inputs, parameters=theta):  # fmt: skip
+        ), nothing_written(self.who, inputs=inputs, parameters=theta), self._lock.held():  # fmt: skip
+            # the module holds the parameters of a call while it lasts: one thread at a time
             output = functional_call(self.module, parameters, given)
         if names := written(held, before):
             raise UsageError(f"{self.who}: forward failed: {writes_to_buffers(names)}")
@@ -182,3 +199,16 @@ class BaseLearner:
                 f"BaseLearner: {name} must return one number, a mean over all elements as a tensor, got {got}"
             )
         return value
+
+
+_OF_THE_MODULE = ("module", "layout", "uses_support", "constants", "_lock")
+"""What `_take` finds; all else that a learner holds is kept by its copies."""
+
+
+def _moved(value: Any, device: torch.device | str, dtype: torch.dtype | None) -> Any:
+    """A tensor or a module on another device, or of another floating-point dtype; all else as it is."""
+    if isinstance(value, nn.Module):
+        return copy.deepcopy(value).to(device=device, dtype=dtype)
+    if isinstance(value, Tensor):
+        return value.to(device, dtype if value.is_floating_point() else None)
+    return value

@@ -28,7 +28,7 @@ OWNERS = {
 """What one file of the core alone imports."""
 RANKS = (
     {"errors", "kernels/sources", "kernels/coordinatewise_triton", "registration/hooks", "training/events"},
-    {"checks/losses", "checks/modules", "checks/purity"},
+    {"checks/losses", "checks/modules", "checks/purity", "safeguards/locks"},
     {"kernels/coordinatewise_gpu", "kernels/products", "task", "training/files", "training/parameters"},
     {"rule", "settings", "kernels/operators", "training/processes"},
     {"training/task_stream", "learner", "optimizers/differentiable", "kernels/coordinatewise",

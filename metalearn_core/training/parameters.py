@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from metalearn_core.errors import UsageError
+from metalearn_core.safeguards.locks import GLOBAL_GENERATOR
 
 
 @attrs.frozen
@@ -87,6 +88,9 @@ class ParameterLayout:
 def forked_rng(generator: torch.Generator) -> Iterator[None]:
     """Seed torch's global CPU generator from another one, and put it back as it was afterwards.
 
+    Of several threads one at a time is in it. What another thread draws meanwhile from torch's global
+    generator, outside of it, comes from the same seed: give such a thread a generator of its own.
+
     Args:
         generator: gives the seed, and moves on by one draw.
 
@@ -102,7 +106,7 @@ def forked_rng(generator: torch.Generator) -> Iterator[None]:
         (True, True)
     """
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    with torch.random.fork_rng(devices=[]):
+    with GLOBAL_GENERATOR.held(), torch.random.fork_rng(devices=[]):
         # not torch.manual_seed, which would seed every GPU as well, and leave it so
         torch.default_generator.manual_seed(seed)
         yield

@@ -1,0 +1,1 @@
+"""What keeps numbers right where torch, a module or a second thread would make them wrong in silence."""
