@@ -120,6 +120,11 @@ NEW_TENSOR = "compute a new tensor instead of writing in place (x = x + y, not x
 
 TWICE = 'torch cannot differentiate it a second time: take the first order (order="first")'
 
+NOT_BATCHED = (
+    "torch cannot batch it over tasks: write it in simpler operations, a recurrent network with nn.Linear, or"
+    " set learner.use_vmap = False"
+)
+
 REMEDIES = {
     "data-dependent control flow": "choose with torch.where, not with if: tasks differ",
     ".item()": READ_OUT,
@@ -131,8 +136,8 @@ REMEDIES = {
     "numpy": NUMPY,
     "data pointer": NUMPY,
     "accessing `data`": "use theta, signal.grad and the state as they are: no .data and no detach()",
-    "Batching rule not implemented": "torch cannot batch it over tasks: write it in simpler operations, a"
-    " recurrent network with nn.Linear",
+    "Batching rule not implemented": NOT_BATCHED,
+    "do not yet support": NOT_BATCHED,
     "randomness": "draw what is random in __init__, and .eval() what drops out: the same arguments must give"
     " the same answer",
     "scaled_dot_product": "attention's default kernel has no second derivative: put"

@@ -12,6 +12,7 @@ from metalearn_core.errors import UsageError
 from metalearn_core.inner_loop import per_task, trajectory
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule
+from metalearn_core.safeguards.same_alone import check_first_batch
 from metalearn_core.settings import Settings
 from metalearn_core.task import Task, TaskFamily
 from metalearn_core.training.processes import ALONE, Processes
@@ -121,4 +122,5 @@ def scores(rule: UpdateRule, learner: BaseLearner, theta: Tensor, task: Task, se
         steps=settings.evaluation_steps, clip=settings.inner_clip,
     )  # fmt: skip
     context = learner.context(task)
+    check_first_batch(learner, theta, task.query, *context, what="score", derivatives=0)
     return torch.stack([per_task(learner.score, now, task.query, *context) for now, _ in path], 1)

@@ -24,6 +24,7 @@ from metalearn_core.rule import (
     require_contract,
     require_tensors,
 )
+from metalearn_core.safeguards.same_alone import check_first_batch
 from metalearn_core.settings import ORDERS, Clipping, Order
 from metalearn_core.task import Batch
 
@@ -118,6 +119,7 @@ def trajectory(
     if theta.dtype != learner.dtype:
         raise UsageError(f"adapt: theta is {theta.dtype} and the learner {learner.dtype}; move one with .to")
     track = torch.is_grad_enabled()  # as it is now, not when the path is walked
+    check_first_batch(learner, theta, support, derivatives=2 if track and order == "second" else 1)
     path = unroll(rule, learner, theta.expand(tasks, n), support, steps, order, clip, track, truncate)
     if stacked:
         return path
@@ -133,13 +135,16 @@ def per_task(criterion: Callable[..., Tensor], theta: Tensor, batch: Batch, *con
     def one(theta: Tensor, inputs: Tensor, targets: Tensor, *context: Tensor) -> Tensor:
         return criterion(theta, Batch(inputs, targets), *context)
 
-    given = (theta, batch.inputs, batch.targets, *context)
-    whose = getattr(getattr(criterion, "__self__", None), "who", "base-learner")
+    data = (theta, batch.inputs, batch.targets, *context)
+    learner = getattr(criterion, "__self__", None)
+    if not getattr(learner, "use_vmap", True):
+        return torch.stack([one(*own) for own in zip(*data, strict=True)])
+    whose = getattr(learner, "who", "base-learner")
     with nothing_written(whose, parameters=theta, inputs=batch.inputs, targets=batch.targets):
         try:
-            values: Tensor = vmap(one)(*given)
+            values: Tensor = vmap(one)(*data)
         except RuleError:
-            for alone in zip(*given, strict=True):  # torch says it better of a task by itself
+            for alone in zip(*data, strict=True):  # torch says it better of a task by itself
                 one(*alone)
             raise  # nothing is wrong with any of them: the batching is
     return values

@@ -21,6 +21,7 @@ from metalearn_core.checks.purity import (
     written,
 )
 from metalearn_core.errors import UsageError, require_callables, require_kinds, user_code
+from metalearn_core.safeguards.embeddings import mend_embeddings
 from metalearn_core.safeguards.locks import CopyableLock
 from metalearn_core.task import Batch, Task
 from metalearn_core.training.parameters import ParameterLayout, forked_rng, reset_every_parameter
@@ -69,6 +70,13 @@ class BaseLearner:
         0.25
     """
 
+    use_vmap: bool = True
+    """Whether the tasks of a meta-batch are computed at once; set to False, one after the other, which is
+    slower and works with modules that torch cannot batch."""
+
+    check_first_batch: bool = True
+    """Whether a few tasks of the first meta-batch are compared with each of them alone, before it is used."""
+
     def __init__(
         self,
         module: nn.Module,
@@ -90,8 +98,10 @@ class BaseLearner:
         """Copy the module, and keep all that follows from it."""
         refuse_unusable_modules(module)
         self._lock = CopyableLock()
+        self.checked: set[object] = set()  # what has been compared
         with user_code(f"BaseLearner: {type(module).__name__}", "a copy of it"):
             self.module = copy.deepcopy(module)
+        mend_embeddings(self.module)
         self.layout = ParameterLayout.of(self.module)
         self.uses_support = bool(getattr(self.module, "uses_support", False))
         self.constants = {
@@ -201,7 +211,7 @@ class BaseLearner:
         return value
 
 
-_OF_THE_MODULE = ("module", "layout", "uses_support", "constants", "_lock")
+_OF_THE_MODULE = ("module", "layout", "uses_support", "constants", "checked", "_lock")
 """What `_take` finds; all else that a learner holds is kept by its copies."""
 
 

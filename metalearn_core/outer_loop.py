@@ -15,6 +15,7 @@ from metalearn_core.evaluation import evaluate
 from metalearn_core.kernels.engine import Engine
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule
+from metalearn_core.safeguards.same_alone import TASKS, check_first_batch
 from metalearn_core.settings import Settings
 from metalearn_core.task import Task, TaskFamily
 from metalearn_core.training.checkpoint import save_checkpoint
@@ -172,6 +173,7 @@ class _Training:
         trained = self.seeds[0].trained
         settings, learner = trained.settings, trained.learner
         stream = TaskStream(self.family, "train", settings.task_seed, learner.device, learner.dtype)
+        self.check_learner(stream)
         while settings.tasks and (active := self.active_seeds):
             self.validate([seed for seed in active if is_validation_due(seed.trained)])
             position = active[0].trained.position
@@ -181,6 +183,20 @@ class _Training:
             self.outer_step(active, stream.take(position, count))
             if time.monotonic() - self.saved_at >= settings.checkpoint_seconds:
                 self.save()
+
+    def check_learner(self, stream: TaskStream) -> None:
+        """Before anything is compiled: compare a few tasks together with each alone, one seed for all."""
+        trained = self.seeds[0].trained
+        settings, learner = trained.settings, trained.learner
+        if trained.position >= settings.tasks or not learner.check_first_batch:
+            return
+        task = stream.take(trained.position, TASKS)
+        if settings.steps:
+            derivatives = 2 if settings.order == "second" else 1
+            check_first_batch(learner, trained.theta, task.support, derivatives=derivatives)
+        context = learner.context(task)
+        if context or not settings.steps:
+            check_first_batch(learner, trained.theta, task.query, *context)
 
     def validate(self, due: Sequence[SeedRun]) -> None:
         for seed in due:

@@ -28,11 +28,13 @@ OWNERS = {
 """What one file of the core alone imports."""
 RANKS = (
     {"errors", "kernels/sources", "kernels/coordinatewise_triton", "registration/hooks", "training/events"},
-    {"checks/losses", "checks/modules", "checks/purity", "safeguards/locks"},
+    {"checks/losses", "checks/modules", "checks/purity", "safeguards/locks",
+     "safeguards/pure_forward", "safeguards/embeddings"},
     {"kernels/coordinatewise_gpu", "kernels/products", "task", "training/files", "training/parameters"},
     {"rule", "settings", "kernels/operators", "training/processes"},
     {"training/task_stream", "learner", "optimizers/differentiable", "kernels/coordinatewise",
      "optimizers/groups"},
+    {"safeguards/wrong_part"}, {"safeguards/same_alone"},
     {"inner_loop", "optimizers/state_by_parameter", "optimizers/torch_twins", "training/fingerprint",
      "training/snapshot", "kernels/pieces"},
     {"training/checkpoint", "training/meta_gradient", "optimizers/stepping"},

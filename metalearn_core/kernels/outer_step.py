@@ -103,6 +103,8 @@ class OuterStep:
 
         Returns the losses `[seeds]`, and whether the step was taken `[seeds]`. Raises CompilationError.
         """
+        if len(packed.members) > 1 and not self._learner.use_vmap:
+            raise CompilationError("its base-learner is not batched")
         steps = packed.adam_steps(alive) + 1
         corrections = torch.tensor([1 - 0.9**steps, math.sqrt(1 - 0.999**steps)], dtype=torch.float64)
         constants = [

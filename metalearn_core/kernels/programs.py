@@ -22,6 +22,7 @@ from metalearn_core.kernels.coordinatewise import fused_networks
 from metalearn_core.kernels.products import arrange
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule, parameters_as
+from metalearn_core.safeguards.same_alone import check_first_batch
 from metalearn_core.settings import Clipping, Order
 from metalearn_core.task import Task
 from metalearn_core.training.meta_gradient import meta_gradient
@@ -110,6 +111,7 @@ class CompiledMetaGradient:
         Raises CompilationError, if so when a shape is new, and UsageError for another θ⁰.
         """
         task = task if task.stacked else Task.stack([task])
+        check_first_batch(self._learner, theta, task.support)
         phi = {name: parameter.detach() for name, parameter in self._rule.named_parameters()}
         if is_recomputed(self._settings["steps"], self._every):
             require_one_step_for_all(self._rule)

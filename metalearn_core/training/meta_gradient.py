@@ -13,6 +13,7 @@ from metalearn_core.errors import user_code
 from metalearn_core.inner_loop import per_task, require_unroll, trajectory, unroll
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import State, UpdateRule
+from metalearn_core.safeguards.same_alone import check_first_batch
 from metalearn_core.settings import Clipping, Order
 from metalearn_core.task import Task
 
@@ -83,6 +84,8 @@ def meta_gradient(
             rule, learner, theta, task.support, steps=steps, order=order, clip=clip, truncate=truncate
         )
         context = learner.context(task)
+        if context or not steps:  # otherwise the support set has shown it
+            check_first_batch(learner, theta, task.query, *context)
         loss = _outer_loss(
             path, loss_weights(steps, outer_decay),
             lambda theta: per_task(learner.loss, theta, task.query, *context).mean(),

@@ -202,7 +202,7 @@ class RunningStatistics(torch.nn.Module):
 def test_running_statistics_in_a_function_have_their_remedy():
     learner, task = BaseLearner(RunningStatistics(), mse_loss), FAMILY.sample("train", 2, torch.Generator())
     rule, theta = make_rule("gradient-descent", learner.layout), learner.initial(torch.Generator())
-    with pytest.raises(UsageError, match=r"RunningStatistics: forward .*no running statistics"):
+    with pytest.raises(UsageError, match=r"RunningStatistics changes its .*no running statistics"):
         meta_gradient(rule, learner, theta, task, steps=1)
 
 

@@ -1,0 +1,214 @@
+"""Whether a base-learner says of several tasks at once what it says of each of them alone.
+
+Torch's batching rules are right almost everywhere. Where one is not, or where a module keeps something from
+one call to the next, nothing but a comparison shows it.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+from torch.utils import _pytree as pytree
+
+from metalearn_core.errors import UsageError
+from metalearn_core.learner import BaseLearner
+from metalearn_core.safeguards.locks import GLOBAL_GENERATOR
+from metalearn_core.safeguards.pure_forward import require_pure
+from metalearn_core.safeguards.wrong_part import wrong_part
+from metalearn_core.task import Batch
+
+TASKS = 3
+"""How many tasks are compared: what is wrong for a batch is often right for its first task."""
+
+MOST_SHAPES = 16
+"""Shapes of data that a learner is checked with: where each batch has its own, the first ones do for all."""
+
+Answers = list[Tensor]
+"""A value, its gradient for θ, and the product of its Hessian and a fixed vector, as far as there are any."""
+
+
+def check_first_batch(
+    learner: BaseLearner, theta: Tensor, batch: Batch, *context: Any,
+    what: str = "loss", derivatives: int = 2,
+) -> None:  # fmt: skip
+    """Compare a few tasks together with each alone, once for each shape of data.
+
+    Nothing is left behind: a copy of the module is called, and random streams are put back. A learner whose
+    `check_first_batch` is False is not checked, nor is what torch traces.
+
+    Args:
+        learner: the base-learner.
+        theta: `[n]`, or `[tasks, n]`.
+        batch: a stacked batch.
+        context: of a query set, the learner's.
+        what: the method that is compared, `"loss"` or `"score"`.
+        derivatives: how many derivatives for θ are compared as well, 0 to 2.
+
+    Raises:
+        UsageError: where they differ, or where the module is not a pure function; it names the part.
+    """
+    data = (batch.inputs, batch.targets, *context)
+    if not learner.check_first_batch or _is_traced(theta, data):
+        return
+    shapes = [(x.shape[1:], x.dtype) for x in pytree.tree_leaves(data) if isinstance(x, Tensor)]
+    several = min(TASKS, len(batch.inputs))
+    kind = (what, derivatives, several, learner.module.training, learner.use_vmap, str(shapes))
+    if kind in learner.checked or len(learner.checked) >= MOST_SHAPES:
+        return
+    few = _copied([_first(x, several) for x in data])
+    thetas = (theta if theta.ndim == 2 else theta.expand(several, -1))[:several].detach().clone()
+    with _streams_kept(theta.device), torch.enable_grad():
+        inputs, _, *support = (_task(x, 0) for x in few)
+        require_pure(learner.module_at(thetas[0]), _copied([inputs, *support]))
+        _require_same(learner, what, derivatives, thetas, few)
+    learner.checked.add(kind)
+
+
+def _require_same(
+    learner: BaseLearner, what: str, derivatives: int, thetas: Tensor, data: Sequence[Any]
+) -> None:
+    name = type(learner.module).__name__
+    found = _differences(learner, what, derivatives, thetas, data)
+    if found is None:
+        return
+    again, batched = found
+    if again:
+        raise UsageError(
+            f"base-learner {name}: asked twice for the {what} of the same task, it gives two answers: it"
+            " draws random numbers, or keeps something from one call to the next; make what is random in"
+            " __init__, and keep nothing"
+        )
+    if batched:
+        part = wrong_part(learner, thetas, data) or f"the {what}"
+        raise UsageError(
+            f"base-learner {name}: {part} gives another answer for several tasks at once than for each alone"
+            f" (the {what} or its gradient is {100 * batched:.0f} % off): torch batches it wrongly, or it"
+            " mixes tasks; set learner.use_vmap = False, which takes the tasks one after the other"
+        )
+
+
+def _differences(
+    learner: BaseLearner, what: str, derivatives: int, thetas: Tensor, data: Sequence[Any]
+) -> tuple[float, float] | None:
+    """How far a second call, and the tasks together, are from each task alone; 0 where that is rounding.
+
+    None where the learner fails: the run, which calls it too, tells that in its own words.
+    """
+    try:
+        found = _compare(learner, what, derivatives, thetas, data)
+        tolerance = max(1e-4, torch.finfo(thetas.dtype).eps ** 0.5)
+        if max(found) <= tolerance:
+            return 0.0, 0.0
+    except Exception:  # a stranger's code raises what it likes
+        return None
+    try:  # rounding can turn a unit of a network on or off: in float64 that is gone
+        double = learner.to(thetas.device, torch.float64)
+        wide = pytree.tree_map(lambda x: x.double() if x.is_floating_point() else x, data)
+        found, tolerance = _compare(double, what, derivatives, thetas.double(), wide), 1e-4
+    except Exception:
+        tolerance = 0.05  # there is no float64 of it
+    again, batched = (distance if distance > tolerance else 0.0 for distance in found)
+    return again, batched
+
+
+def _compare(
+    learner: BaseLearner, what: str, derivatives: int, thetas: Tensor, data: Sequence[Any]
+) -> tuple[float, float]:
+    """How far a second call for the first task, and all tasks together, are from each task alone."""
+    scout = learner.with_module(learner.module_at(thetas[0]))
+
+    def value(theta: Tensor, inputs: Any, targets: Any, *context: Any) -> Tensor:
+        answer: Tensor = getattr(scout, what)(theta, Batch(inputs, targets), *context)
+        return answer
+
+    def alone(task: int) -> Answers:
+        own = _copied([_task(x, task) for x in data])
+        return _answers(lambda theta: value(theta, *own), thetas[task], derivatives)
+
+    each = [torch.stack(one) for one in zip(*map(alone, range(len(thetas))), strict=True)]
+    again = _distance(learner, [x[:1] for x in each], [x.unsqueeze(0) for x in alone(0)])
+    if not learner.use_vmap:
+        return again, 0.0
+    own = _copied(data)
+    together = _answers(lambda thetas: vmap(value)(thetas, *own), thetas, derivatives)
+    return again, _distance(learner, each, together)
+
+
+def _answers(value: Callable[[Tensor], Tensor], theta: Tensor, derivatives: int) -> Answers:
+    theta = theta.detach().requires_grad_()
+    total = value(theta)
+    found = [total.detach()]
+    direction = torch.arange(theta.shape[-1], device=theta.device).cos().to(theta.dtype)
+    for number in range(derivatives):
+        try:
+            (grad,) = torch.autograd.grad(
+                total.real.sum() + 0 * theta.real.sum(), theta, create_graph=number + 1 < derivatives
+            )
+        except RuntimeError:
+            if number == 0:
+                raise
+            break  # no second derivative: the run says so if it needs one
+        found.append(grad.detach())
+        total = grad * direction
+    return found
+
+
+def _distance(learner: BaseLearner, expected: Answers, found: Answers) -> float:
+    """The largest difference, relative to what the parameter that it is found at has there."""
+    worst, loss = 0.0, float(expected[0].abs().max())
+    for want, got in zip(expected, found, strict=False):
+        if not want.numel() or not bool(torch.isfinite(want).all()):
+            continue
+        scale = max(float(want.abs().max()), 1e-3 * loss)
+        wanted = learner.layout.unflatten(want) if want.ndim == 2 else {"": want}
+        gotten = learner.layout.unflatten(got) if want.ndim == 2 else {"": got}
+        for name, part in wanted.items():
+            if part.numel() and not torch.equal(part, gotten[name]):
+                own = max(float(part.abs().max()), 1e-3 * scale)
+                away = float((part - gotten[name]).abs().max())
+                worst = max(worst, away / own if own and away == away else math.inf)
+    return worst
+
+
+def _first(data: Any, count: int) -> Any:
+    return pytree.tree_map(lambda x: x[:count], data)
+
+
+def _task(data: Any, index: int) -> Any:
+    return pytree.tree_map(lambda x: x[index], data)
+
+
+def _copied(data: Any) -> Any:
+    return pytree.tree_map(lambda x: x.detach().clone(), data)
+
+
+def _is_traced(theta: Tensor, data: Any) -> bool:
+    """Whether these are no tensors with values of their own, or somebody watches what is computed."""
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
+        return True
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return True
+    return any(x.is_meta for x in pytree.tree_leaves((theta, data)) if isinstance(x, Tensor))
+
+
+@contextmanager
+def _streams_kept(device: torch.device) -> Iterator[None]:
+    """In it, whatever is drawn at random is drawn again afterwards: Python's, NumPy's and torch's streams."""
+    numpy, plain = sys.modules.get("numpy"), random.getstate()
+    drawn = numpy.random.get_state() if numpy else None
+    devices = [device] if device.type == "cuda" else []
+    try:
+        with GLOBAL_GENERATOR.held(), torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        random.setstate(plain)
+        if numpy:
+            numpy.random.set_state(drawn)
