@@ -37,12 +37,13 @@ class Writes(nn.Module):
 
 
 SAID = {
-    "inputs": "it writes to its inputs",
-    "calls": "it writes to calls",
-    "mean": "it writes to mean",
-    "mean at once": "it writes to mean",
+    "inputs": "(it writes to its inputs|Writes writes into its inputs)",
+    "calls": "(it writes to calls|Writes changes its 'calls')",
+    "mean": "(it writes to mean|Writes changes its 'mean')",
+    "mean at once": "(it writes to mean|Writes changes its 'mean')",
     "parameters": "(it writes to its parameters|modified inplace; compute a new tensor)",
 }
+"""Of one call, and of the check before the first one."""
 
 
 @pytest.mark.parametrize("order", ["first", "second"])
