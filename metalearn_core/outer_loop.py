@@ -152,7 +152,12 @@ class _Training:
 
     def __attrs_post_init__(self) -> None:
         members = [seed.trained for seed in self.seeds]
-        chosen = next((member.engine for member in members if member.engine), "")
+        begun = sorted({member.engine for member in members} - {""})
+        if len(begun) > 1:
+            raise UsageError(
+                f"seeds that train together were begun by several engines, {' and '.join(begun)}"
+            )
+        chosen = "".join(begun)
         learner, settings = members[0].learner, members[0].settings
         self.engine = Engine(members, learner, settings, chosen, self.before_compiling, self.processes)
 
@@ -172,6 +177,8 @@ class _Training:
     def train(self) -> None:
         trained = self.seeds[0].trained
         settings, learner = trained.settings, trained.learner
+        if any(seed.trained.position < settings.tasks for seed in self.active_seeds):
+            self.engine.require_kept()
         stream = TaskStream(self.family, "train", settings.task_seed, learner.device, learner.dtype)
         self.check_learner(stream)
         while settings.tasks and (active := self.active_seeds):

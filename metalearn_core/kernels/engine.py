@@ -9,6 +9,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
+from metalearn_core.errors import UsageError
 from metalearn_core.evaluation import scores
 from metalearn_core.kernels.by_steps import BySteps, is_recomputed
 from metalearn_core.kernels.coordinatewise import fused_networks
@@ -42,12 +43,12 @@ class Engine:
         self, members: Sequence[Member], learner: BaseLearner, settings: Settings, chosen: str = "",
         before_compiling: Callable[[], None] = lambda: None, processes: Processes = ALONE,
     ) -> None:  # fmt: skip
-        self.note, self._processes = "", processes
+        self.note, self._processes, self._kept = "", processes, chosen
         self._members, self._meta_batch = members, settings.meta_batch
-        self._learner, self._settings = learner, settings
+        self._learner, self._settings, self._why_eager = learner, settings, ""
         self.name = chosen or settings.wanted_engine
         if self.name == "compiled" and (missing := self._missing_compiler()):
-            self.name, self.note = "eager", f"runs eager: {missing}"
+            self.name, self.note, self._why_eager = "eager", f"runs eager: {missing}", missing
         elif processes.count > 1:
             self.note = f"{processes.count} processes share each meta-batch, {self.name}"
         self._before_compiling = before_compiling
@@ -56,6 +57,15 @@ class Engine:
         scored = CompiledScores(learner, settings, Programs(before_compiling))
         self._scores = scored if self.name == "compiled" else None
         self._plain = False  # a compiler that failed once makes no kernel for networks either
+
+    def require_kept(self) -> None:
+        """UsageError where a training that was begun by compiled programs would go on by eager code."""
+        if self._kept == "compiled" and self.name == "eager":
+            raise UsageError(
+                f"the training was begun compiled and cannot go on so here ({self._why_eager}), and eager it"
+                " would end in other numbers: go on where it can be compiled, or begin anew elsewhere with"
+                " engine eager"
+            )
 
     def _missing_compiler(self) -> str | None:
         """What compiling needs and some process lacks, or None: all of them go the same way."""
@@ -71,15 +81,17 @@ class Engine:
         """
         while self.name == "compiled" and len(task) == self._meta_batch:
             try:
-                return self._compiled(task, torch.tensor(alive), position)
+                answers = self._compiled(task, torch.tensor(alive), position)
+                self._kept = self.name
+                return answers
             except CompilationError as error:
                 self._fall_back(error)
         settings = self._settings.at(position)
-        answers = [
+        eager = [
             eager_step(member, self._learner, settings, task, self._processes) if is_alive else (0.0, False)
             for member, is_alive in zip(self._members, alive, strict=True)
         ]
-        return [loss for loss, _ in answers], [taken for _, taken in answers]
+        return [loss for loss, _ in eager], [taken for _, taken in eager]
 
     def scores(self, rule: UpdateRule, theta: Tensor, task: Task) -> Tensor:
         """Query scores of a meta-batch of validation tasks after each inner step: `[tasks, T + 1]`."""
@@ -123,6 +135,8 @@ class Engine:
             self.note = f"rule {rule} cannot be compiled for several seeds at once; each is by itself: {why}"
         else:
             self.name, self.note = "eager", f"rule {rule} cannot be compiled and runs eager: {why}"
+            self._why_eager = why
+            self.require_kept()
 
 
 def eager_step(

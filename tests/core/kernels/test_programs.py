@@ -19,7 +19,7 @@ from metalearn_core import (
 )
 from metalearn_core.evaluation import scores
 from metalearn_core.kernels import engine as engine_module
-from metalearn_core.kernels import operators
+from metalearn_core.kernels import operators, programs
 from metalearn_core.kernels.engine import Engine
 from metalearn_core.kernels.programs import CompilationError, CompiledMetaGradient, traced
 from metalearn_core.kernels.scores import CompiledScores
@@ -331,3 +331,44 @@ def test_a_program_is_found_again_on_disk():
         counters.clear()
         CompiledMetaGradient(rule, PROBLEM.learner, steps=1)(PROBLEM.theta, PROBLEM.task)
     assert counters["aot_autograd"]["autograd_cache_hit"] + counters["inductor"]["fxgraph_cache_hit"] >= 1
+
+
+def refuse_compiler(patch):
+    patch.setattr(engine_module.shutil, "which", lambda name: None)
+
+
+def refuse_programs(patch):
+    def broken(*_arguments, **_options):
+        raise CompilationError("not here")
+
+    patch.setattr(programs, "compiled", broken)
+
+
+@pytest.mark.parametrize("refuse", [refuse_compiler, refuse_programs])
+def test_a_training_that_was_begun_compiled_never_goes_on_eager(tmp_path, monkeypatch, refuse):
+    """Rounding differs between engines, and after some hundred steps so do all digits."""
+
+    def stop(event):
+        if event.kind == "step" and event.position == 2:
+            raise KeyboardInterrupt
+
+    def go_on(*observers):
+        rule = make_rule("gradient-descent", small_learner().layout)
+        return meta_train(
+            rule, small_learner(), FAMILY, SMALL, generator=torch.Generator().manual_seed(0),
+            checkpoint=tmp_path / "checkpoint.pt", observers=observers,
+        )  # fmt: skip
+
+    monkeypatch.setattr(programs, "compiled", lambda function, arguments, **_: function)  # in no time
+    with pytest.raises(KeyboardInterrupt):
+        go_on(stop)
+    held = torch.load(tmp_path / "checkpoint.pt")
+    assert (held["engine"], held["now"]["position"]) == ("compiled", 2)
+    with monkeypatch.context() as patch:
+        refuse(patch)
+        with pytest.raises(UsageError, match="begun compiled and cannot go on so here"):
+            go_on()
+    assert torch.load(tmp_path / "checkpoint.pt")["now"]["position"] == 2
+    assert (go_on().engine, go_on().position) == ("compiled", 6)
+    refuse_compiler(monkeypatch)
+    assert go_on().position == 6  # nothing is left to train
