@@ -30,6 +30,14 @@ class WriteError(UsageError):
     """A full disk or a folder that is read-only: no other run that writes there would fare better."""
 
 
+class TrainingWarning(UserWarning):
+    """A training that ends, but not as its user would expect: it diverged, or it learns nothing."""
+
+
+class DivergenceWarning(TrainingWarning):
+    """A loss or a gradient was not finite, and training stopped there."""
+
+
 class CheckpointError(UsageError):
     """A checkpoint that must not be gone on from: `path`, and whether it is `damaged` or of another run."""
 

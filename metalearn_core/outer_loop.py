@@ -16,6 +16,7 @@ from metalearn_core.kernels.engine import Engine
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule
 from metalearn_core.safeguards.same_alone import TASKS, check_first_batch
+from metalearn_core.safeguards.training_warnings import warn_of_divergence, warn_of_no_gradient
 from metalearn_core.settings import Settings
 from metalearn_core.task import Task, TaskFamily
 from metalearn_core.training.checkpoint import save_checkpoint
@@ -34,8 +35,10 @@ def meta_train(
     """Meta-train θ⁰ and φ with Adam on the mean query loss of each meta-batch (Algorithm 9).
 
     θ⁰ comes from `learner.initial(generator)`; the tasks depend on `settings.task_seed` alone. The rule is
-    copied, to the device and dtype of the learner. A loss or a gradient that is not finite ends the training;
-    the best state is kept, and `Trained.diverged` says what happened.
+    copied, to the device and dtype of the learner. A loss or a gradient that is not finite ends the training
+    with a warning; the best state is kept, and `Trained.diverged` says what happened. A meta-gradient that is
+    exactly 0 in the first outer steps is warned of, too. Before the first step, a few tasks together are
+    compared with each alone, unless `learner.check_first_batch` is False.
 
     Args:
         rule: the update rule, with the φ to start from.
@@ -137,6 +140,8 @@ def meta_train_seeds(
             processes.begin(seed.trained, seed.path)
     if seeds:
         _Training(seeds, family, processes).run()
+    for seed in seeds:
+        warn_of_divergence(seed.trained)
     return [seed.trained for seed in seeds]
 
 
@@ -237,6 +242,7 @@ class _Training:
                 seed.trained.engine = self.engine.name
                 self.notify(seed, "engine", engine=self.engine.name, note=self.engine.note)
             if seed.trained.diverged is None:
+                warn_of_no_gradient(seed.trained)
                 self.notify(seed, "step", loss=loss)
             else:
                 self.notify(seed, "diverged", message=seed.trained.diverged)

@@ -39,7 +39,7 @@ RANKS = (
      "training/snapshot", "kernels/pieces"},
     {"training/checkpoint", "training/meta_gradient", "optimizers/stepping"},
     {"kernels/by_steps", "optimizers/learned", "training/trained"},
-    {"kernels/programs", "evaluation", "training/seed_run"},
+    {"kernels/programs", "evaluation", "training/seed_run", "safeguards/training_warnings"},
     {"kernels/outer_step", "kernels/scores"}, {"kernels/engine"}, {"outer_loop"},
     {"registration/entries"}, {"registry"},
 )  # fmt: skip

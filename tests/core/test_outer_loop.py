@@ -543,6 +543,9 @@ sys.path[:0] = sys.argv[1].split(":")
 import torch
 from test_outer_loop import state, train
 
+# several of these trainings diverge on purpose
+pytestmark = pytest.mark.filterwarnings("ignore::metalearn_core.errors.TrainingWarning")
+
 def tell(event):
     print(event.kind, event.position, flush=True)
 

@@ -25,6 +25,9 @@ from metalearn_core.testing import Architecture
 from metalearn_core.training import checkpoint
 from metalearn_core.training.meta_gradient import meta_gradients
 
+# several of these trainings diverge on purpose
+pytestmark = pytest.mark.filterwarnings("ignore::metalearn_core.errors.TrainingWarning")
+
 FAMILY = task_families()["sine"](support=5, query=5)
 LEARNER = Architecture((1, 3, 1)).learner()
 SMALL = Settings(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,6 +24,7 @@ from metalearn_benchmarks.runs.results.provenance import reset_peak
 from metalearn_benchmarks.runs.results.result import make_result, observer_values
 from metalearn_benchmarks.tasks.minibatches import FlatFamily
 from metalearn_core import Event, Observer, Processes, Settings, TaskFamily, Trained, meta_train_seeds
+from metalearn_core.errors import DivergenceWarning
 
 HOLD_OUT_EVERY = 10
 """Where tasks have a new head, one training example in this many is held out for validation."""
@@ -177,14 +179,17 @@ def _train(
         run.components if run else components.with_seed(cells[0], seed)
         for seed, run in zip(seeds, own_runs, strict=True)
     ]
-    trained = meta_train_seeds(
-        [member.rule for member in members], components.learner, family, settings,
-        generators=[member.generator for member in members],
-        checkpoints=[run.folder / CHECKPOINT if run else None for run in own_runs],
-        observers=[[*((run.metrics_log, run.observer_group) if run else ()), *observers] for run in own_runs],
-        idle=[index for index, seed in enumerate(seeds) if seed not in trained_seeds],
-        processes=processes,
-    )  # fmt: skip
+    watchers = [[*((run.metrics_log, run.observer_group) if run else ()), *observers] for run in own_runs]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DivergenceWarning)  # the record and the command's last lines tell it
+        trained = meta_train_seeds(
+            [member.rule for member in members], components.learner, family, settings,
+            generators=[member.generator for member in members],
+            checkpoints=[run.folder / CHECKPOINT if run else None for run in own_runs],
+            observers=watchers,
+            idle=[index for index, seed in enumerate(seeds) if seed not in trained_seeds],
+            processes=processes,
+        )  # fmt: skip
     return dict(zip(seeds, trained, strict=True))
 
 

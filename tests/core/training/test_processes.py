@@ -14,6 +14,9 @@ from shared_runs import CASES, found, scores_of, train
 
 from metalearn_core import Processes, Task
 
+# several of these trainings diverge on purpose
+pytestmark = pytest.mark.filterwarnings("ignore::metalearn_core.errors.TrainingWarning")
+
 HELPERS = Path(__file__).parents[2] / "helpers"
 
 COUNT = 2
