@@ -39,6 +39,9 @@ from metalearn_core import (
     seeded_generator,
 )
 
+# several of these trainings diverge on purpose
+pytestmark = pytest.mark.filterwarnings("ignore::metalearn_core.errors.TrainingWarning")
+
 HELPERS = Path(__file__).parents[1] / "helpers"
 
 torch.set_num_threads(1)
@@ -542,9 +545,6 @@ from pathlib import Path
 sys.path[:0] = sys.argv[1].split(":")
 import torch
 from test_outer_loop import state, train
-
-# several of these trainings diverge on purpose
-pytestmark = pytest.mark.filterwarnings("ignore::metalearn_core.errors.TrainingWarning")
 
 def tell(event):
     print(event.kind, event.position, flush=True)
