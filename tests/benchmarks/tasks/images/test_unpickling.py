@@ -189,6 +189,7 @@ HOSTILE = {
     "a defaultdict that calls": call("collections.defaultdict", named("os.system")),
     "a defaultdict of an array": call("collections.defaultdict", array()),
     "an encoding": call("_codecs.encode", text("x"), text("zlib_codec")),
+    "no encoding": call("_codecs.encode", text("x")),
     "an encoding of bytes": call("_codecs.encode", raw(b"x"), text("latin1")),
     # objects of other programs
     "an extension": b"\x82\x01", "an extension of two bytes": b"\x83\x01\x01",

@@ -130,7 +130,7 @@ def _dtype(_: Workshop, code: object, align: object = False, copy: object = Fals
     return NumberType(code)
 
 
-def _reconstruct(shop: Workshop, which: object, shape: object = (), code: object = "") -> Array:
+def _reconstruct(shop: Workshop, which: object, shape: object, code: object) -> Array:
     if which is not NDARRAY:
         raise RefusedError("it asks for an array of another class than NumPy's own")
     return shop.empty()
@@ -153,12 +153,12 @@ def _from_buffer(
     return flat.reshape(shape).transpose(axes)
 
 
-def _scalar(shop: Workshop, kind: object, given: object = b"") -> Any:
+def _scalar(shop: Workshop, kind: object, given: object) -> Any:
     dtype, size = _size_of((), kind)
     return np.frombuffer(shop.raw(given, size), dtype)[0]
 
 
-def _encode(shop: Workshop, text: object, encoding: object = "latin1") -> bytes:
+def _encode(shop: Workshop, text: object, encoding: object) -> bytes:
     """Bytes, as Python 3 writes them for Python 2: in latin1; any other encoding is not needed."""
     if encoding not in ("latin1", "latin-1") or not isinstance(text, str):
         raise RefusedError(f"it asks for the encoding {_shown(encoding)}")
