@@ -15,6 +15,7 @@ from typing import Any
 
 import attrs
 
+from metalearn_benchmarks.experiments.limits import require_axis_length
 from metalearn_core.errors import UsageError, unknown
 
 Grid = dict[str, list[Any]]
@@ -98,11 +99,12 @@ def _values(axis: str, values: Any, path: str) -> list[Any]:
     _require_known(axis, path)
     if not isinstance(values, list):
         raise TypeError(f"{path}: an axis is a list of values, got {values!r}")
+    require_axis_length(path, values)
     for index, value in enumerate(values):
         wanted = _expected(axis, value)
         if wanted:
             raise TypeError(f"{path}: expected {wanted}, got {value!r}")
-        if value in values[:index]:
+        if values.index(value) < index:
             raise ValueError(f"{path}: {value!r} is in it twice")
     return values
 

@@ -7,7 +7,6 @@ TOML format.
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
@@ -24,8 +23,15 @@ from metalearn_benchmarks.experiments.conditions import (
 )
 from metalearn_benchmarks.experiments.experiment import Experiment, Overrides
 from metalearn_benchmarks.experiments.inheritance import Source, resolve_inheritance
+from metalearn_benchmarks.experiments.limits import (
+    MAX_RUNS,
+    count_points,
+    require_count,
+    require_rows,
+    require_task_size,
+)
 from metalearn_benchmarks.experiments.method import Component, Method, Scale
-from metalearn_benchmarks.experiments.rows import experiment_rows
+from metalearn_benchmarks.experiments.rows import experiment_rows, method_grids, select_rows
 from metalearn_benchmarks.experiments.settings import experiment_settings
 from metalearn_benchmarks.experiments.toml_tables import read_toml, require_valid_tables, structure_tables
 from metalearn_core.errors import UsageError, unknown
@@ -148,13 +154,19 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
     size = experiment.scale[scale]
     require_folder_name("experiment", name)
     try:
+        require_rows(count_points(experiment.axes.setting_grid), method_grids(experiment, overrides))
         settings = experiment_settings(experiment)
+        for family, _ in settings.values():
+            require_task_size(family.name, family.options)
         require_matching_settings(experiment.where, (family for family, _ in settings.values()))
         tables = {
             setting: _rows_of_setting(family, experiment, scale, overrides)
             for setting, (family, _) in settings.items()
         }
-        tables = _select_rows(tables, overrides.only)
+        tables = select_rows(tables, overrides.only)
+        seeds = size.seeds if overrides.seeds is None else overrides.seeds
+        count = seeds * sum(map(len, tables.values()))
+        require_count(count, MAX_RUNS, "runs", "ask for fewer seeds or rows")
     except UsageError as error:
         raise UsageError(f"experiment {name!r}: {error}") from error
     return [
@@ -175,29 +187,10 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
             prefix=f"{setting}: " if len(settings) > 1 else "",
             observe=tuple(overrides.observe),
         )
-        for seed in range(size.seeds if overrides.seeds is None else overrides.seeds)
+        for seed in range(seeds)
         for setting, (family, learner) in settings.items()
         for label, method in tables[setting].items()
     ]
-
-
-def _select_rows(tables: dict[str, dict[str, Method]], only: Sequence[str]) -> dict[str, dict[str, Method]]:
-    """Return the rows that `--only` asks for, METHOD or SETTING/METHOD with `*` as wildcard; or all."""
-    if not only:
-        return tables
-    names = {(setting, row): (row, f"{setting}/{row}") for setting in tables for row in tables[setting]}
-    chosen = set()
-    for wanted in only:
-        # names have brackets in them, which other wildcards would take for their own
-        pattern = re.compile(".*".join(map(re.escape, wanted.split("*"))), re.DOTALL)
-        found = {place for place, called in names.items() if any(map(pattern.fullmatch, called))}
-        if not found:
-            raise unknown("row", wanted, (called[-1 if "/" in wanted else 0] for called in names.values()))
-        chosen |= found
-    return {
-        setting: {row: method for row, method in table.items() if (setting, row) in chosen}
-        for setting, table in tables.items()
-    }
 
 
 def _rows_of_setting(

@@ -16,6 +16,7 @@ from typing import Any
 import attrs
 
 from metalearn_benchmarks.experiments.axes import flatten_tables
+from metalearn_benchmarks.experiments.limits import MAX_EXTENDS, require_count
 from metalearn_core.errors import UsageError, unknown
 
 Tables = dict[str, Any]
@@ -71,6 +72,7 @@ def resolve_inheritance(
     chain, tables = [source], dict(source.data)
     tables["axes"] = flatten_tables(tables.get("axes", {}))
     while parent := chain[-1].data.get("extends"):
+        require_count(len(chain), MAX_EXTENDS, f"{source.where}: files that extend each other", "name fewer")
         above = find(parent, chain[-1].folder or Path())
         chain.append(above)
         if above.identity in (one.identity for one in chain[:-1]):
@@ -120,6 +122,7 @@ def _resolve_method(
         raise UsageError(f"{key}: expected str, got {parent!r}")
     if parent not in known:
         raise UsageError(f"{key}: {unknown('method', parent, known)}")
+    require_count(len(chain), MAX_EXTENDS, f"{key}: methods that extend each other", "name fewer")
     if parent in (*chain, name):
         raise UsageError(f"{key}: it extends itself: {' -> '.join((*chain, name, parent))}")
     above = _without(_resolve_method(parent, own, shipped, where, (*chain, name)), "title")

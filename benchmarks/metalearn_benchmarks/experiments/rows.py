@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -33,14 +33,16 @@ def experiment_rows(
         UsageError: There are no rows, two rows are the same, or an axis does not apply to a method.
     """
     found: dict[str, Method] = {}
+    labels: set[str] = set()
     same: dict[str, str] = {}
     axes = experiment.axes
     for label, method in itertools.chain(
         _method_rows(experiment, known, size, overrides), _rule_rows(experiment, size, overrides)
     ):
         require_folder_name("method", label)
-        if label.casefold() in map(str.casefold, found):
+        if label.casefold() in labels:
             raise UsageError(f"two rows would be called {label!r}; leave one out")
+        labels.add(label.casefold())
         plain = attrs.asdict(attrs.evolve(method, title="", source=""))
         other = same.setdefault(json.dumps(plain, sort_keys=True, default=str), label)
         varied = axes.method_grid or axes.own_grids or overrides.steps or overrides.order
@@ -52,6 +54,58 @@ def experiment_rows(
     if overrides.order is not None and all(method.start != "meta" for method in found.values()):
         raise UsageError(f"--order {overrides.order}: no method of these is meta-trained; leave it out")
     return found
+
+
+def method_grids(experiment: Experiment, overrides: Overrides) -> list[Grid]:
+    """Return the axes of each method and rule that is run."""
+    methods = [experiment.axes.grid_of(name) for name in overrides.methods or experiment.methods]
+    return methods + [experiment.axes.method_grid for _ in overrides.rules]
+
+
+def select_rows(tables: dict[str, dict[str, Method]], only: Sequence[str]) -> dict[str, dict[str, Method]]:
+    """Return the rows that `--only` asks for, METHOD or SETTING/METHOD with `*` as wildcard; or all."""
+    if not only:
+        return tables
+    names = {(setting, row): (row, f"{setting}/{row}") for setting in tables for row in tables[setting]}
+    chosen = set()
+    for wanted in only:
+        found = {place for place, called in names.items() if any(matches(wanted, name) for name in called)}
+        if not found:
+            raise unknown("row", wanted, (called[-1 if "/" in wanted else 0] for called in names.values()))
+        chosen |= found
+    return {
+        setting: {row: method for row, method in table.items() if (setting, row) in chosen}
+        for setting, table in tables.items()
+    }
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Return whether a name is what a pattern describes.
+
+    The parts between the wildcards are looked for from left to right, each at the first place where it is.
+    So the time grows with the lengths alone; a regular expression would try all places of all parts.
+
+    Args:
+        pattern: A name with any number of `*`.
+        name: The name.
+
+    Example:
+        >>> matches("fo-*=5", "fo-maml,steps=5"), matches("fo-*", "maml")
+        (True, False)
+    """
+    first, *parts = pattern.split("*")
+    if not parts:
+        return pattern == name
+    *middle, last = parts
+    if not name.startswith(first) or len(name) < len(first) + len(last) or not name.endswith(last):
+        return False
+    at, end = len(first), len(name) - len(last)
+    for part in middle:
+        found = name.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
 
 
 def _method_rows(

@@ -30,6 +30,7 @@ def toml_option(text: str) -> tuple[str, Any]:
         return key.strip(), found["value"]
     except ValueError as error:
         shown = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+        shown = shown.encode(errors="backslashreplace").decode()  # an argument need not be UTF-8
         beyond = f" ({error})" if len(text) > MAX_SHOWN else ""
         raise UsageError(
             f"--option {shown}: expected key=value with a TOML value{beyond}, such as hidden=20 or"
