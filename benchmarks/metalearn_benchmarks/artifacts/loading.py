@@ -35,6 +35,8 @@ from metalearn_core import (
 
 FROM_WHOM = "get that from whom you have the artifact from, not from an index by its name alone"
 """A stranger may have written the card, and may hold the name on an index."""
+DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
+"""What the parameters of a learner may be of."""
 
 
 @attrs.frozen(eq=False)
@@ -92,10 +94,17 @@ def load_rule(
         UsageError: A file is missing, changed or of another format; a plugin is not installed, or makes
             another rule of the same options; or the learner does not fit.
     """
+    if not isinstance(path, Path | str):
+        raise UsageError(f"load_rule: path must be a Path or a str, got a {type(path).__name__}")
+    if not isinstance(learner, BaseLearner | ParameterLayout | None):
+        raise UsageError(
+            f"load_rule: learner must be a BaseLearner or a ParameterLayout, got a {type(learner).__name__}"
+        )
     path = Path(path)
     folder = path.parent if path.name in (CARD, TENSORS) else path
     card, tensors = read_artifact(folder)
     try:
+        _require_plain(card, tensors)
         layout, adapted = (
             ParameterLayout(tuple(card[key]["names"]), tuple(tuple(s) for s in card[key]["shapes"]))
             for key in ("layout", "adapted")
@@ -110,8 +119,22 @@ def load_rule(
         rule = _load_trained(card, for_rule, phi)
         flat = layout.flatten(theta) if used == layout else None
         return Artifact(rule, flat, used, steps, None if clip is None else Clipping(**clip), card)
-    except (KeyError, TypeError) as error:
+    except UsageError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{folder / CARD}: not as format {FORMAT} has it ({error!r})") from error
+
+
+def _require_plain(card: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """UsageError for an unknown dtype, a T that is no number of steps, and weights that are not finite."""
+    who, dtype, steps = _title(card), card["dtype"], card["adaptation"]["steps"]
+    if dtype not in DTYPES:
+        raise UsageError(f"{who}: its dtype is {dtype!r:.60}; there are {', '.join(DTYPES)}")
+    if type(steps) is not int or steps < 0:
+        raise UsageError(f"{who}: steps must be an integer >= 0, got {steps!r:.60}")
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise UsageError(f"{who}: {name} holds a NaN or an infinity; export another run")
 
 
 def _title(card: Mapping[str, Any]) -> str:

@@ -319,7 +319,19 @@ def test_a_newer_format_is_refused(exported):
         ),
         ({"rule__options__learn_lr": "parameter"}, "alpha is missing in the artifact and"),
         ({"dtype": "float64"}, "of torch.float32 in the artifact and .* of torch.float64"),
-        ({"layout__names": ["a"] * 6}, "expected parameters"),
+        ({"layout__names": list("abcdef")}, "expected parameters"),
+        ({"layout__names": ["a"] * 6}, "names must be a tuple of different names"),
+        ({"layout__names": ["a", "b"]}, "one shape for each name, got 2 names and 6 shapes"),
+        ({"layout__shapes": [["a"]] * 6}, "shapes must be a tuple of shapes"),
+        ({"dtype": "float31"}, "its dtype is 'float31'; there are float16, bfloat16, float32"),
+        ({"dtype": "nn"}, "its dtype is 'nn'"),
+        ({"dtype": 3}, "its dtype is 3"),
+        ({"adaptation__steps": "five"}, "steps must be an integer >= 0, got 'five'"),
+        ({"adaptation__steps": -1}, "steps must be an integer >= 0, got -1"),
+        ({"adaptation__clip": 3}, "not as format 1 has it"),
+        ({"run": {}}, "not as format 1 has it"),
+        ({"run": None}, "not as format 1 has it"),
+        ({"rule": "turtle"}, "not as format 1 has it"),
         ({"layout": 3}, "not as format 1 has it"),
         ({"adaptation": {}}, "not as format 1 has it"),
     ],
@@ -345,6 +357,24 @@ def test_a_tensor_that_is_missing_is_named(exported):
     refused("network.2.bias is missing in the artifact", folder)
     files.write_artifact(folder, about, {k: v for k, v in tensors.items() if k != "theta.0.bias"})
     refused("expected parameters", folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["phi.network.2.bias", "theta.0.bias"])
+def test_weights_that_are_not_finite_are_named(exported, name, value):
+    folder = exported("turtle")
+    card, tensors = files.read_artifact(folder)
+    about = {key: held for key, held in card.items() if key not in ("format", "tensors")}
+    files.write_artifact(folder, about, {**tensors, name: torch.full_like(tensors[name], value)})
+    refused(f"{name} holds a NaN or an infinity", folder)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, b"path"])
+def test_what_is_no_path_and_no_learner_is_refused(exported, wrong):
+    with pytest.raises(UsageError, match=r"^load_rule: path must be a Path or a str, got a "):
+        load_rule(wrong)
+    with pytest.raises(UsageError, match=r"^load_rule: learner must be a BaseLearner or a ParameterLayout"):
+        load_rule(exported("turtle"), wrong or [])
 
 
 def test_a_learner_that_is_not_installed_is_named_and_can_be_given(exported, monkeypatch, runs):
