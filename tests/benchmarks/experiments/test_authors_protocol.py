@@ -58,7 +58,8 @@ def test_a_history_of_processed_gradients_is_refused(metalearn, tmp_path, histor
     (tmp_path / "x.toml").write_text(
         "title = 'x'\nmethods = ['mine']\nfamily.name = 'sine'\nlearner.name = 'mlp'\n"
         "[settings]\nsteps = 1\ntasks = 2\n"
-        f"[method.mine]\nextends = 'turtle'\noptions = {{ preprocess = 'log', history = '{history}' }}\n"
+        "[method.mine]\nextends = 'turtle'\ntitle = 'mine'\n"
+        f"options = {{ preprocess = 'log', history = '{history}' }}\n"
         "[scale.smoke]\nseeds = 1\ntest_tasks = 2\n"
     )
     run = ("run", tmp_path / "x.toml", "--scale", "smoke", "--protocol", "authors", "--out", tmp_path / "o")
