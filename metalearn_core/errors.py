@@ -58,11 +58,19 @@ def writing(path: Path, option: str = "--out") -> Iterator[None]:
         ) from error
 
 
-def require_kinds(who: str, **given: tuple[object, type]) -> None:
-    """UsageError, naming the argument, for a value that is not of its kind: `name=(value, kind)`."""
+def require_kinds(who: str, **given: tuple[object, type | tuple[type, ...]]) -> None:
+    """UsageError, by name, for a value that is of none of its kinds: `name=(value, kind or kinds)`."""
     for name, (value, kind) in given.items():
         if not isinstance(value, kind):
-            raise UsageError(f"{who}: {name} must be a {kind.__name__}, got a {type(value).__name__}")
+            kinds = kind if isinstance(kind, tuple) else (kind,)
+            wanted = " or a ".join(one.__name__ for one in kinds).replace("a NoneType", "None")
+            raise UsageError(f"{who}: {name} must be a {wanted}, got a {type(value).__name__}")
+
+
+def require_count(who: str, name: str, value: object, least: int = 0) -> None:
+    """UsageError, naming the argument, for what is no integer from `least` on; True is none."""
+    if type(value) is not int or value < least:
+        raise UsageError(f"{who}: {name} must be an integer >= {least}, got {value!r:.60}")
 
 
 def require_callables(who: str, *, optional: bool = False, **given: object) -> None:
@@ -89,7 +97,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
         >>> print(unknown("optimizer", "adan", ["adam", "sgd"]))
         unknown optimizer 'adan': did you mean 'adam'? there are adam, sgd
     """
-    names = sorted(known)
+    name, names = str(name), sorted(map(str, known))
     close = _nearest(name, names)
     hint = f"did you mean {close!r}? " if close else ""
     return UsageError(f"unknown {kind} {name!r}: {hint}there are {', '.join(names) or 'none'}")

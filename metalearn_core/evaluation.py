@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from metalearn_core.errors import UsageError
+from metalearn_core.errors import require_callables, require_count, require_kinds
 from metalearn_core.inner_loop import per_task, trajectory
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule
@@ -52,6 +52,8 @@ def meta_test(
         >>> meta_test(trained, TinySines(), tasks=3, steps=4).shape
         torch.Size([3, 5])
     """
+    require_kinds("meta_test", trained=(trained, Trained))
+    require_count("meta_test", "tasks", tasks, 1)
     rule, theta = trained.at_best()
     settings = attrs.evolve(trained.settings, test_steps=steps) if steps is not None else trained.settings
     return evaluate(rule, trained.learner, theta, family, settings, split=split, tasks=tasks)
@@ -100,8 +102,10 @@ def evaluate(
         >>> bool(scores[:, 5].mean() < scores[:, 0].mean())  # five steps of adaptation lower the error
         True
     """
-    if tasks < 1:
-        raise UsageError(f"evaluate: tasks must be >= 1, got {tasks}")
+    require_kinds("evaluate", rule=(rule, UpdateRule), learner=(learner, BaseLearner), theta=(theta, Tensor))
+    require_kinds("evaluate", settings=(settings, Settings), processes=(processes, Processes))
+    require_count("evaluate", "tasks", tasks, 1)
+    require_callables("evaluate", optional=True, scored=scored, watch=watch)
     stream = TaskStream(family, split, settings.task_seed, learner.device, learner.dtype)
 
     def scores_from(start: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
+from types import NoneType
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch.func import vmap
 from torch.utils import _pytree as pytree
 
 from metalearn_core.checks.purity import nothing_written
-from metalearn_core.errors import RuleError, UsageError, require_kinds, unknown, user_code
+from metalearn_core.errors import RuleError, UsageError, require_count, require_kinds, unknown, user_code
 from metalearn_core.learner import BaseLearner
 from metalearn_core.optimizers.differentiable import InnerOptimizer
 from metalearn_core.rule import (
@@ -103,8 +104,7 @@ def trajectory(
     require_unroll(steps, order, truncate)
     require_kinds("adapt", rule=(rule, UpdateRule), learner=(learner, BaseLearner))
     require_kinds("adapt", theta=(theta, Tensor), support=(support, Batch))
-    if clip is not None:
-        require_kinds("adapt", clip=(clip, Clipping))
+    require_kinds("adapt", clip=(clip, (Clipping, NoneType)))
     if torch.is_inference_mode_enabled():
         raise UsageError("adapt: the inner loop differentiates: use torch.no_grad(), not inference_mode()")
     stacked = support.stacked or theta.ndim == 2
@@ -154,14 +154,14 @@ def require_unroll(
     steps: int, order: str, truncate: int | None = None, outer_decay: float | None = None
 ) -> None:
     """UsageError unless there is such an unroll; fields as in `metalearn_core.Settings`."""
-    if type(steps) is not int or steps < 0:
-        raise UsageError(f"adapt: steps must be an integer >= 0, got {steps!r}")
-    if order not in ORDERS:
+    require_count("adapt", "steps", steps)
+    if not isinstance(order, str) or order not in ORDERS:
         raise unknown("order", str(order), ORDERS)
     if truncate is not None and (type(truncate) is not int or truncate < 1):
-        raise UsageError(f"meta_gradient: truncate must be an integer >= 1 or None, got {truncate!r}")
-    if outer_decay is not None and not 0 < outer_decay <= 1:
-        raise UsageError(f"meta_gradient: outer_decay must be in (0, 1] or None, got {outer_decay!r}")
+        raise UsageError(f"meta_gradient: truncate must be an integer >= 1 or None, got {truncate!r:.60}")
+    number = type(outer_decay) in (int, float)
+    if outer_decay is not None and not (number and 0 < outer_decay <= 1):
+        raise UsageError(f"meta_gradient: outer_decay must be in (0, 1] or None, got {outer_decay!r:.60}")
 
 
 def _over_seeds(

@@ -150,6 +150,7 @@ class BaseLearner:
 
     def initial(self, generator: torch.Generator) -> Tensor:
         """Draw θ⁰, `[n]`: on a CPU copy, so that a seed means the same on every device."""
+        require_kinds(self.who, generator=(generator, torch.Generator))
         with self._lock.held():
             fresh = copy.deepcopy(self.module).cpu()
         with forked_rng(generator), user_code(self.who, "initialise"):
@@ -170,6 +171,7 @@ class BaseLearner:
 
     def context(self, task: Task) -> tuple[Tensor, ...]:
         """What a query set of `task` is judged in the light of: the support inputs, or nothing."""
+        require_kinds(self.who, task=(task, Task))
         return (task.support.inputs,) if self.uses_support else ()
 
     def predict(self, theta: Tensor, inputs: Tensor, support: Tensor | None = None) -> Any:
@@ -191,10 +193,12 @@ class BaseLearner:
 
     def loss(self, theta: Tensor, batch: Batch, support: Tensor | None = None) -> Tensor:
         """Mean loss of θ, `[n]`, on a batch: `[]`; `support` as in `predict`."""
+        require_kinds(self.who, batch=(batch, Batch))
         return self._scalar("loss", self._loss, self.predict(theta, batch.inputs, support), batch.targets)
 
     def score(self, theta: Tensor, batch: Batch, support: Tensor | None = None) -> Tensor:
         """Score of θ, `[n]`, on a batch: `[]`; see `higher_is_better`, and `predict` for `support`."""
+        require_kinds(self.who, batch=(batch, Batch))
         return self._scalar("score", self._score, self.predict(theta, batch.inputs, support), batch.targets)
 
     def _scalar(self, name: str, criterion: Criterion, prediction: Any, targets: Tensor) -> Tensor:

@@ -6,11 +6,12 @@ import functools
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from types import NoneType
 
 import attrs
 import torch
 
-from metalearn_core.errors import UsageError
+from metalearn_core.errors import UsageError, require_callables, require_kinds
 from metalearn_core.evaluation import evaluate
 from metalearn_core.kernels.engine import Engine
 from metalearn_core.learner import BaseLearner
@@ -123,6 +124,8 @@ def meta_train_seeds(
         >>> first.position == second.position, bool((first.theta == second.theta).all())
         (True, False)
     """
+    _require_one_each(rules, generators, checkpoints, observers)
+    require_kinds("meta_train", processes=(processes, Processes))
     paths = [None if path is None else Path(path) for path in checkpoints or [None] * len(rules)]
     if len(set(paths) - {None}) < sum(path is not None for path in paths):
         raise UsageError("meta_train_seeds: each seed needs a checkpoint of its own, got one path twice")
@@ -143,6 +146,26 @@ def meta_train_seeds(
     for seed in seeds:
         warn_of_divergence(seed.trained)
     return [seed.trained for seed in seeds]
+
+
+def _require_one_each(
+    rules: object, generators: object, checkpoints: object, observers: object
+) -> None:  # fmt: skip
+    """UsageError unless there is one of everything for each seed."""
+    require_kinds("meta_train_seeds", rules=(rules, (list, tuple)))
+    count = len(rules)  # type: ignore[arg-type]
+    for name, given in (("generators", generators), ("checkpoints", checkpoints), ("observers", observers)):
+        if given is None and name != "generators":
+            continue
+        if not isinstance(given, list | tuple) or len(given) != count:
+            got = f"{len(given)}" if isinstance(given, list | tuple) else f"a {type(given).__name__}"
+            raise UsageError(f"meta_train_seeds: {name} must be a list of {count}, one a rule, got {got}")
+    for path in checkpoints or ():  # type: ignore[attr-defined]
+        require_kinds("meta_train", checkpoint=(path, (Path, str, NoneType)))
+    for watchers in observers or ():  # type: ignore[attr-defined]
+        require_kinds("meta_train", observers=(watchers, (list, tuple)))
+        for watcher in watchers:
+            require_callables("meta_train", observer=watcher)
 
 
 @attrs.define(eq=False)

@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from metalearn_core.errors import UsageError, unknown
+from metalearn_core.errors import UsageError, require_kinds, unknown
 from metalearn_core.registration.entries import (
     Catalogue,
     PluginReport,
@@ -189,6 +189,7 @@ def make_rule(name: str, layout: ParameterLayout, **options: Any) -> UpdateRule:
         >>> [(name, tuple(phi.shape)) for name, phi in rule.named_parameters()]
         [('inner_lr', (2,))]
     """
+    require_kinds("make_rule", name=(name, str), layout=(layout, ParameterLayout))
     return default_registry().make_rule(name, layout, **options)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from metalearn_core.errors import UsageError
+from metalearn_core.errors import UsageError, require_kinds
 from metalearn_core.training.parameters import ParameterLayout
 
 State: TypeAlias = Any
@@ -189,6 +189,9 @@ def log_and_sign(x: Tensor, p: float = 10.0) -> list[Tensor]:
         >>> magnitude.tolist(), sign.tolist()
         ([0.0, 0.0, -1.0], [1.0, -1.0, 0.0])
     """
+    require_kinds("log_and_sign", x=(x, Tensor))
+    if type(p) not in (int, float) or not 0 < p < math.inf:
+        raise UsageError(f"log_and_sign: p must be a number > 0, got {p!r:.60}")
     threshold = math.exp(-p)
     large = x.abs() >= threshold
     # the clamp keeps the branch not taken, and so its gradient, finite at x = 0

@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from metalearn_core.errors import UsageError
+from metalearn_core.errors import UsageError, require_kinds
 
 Order: TypeAlias = Literal["first", "second"]
 ORDERS: tuple[Order, ...] = ("first", "second")
@@ -41,13 +41,14 @@ class Clipping:
     limit: float
 
     def __attrs_post_init__(self) -> None:
-        if self.by not in ("value", "norm"):
+        if not isinstance(self.by, str) or self.by not in ("value", "norm"):
             raise UsageError(f"Clipping: by must be one of value, norm, got {self.by!r}")
         if type(self.limit) not in (int, float) or not self.limit > 0:
             raise UsageError(f"Clipping: limit must be a number > 0, got {self.limit!r}")
 
     def __call__(self, grad: Tensor) -> Tensor:
         """The gradient, `[..., n]`, clipped; each vector by its own norm."""
+        require_kinds("Clipping", grad=(grad, Tensor))
         if self.by == "value":
             return grad.clamp(-self.limit, self.limit)
         norm: Tensor = torch.linalg.vector_norm(grad, dim=-1, keepdim=True)
@@ -151,11 +152,15 @@ class Settings:
         for name in ("inner_clip", "outer_clip"):
             self._require(name, isinstance(getattr(self, name), Clipping | None), "a Clipping or None")
         for name, allowed in _CHOICES.items():
-            self._require(name, getattr(self, name) in allowed, f"one of {', '.join(allowed)}")
+            self._require(
+                name,
+                isinstance(value := getattr(self, name), str) and value in allowed,
+                f"one of {', '.join(allowed)}",
+            )
 
     def _require(self, name: str, holds: bool, wanted: str) -> None:
         if not holds:
-            raise UsageError(f"Settings: {name} must be {wanted}, got {getattr(self, name)!r}")
+            raise UsageError(f"Settings: {name} must be {wanted}, got {getattr(self, name)!r:.60}")
 
     @property
     def evaluation_steps(self) -> int:

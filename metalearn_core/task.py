@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import NoneType
 from typing import Protocol, runtime_checkable
 
 import attrs
 import torch
 from torch import Tensor
 
-from metalearn_core.errors import UsageError
+from metalearn_core.errors import UsageError, require_callables, require_kinds
 
 
 @attrs.frozen(eq=False)
@@ -38,6 +39,7 @@ class Batch:
     stacked: bool = attrs.field(default=False, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
+        require_kinds("Batch", stacked=(self.stacked, bool))
         shapes = [tuple(x.shape) for x in (self.inputs, self.targets) if isinstance(x, Tensor)]
         leads = {shape[: 1 + self.stacked] for shape in shapes}
         if len(shapes) < 2 or len(leads) > 1 or 0 in (lead := leads.pop()) or len(lead) <= self.stacked:
@@ -88,6 +90,7 @@ class Task:
     stacked: bool = False
 
     def __attrs_post_init__(self) -> None:
+        require_kinds("Task", stacked=(self.stacked, bool))
         for name in ("support", "query"):
             batch: Batch = getattr(self, name)
             if not isinstance(batch, Batch) or batch.stacked > self.stacked:
@@ -135,10 +138,14 @@ class Task:
 
     @staticmethod
     def _join(tasks: Sequence[Task], join: Callable[[list[Tensor]], Tensor], *, stacked: bool) -> Task:
+        who = f"Task.{'concatenate' if stacked else 'stack'}"
+        require_kinds(who, tasks=(tasks, (list, tuple)))
+        for task in tasks:
+            require_kinds(who, task=(task, Task))
         facts = sorted({str([(*x.shape[stacked:], x.dtype) for x in task.tensors]) for task in tasks})
         if len(facts) != 1 or any(task.stacked != stacked for task in tasks):
             raise UsageError(
-                f"Task.{'concatenate' if stacked else 'stack'}: expected {'stacked' if stacked else 'single'}"
+                f"{who}: expected {'stacked' if stacked else 'single'}"
                 " tasks of the same shapes and dtypes (support inputs and targets, query inputs and targets);"
                 f" got {len(tasks)} of {' and of '.join(facts) or 'no shape'}"
             )
@@ -149,6 +156,7 @@ class Task:
         return self.support.inputs.shape[0] if self.stacked else 1
 
     def __getitem__(self, index: int | slice) -> Task:
+        require_kinds("Task", index=(index, (int, slice)))
         if isinstance(index, int) and not -len(self) <= index < len(self):
             raise IndexError(f"task {index} of {len(self)}")
         if not self.stacked:
@@ -157,10 +165,12 @@ class Task:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Task:
         """The task with `function` applied to its four tensors."""
+        require_callables("Task.map", function=function)
         return Task.of([function(x) for x in self.tensors], stacked=self.stacked)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Task:
         """The task on `device`; `dtype` is for floating-point tensors, class labels keep theirs."""
+        require_kinds("Task.to", device=(device, (torch.device, str)), dtype=(dtype, (torch.dtype, NoneType)))
         return self.map(lambda x: x.to(device, dtype if x.is_floating_point() else None))
 
     def first_not_finite(self) -> int | None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import metalearn_core.kernels.operators as operators
+from metalearn_core.errors import require_count, require_kinds
 
 _FUSING: ContextVar[bool] = ContextVar("_FUSING", default=False)
 WIDEST = {"cpu": 128, "cuda": 32}
@@ -73,6 +74,9 @@ class Coordinatewise(nn.Sequential):
     def __init__(
         self, columns: int, hidden: Sequence[int], outputs: int = 1, activation: type[nn.Module] = nn.ReLU
     ) -> None:
+        require_kinds("Coordinatewise", hidden=(hidden, (list, tuple)), activation=(activation, type))
+        for name, width in (("columns", columns), *(("hidden", w) for w in hidden), ("outputs", outputs)):
+            require_count("Coordinatewise", name, width, 1)
         layers: list[nn.Module] = []
         for before, after in pairwise([columns, *hidden, outputs]):
             linear = nn.Linear(before, after)

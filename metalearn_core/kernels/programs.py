@@ -10,12 +10,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from types import NoneType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from metalearn_core.errors import UsageError, describe_error
+from metalearn_core.errors import UsageError, describe_error, require_count, require_kinds
 from metalearn_core.inner_loop import require_unroll
 from metalearn_core.kernels.by_steps import BySteps, Function, is_recomputed
 from metalearn_core.kernels.coordinatewise import fused_networks
@@ -98,6 +99,10 @@ class CompiledMetaGradient:
         *, steps: int, order: Order = "second", clip: Clipping | None = None,
         checkpoint_every: int | None = None, truncate: int | None = None, outer_decay: float | None = None,
     ) -> None:  # fmt: skip
+        require_kinds("CompiledMetaGradient", rule=(rule, UpdateRule), learner=(learner, BaseLearner))
+        require_kinds("CompiledMetaGradient", clip=(clip, (Clipping, NoneType)))
+        if checkpoint_every is not None:
+            require_count("CompiledMetaGradient", "checkpoint_every", checkpoint_every, 1)
         require_unroll(steps, order, truncate, outer_decay)
         self._rule, self._learner, self._every = rule, learner, checkpoint_every
         self._settings: dict[str, Any] = {
@@ -110,6 +115,7 @@ class CompiledMetaGradient:
 
         Raises CompilationError, if so when a shape is new, and UsageError for another θ⁰.
         """
+        require_kinds("CompiledMetaGradient", theta=(theta, Tensor), task=(task, Task))
         task = task if task.stacked else Task.stack([task])
         check_first_batch(self._learner, theta, task.support)
         phi = {name: parameter.detach() for name, parameter in self._rule.named_parameters()}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalearn_core.errors import UsageError, unknown
+from metalearn_core.errors import UsageError, require_kinds, unknown
 from metalearn_core.optimizers.differentiable import differentiable_twin
 
 TWINS: Mapping[str, type[torch.optim.Optimizer]] = {
@@ -71,6 +71,7 @@ class TwinOptimizer:
     """
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
+        require_kinds("TwinOptimizer", name=(name, str), options=(options, Mapping))
         if name not in TWINS:
             raise unknown("optimizer", name, TWINS)
         signature = inspect.signature(TWINS[name].__init__).parameters
@@ -104,6 +105,7 @@ class TwinOptimizer:
 
     def init_state(self, theta: Tensor, lr: float | Tensor) -> dict[str, Tensor]:
         """What the optimiser remembers before its first step."""
+        require_kinds("TwinOptimizer", theta=(theta, Tensor))
         if theta.is_complex():
             state = self.init_state(torch.view_as_real(theta), _for_both_parts(lr))
             return {name: torch.view_as_complex(held) for name, held in state.items()}

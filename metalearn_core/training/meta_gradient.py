@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from metalearn_core.errors import user_code
+from metalearn_core.errors import require_kinds, user_code
 from metalearn_core.inner_loop import per_task, require_unroll, trajectory, unroll
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import State, UpdateRule
@@ -75,6 +75,8 @@ def meta_gradient(
         >>> grad.tolist()
         [-0.5]
     """
+    require_kinds("meta_gradient", rule=(rule, UpdateRule), learner=(learner, BaseLearner))
+    require_kinds("meta_gradient", theta=(theta, Tensor), task=(task, Task))
     require_unroll(steps, order, truncate, outer_decay)
     task = task if task.stacked else Task.stack([task])
     phi = dict(rule.named_parameters())

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from metalearn_core.errors import UsageError
+from metalearn_core.errors import UsageError, require_kinds
 from metalearn_core.safeguards.locks import GLOBAL_GENERATOR
 
 
@@ -38,9 +38,24 @@ class ParameterLayout:
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
 
+    def __attrs_post_init__(self) -> None:
+        whole = isinstance(self.names, tuple) and all(isinstance(name, str) for name in self.names)
+        if not whole or len(set(self.names)) < len(self.names):
+            raise UsageError(
+                f"ParameterLayout: names must be a tuple of different names, got {self.names!r:.60}"
+            )
+        if not isinstance(self.shapes, tuple) or not all(map(_is_shape, self.shapes)):
+            raise UsageError(f"ParameterLayout: shapes must be a tuple of shapes, got {self.shapes!r:.60}")
+        if len(self.names) != len(self.shapes):
+            raise UsageError(
+                f"ParameterLayout: there must be one shape for each name, got {len(self.names)} names and"
+                f" {len(self.shapes)} shapes"
+            )
+
     @classmethod
     def of(cls, module: nn.Module) -> ParameterLayout:
         """The layout of the parameters with `requires_grad`, in the module's order."""
+        require_kinds("ParameterLayout", module=(module, nn.Module))
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         return cls(tuple(name for name, _ in named), tuple(tuple(p.shape) for _, p in named))
 
@@ -61,6 +76,9 @@ class ParameterLayout:
 
     def flatten(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """`{name: tensor}` to `[n]`. Raises UsageError where a name or a shape does not fit."""
+        require_kinds("ParameterLayout", parameters=(parameters, Mapping))
+        for tensor in parameters.values():
+            require_kinds("ParameterLayout", parameter=(tensor, Tensor))
         expected = dict(zip(self.names, self.shapes, strict=True))
         given = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
         if given != expected:
@@ -71,6 +89,7 @@ class ParameterLayout:
 
     def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
         """`[..., n]` to `{name: [..., *shape]}`. Raises UsageError where n is another."""
+        require_kinds("ParameterLayout", theta=(theta, Tensor))
         if theta.ndim < 1 or theta.shape[-1] != self.size:
             raise UsageError(
                 f"ParameterLayout: expected a vector of {self.size} coordinates,"
@@ -82,6 +101,10 @@ class ParameterLayout:
             name: part.reshape((*theta.shape[:-1], *shape))
             for name, shape, part in zip(self.names, self.shapes, parts, strict=True)
         }
+
+
+def _is_shape(shape: object) -> bool:
+    return isinstance(shape, tuple) and all(isinstance(n, int) and n >= 0 for n in shape)
 
 
 @contextmanager
@@ -105,6 +128,7 @@ def forked_rng(generator: torch.Generator) -> Iterator[None]:
         >>> torch.equal(first, second), torch.equal(before, torch.get_rng_state())
         (True, True)
     """
+    require_kinds("forked_rng", generator=(generator, torch.Generator))
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     with GLOBAL_GENERATOR.held(), torch.random.fork_rng(devices=[]):
         # not torch.manual_seed, which would seed every GPU as well, and leave it so

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import attrs
 import torch
 
-from metalearn_core.errors import UsageError, unknown
+from metalearn_core.errors import UsageError, require_count, require_kinds, unknown
 from metalearn_core.task import Task, TaskFamily
 
 BLOCK = 100
@@ -34,6 +34,12 @@ def seeded_generator(*key: object) -> torch.Generator:
     """
     digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def require_family(who: str, family: object) -> None:
+    """UsageError for what has no splits, or cannot be sampled from."""
+    if not hasattr(family, "splits") or not callable(getattr(family, "sample", None)):
+        raise UsageError(f"{who}: family must have splits and sample, got a {type(family).__name__}")
 
 
 @attrs.define(eq=False)
@@ -76,6 +82,10 @@ class TaskStream:
     _cached: tuple[int, Task] | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
+        require_family("TaskStream", self.family)
+        require_kinds("TaskStream", split=(self.split, str), device=(self.device, (torch.device, str)))
+        require_kinds("TaskStream", dtype=(self.dtype, torch.dtype))
+        require_count("TaskStream", "seed", self.seed)
         if self.split not in self.family.splits:
             raise unknown(f"split of {type(self.family).__name__}", self.split, self.family.splits)
 
@@ -98,6 +108,8 @@ class TaskStream:
 
     def take(self, start: int, count: int) -> Task:
         """Tasks start ... start + count - 1 as a meta-batch."""
+        require_count("TaskStream", "start", start)
+        require_count("TaskStream", "count", count, 1)
         parts = []
         while count > 0:
             block, offset = divmod(start, BLOCK)

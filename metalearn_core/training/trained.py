@@ -19,6 +19,7 @@ from metalearn_core.task import TaskFamily
 from metalearn_core.training.checkpoint import load_checkpoint
 from metalearn_core.training.fingerprint import describe_run, digest
 from metalearn_core.training.snapshot import Snapshot
+from metalearn_core.training.task_stream import require_family
 
 
 @attrs.define(eq=False)
@@ -76,8 +77,7 @@ class Trained:
         """What there is before the first step. Raises UsageError for an argument of another kind."""
         require_kinds("meta_train", rule=(rule, UpdateRule), learner=(learner, BaseLearner))
         require_kinds("meta_train", settings=(settings, Settings), generator=(generator, torch.Generator))
-        if not hasattr(family, "splits") or not hasattr(family, "sample"):
-            raise UsageError(f"meta_train: family must have splits and sample, got a {type(family).__name__}")
+        require_family("meta_train", family)
         about = describe_run(rule, learner, family)
         rule = copy.deepcopy(rule).to(learner.device, learner.dtype)
         theta = learner.initial(generator).requires_grad_()
