@@ -115,7 +115,6 @@ def run(
     """
     from metalearn_benchmarks.cli.support.progress import Display
     from metalearn_benchmarks.host.machine import cores
-    from metalearn_benchmarks.runs.components import usable_device
     from metalearn_benchmarks.runs.runner import run_experiment
 
     processes = _torchrun_processes()
@@ -124,8 +123,7 @@ def run(
     cells, recorded_seeds = _find_cells(context, experiment, scale, {**given, "processes": processes})
     together = recorded_seeds or together
     if address is None:
-        _require_possible_here(cells[0].threads, workers, recorded=bool(recorded_seeds))
-        usable_device(cells[0].device)
+        _require_possible_here(cells[0], workers, recorded=bool(recorded_seeds))
     directory = out or Path("results", cells[0].scale)
     if workers is None:
         alone = cells[0].device == "cpu" and processes == 1
@@ -155,17 +153,22 @@ WORKERS_PER_CORE, FEWEST_WORKERS = 8, 64
 """The most programs at a time on a machine: so many for each core, and so many in any case."""
 
 
-def _require_possible_here(threads: int, workers: int | None, recorded: bool) -> None:
-    """Raise UsageError for more threads or programs than are of any use on this machine."""
+def _require_possible_here(cell: Any, workers: int | None, recorded: bool) -> None:
+    """Raise UsageError for a device that is not here, or more threads or programs than are of any use."""
     from metalearn_benchmarks.host.machine import cores
+    from metalearn_benchmarks.runs.components import usable_device
 
     most_threads = max(cores(), MOST_RECORDED_THREADS if recorded else 1)
     most_workers = max(WORKERS_PER_CORE * cores(), FEWEST_WORKERS)
-    for option, given, most in (("--threads", threads, most_threads), ("--workers", workers, most_workers)):
+    for option, given, most in (
+        ("--threads", cell.threads, most_threads),
+        ("--workers", workers, most_workers),
+    ):
         if given is not None and given > most:
             raise UsageError(
                 f"{option} {given}: on the {cores()} core(s) there are, the most is {most}; ask for fewer"
             )
+    usable_device(cell.device)
 
 
 def _torchrun_processes() -> int:
