@@ -12,7 +12,7 @@ from rule_paths import LAYOUT, rule_of
 from torch import nn
 
 from metalearn_benchmarks.cli import app
-from metalearn_benchmarks.rule_map.installed import check, installed_map, shown
+from metalearn_benchmarks.rule_map.installed import check_edges, edges_of, installed_map
 from metalearn_core import (
     BaseLearner,
     Clipping,
@@ -184,7 +184,7 @@ def test_it_learns_to_learn(name):
 def test_its_place_on_the_map(name):
     rule_map, problems = installed_map()
     assert [problem for problem in problems if name in problem] == []
-    outcomes = list(check(shown(rule_map, [name]), 15))
+    outcomes = list(check_edges(edges_of(rule_map, [name]), 15))
     assert outcomes
     assert [outcome.line for outcome in outcomes if outcome.problem] == []
     expected = "exact" if name in DESCENT else "not"

@@ -6,7 +6,6 @@ commands of LaTeX, bytes that are no text. What a reader cannot see is shown as 
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from typing import Any
@@ -83,6 +82,8 @@ def as_json(data: Any, encoding: str = "utf-8") -> str:
         data: Plain data.
         encoding: What the text will be encoded as.
     """
+    import json  # help needs none of it
+
     text = json.dumps(data, indent=1, ensure_ascii=False)
     try:
         text.encode(encoding)

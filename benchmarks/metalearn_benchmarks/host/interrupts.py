@@ -8,17 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-import attrs
 
-
-@attrs.define
 class Interrupts:
     """Whether Ctrl-C was pressed, also where the KeyboardInterrupt that it raised was lost.
 
     A KeyboardInterrupt that rises in a destructor or in a callback of compiled code is printed and dropped.
     """
 
-    pressed: bool = False
+    def __init__(self) -> None:
+        self.pressed = False
 
     def hear(self, _number: int, _frame: FrameType | None) -> None:
         """Note it and raise KeyboardInterrupt, as a handler of the signal."""

@@ -67,15 +67,16 @@ def require_own_cell(folder: Path) -> dict[str, Any]:
     return found
 
 
-def require_valid_cell(folder: Path, cell: dict[str, Any]) -> None:
-    """Check the contents of an `experiment.toml`, and that they belong to the folder.
+def require_valid_cell(folder: Path, cell: dict[str, Any], placed: bool = True) -> None:
+    """Check the contents of an `experiment.toml`, and where `placed`, that they belong to the folder.
 
     Raises:
         DamagedError: A key is missing or wrong, or they are of another run.
     """
     try:
         require_cell(cell)
-        require_place(folder.absolute(), cell)
+        if placed:
+            require_place(folder.absolute(), cell)
     except ValueError as error:
         raise DamagedError(folder / EXPERIMENT, str(error)) from error
 

@@ -139,17 +139,23 @@ def has_valid_checksum(folder: Path) -> bool:
     return data.startswith(b'{"format": %d, ' % FORMAT) and is_whole(data, experiment or b"")
 
 
-def read_record(folder: Path) -> Record:
+def read_record(folder: Path, placed: bool = True) -> Record:
     """Read the record of a finished run.
+
+    Args:
+        folder: The run's folder.
+        placed: Whether it must lie where its run put it; False for a folder that may have been copied.
 
     Raises:
         DamagedError: A file is damaged. The error names it.
         UsageError: A file cannot be read, or a newer version wrote it.
     """
-    return parse_record(folder, read_bytes(folder / RESULT), lambda: read_cell_text(folder))
+    return parse_record(folder, read_bytes(folder / RESULT), lambda: read_cell_text(folder), placed)
 
 
-def parse_record(folder: Path, text: bytes, read_experiment: Callable[[], bytes | None]) -> Record:
+def parse_record(
+    folder: Path, text: bytes, read_experiment: Callable[[], bytes | None], placed: bool = True
+) -> Record:
     """Parse the record of a finished run.
 
     Args:
@@ -157,6 +163,7 @@ def parse_record(folder: Path, text: bytes, read_experiment: Callable[[], bytes 
         text: The contents of its `result.json`.
         read_experiment: Returns the contents of its `experiment.toml`; called only where the result is
             intact.
+        placed: Whether it must lie in the folder of its method and seed.
 
     Raises:
         DamagedError: A file is damaged. The error names it.
@@ -180,7 +187,7 @@ def parse_record(folder: Path, text: bytes, read_experiment: Callable[[], bytes 
         raise DamagedError(path, f"there is no {EXPERIMENT} beside it")
     require_whole(folder, text, result, experiment)
     cell = parse_cell(folder / EXPERIMENT, experiment)
-    require_valid_cell(folder, cell)
+    require_valid_cell(folder, cell, placed)
     record = Record(folder, cell, result)
     try:
         require_result(result)

@@ -55,7 +55,7 @@ def export_run(run: Path, out: Path | None = None) -> tuple[Path, dict[str, Any]
     if not checkpoint.exists():
         raise UsageError(f"{run}: its {CHECKPOINT} is missing, which holds the trained state")
     if record.is_finished(run):
-        result = record.read_record(run).result
+        result = record.read_record(run, placed=False).result
         require_own_checkpoint(run, result)
     components, trained = open_checkpoint(cell, checkpoint)
     if result is None and not trained.validations:

@@ -19,6 +19,7 @@ from torch import nn
 from metalearn_benchmarks import load_rule
 from metalearn_benchmarks.artifacts import files, loading
 from metalearn_benchmarks.experiments.catalogue import Method, Overrides, cells, find_experiment
+from metalearn_benchmarks.records.seal import checkpoint_digest, seal
 from metalearn_benchmarks.runs.components import Components
 from metalearn_benchmarks.runs.evaluation import Evaluation
 from metalearn_benchmarks.runs.export import export_run
@@ -179,6 +180,16 @@ def test_a_run_that_is_validated_but_not_finished_exports_its_best_and_goes_on(r
     assert json.loads((folder / "result.json").read_text())["validations"][-1][0] == 12
 
 
+def reseal(folder):
+    """Make the result one of the files that lie beside it now."""
+    result = json.loads((folder / "result.json").read_text())
+    del result["seal"], result["crc32"]
+    text = seal(
+        json.dumps(result).encode(), (folder / "experiment.toml").read_bytes(), checkpoint_digest(folder)
+    )
+    (folder / "result.json").write_bytes(text)
+
+
 def test_a_run_from_other_weights_than_here_can_be_exported(runs, tmp_path):
     """Another machine may draw other numbers from a seed: what was trained is what is exported."""
     cell, run = runs["maml"]
@@ -186,6 +197,7 @@ def test_a_run_from_other_weights_than_here_can_be_exported(runs, tmp_path):
     shutil.copytree(run, other)
     text = (other / "experiment.toml").read_text()
     (other / "experiment.toml").write_text(text.replace("seed = 0", "seed = 1", 1))
+    reseal(other)
     folder, _ = export_run(other, tmp_path / "o")
     _, trained = open_checkpoint(cell, run / "checkpoint.pt")
     assert torch.equal(load_rule(folder).theta, trained.at_best()[1].detach())
@@ -224,9 +236,16 @@ def test_a_run_that_was_never_validated_is_refused(runs, metalearn, tmp_path):
 def test_a_checkpoint_of_another_rule_is_refused(runs, metalearn, tmp_path):
     shutil.copytree(runs["maml"][1], tmp_path / "run")
     shutil.copy(runs["turtle"][1] / "checkpoint.pt", tmp_path / "run/checkpoint.pt")
+    reseal(tmp_path / "run")
     code, _, err = metalearn("export", tmp_path / "run")
     assert (code, err.count("\n")) == (2, 1)
     assert "it is of another run: rule is FeedForward" in err
+
+
+def test_a_run_whose_folder_was_copied_elsewhere_is_exported(runs, tmp_path):
+    run = shutil.copytree(runs["maml"][1], tmp_path / "of my own")
+    ours, kept = (load_rule(export_run(where, tmp_path / where.name)[0]) for where in (run, runs["maml"][1]))
+    assert torch.equal(ours.theta, kept.theta)
 
 
 def test_a_folder_that_cannot_be_written_is_refused(runs, metalearn, tmp_path):

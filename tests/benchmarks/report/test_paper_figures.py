@@ -267,7 +267,7 @@ def test_a_figure_in_the_page_has_a_name_and_the_pages_own_colours(tmp_path):
         render(draw_figure(rule_figures.update_paths, runs, styles_by_method(runs)), "svg", "x"),
         'A "b" & <c>',
     )
-    assert svg.startswith('<svg role="img" aria-label="A &quot;b&quot; &amp; &lt;c>"')
+    assert svg.startswith('<svg role="img" aria-label="A &quot;b&quot; &amp; &lt;c&gt;"')
     assert "var(--c0)" in svg
     assert "#0072b2" not in svg
     assert "<metadata" not in svg
