@@ -320,7 +320,7 @@ def test_an_unknown_order_is_refused(order):
         ({"learner": torch.nn.Linear(1, 1)}, "learner must be a BaseLearner, got a Linear"),
         ({"theta": [0.0]}, "theta must be a Tensor, got a list"),
         ({"support": NETS["tanh"].task()}, "support must be a Batch, got a Task"),
-        ({"clip": 10.0}, "clip must be a Clipping, got a float"),
+        ({"clip": 10.0}, "clip must be a Clipping or None, got a float"),
         ({"theta": NETS["tanh"].theta.float()}, r"theta is torch\.float32 and the learner torch\.float64"),
     ],
 )

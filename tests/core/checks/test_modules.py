@@ -8,7 +8,15 @@ from torch import nn
 from torch.nn.functional import mse_loss
 from torch.nn.utils import parametrizations, parametrize
 
-from metalearn_core import BaseLearner, UsageError, keep_parameters, make_rule, meta_gradient
+from metalearn_core import (
+    BaseLearner,
+    Settings,
+    UsageError,
+    keep_parameters,
+    make_rule,
+    meta_gradient,
+    meta_train,
+)
 from metalearn_core.testing import TinySines
 
 TASK = TinySines().sample("train", 2, torch.Generator().manual_seed(0))
@@ -148,6 +156,17 @@ def test_a_pretrained_network_is_drawn_anew_or_kept():
     kept = torch.cat([network.weight.detach().flatten(), network.bias.detach()])
     for copy in (learner, learner.to("cpu", torch.float64)):
         assert torch.equal(copy.initial(seeded()), kept.to(copy.dtype))
+
+
+def test_meta_training_starts_from_a_network_that_is_kept():
+    network = nn.Linear(1, 1)
+    learner = BaseLearner(network, mse_loss, initialise=keep_parameters)
+    settings = Settings(tasks=2, meta_batch=2, steps=1, validation_tasks=2, outer_lr=1e-3, engine="eager")
+    rule = make_rule("gradient-descent", learner.layout)
+    trained = meta_train(rule, learner, TinySines(), settings, generator=seeded())
+    kept = learner.layout.flatten(dict(network.named_parameters())).detach()
+    moved = (trained.theta.detach() - kept).abs()
+    torch.testing.assert_close(moved, torch.full((2,), 1e-3), rtol=1e-3, atol=1e-6)  # the first step of Adam
 
 
 def test_an_initialise_that_fails_is_named():
