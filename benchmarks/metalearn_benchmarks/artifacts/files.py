@@ -19,10 +19,13 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from metalearn_benchmarks.host.data_files import parse_json, read_file
 from metalearn_benchmarks.records.files import write_atomically
 from metalearn_core import UsageError
 
 FORMAT = 1
+MAX_CARD_BYTES = 2**24
+"""The largest card that is read."""
 CARD, TENSORS = "card.json", "rule.safetensors"
 THETA, PHI = "theta.", "phi."
 
@@ -62,7 +65,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     """
     path = folder / CARD
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = parse_json(read_file(path, MAX_CARD_BYTES))
         found = card["format"]
     except FileNotFoundError as error:
         raise UsageError(
@@ -71,9 +74,11 @@ def read_card(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path}: not the card of an artifact ({error!r}); export the run again") from error
     if found != FORMAT:
+        versions = card.get("versions")
+        wrote = versions.get("metalearn-benchmarks") if isinstance(versions, dict) else None
         raise UsageError(
             f"{path}: it is of format {found!r} and this version reads {FORMAT}; install the"
-            f" metalearn-benchmarks that wrote it, {card.get('versions', {}).get('metalearn-benchmarks')}"
+            f" metalearn-benchmarks that wrote it, {wrote}"
         )
     return dict(card)
 
@@ -96,8 +101,8 @@ def read_artifact(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         tensors = safetensors.torch.load(data)
         (size,) = struct.unpack("<Q", data[:8])
-        hash_of_card = json.loads(data[8 : 8 + size]).get("__metadata__", {}).get("card")
-    except (SafetensorError, ValueError, KeyError, struct.error) as error:
+        hash_of_card = parse_json(data[8 : 8 + size]).get("__metadata__", {}).get("card")
+    except (SafetensorError, AttributeError, ValueError, KeyError, struct.error) as error:
         raise UsageError(f"{path}: not a safetensors file ({error}); export the run again") from error
     if hash_of_card != _digest_of_card(card):
         raise UsageError(f"{folder / CARD}: it was changed after the export; export the run again")

@@ -56,9 +56,10 @@ def export_run(run: Path, out: Path | None = None) -> tuple[Path, dict[str, Any]
         raise UsageError(f"{run}: its {CHECKPOINT} is missing, which holds the trained state")
     if record.is_finished(run):
         result = record.read_record(run, placed=False).result
-        require_own_checkpoint(run, result)
     components, trained = open_checkpoint(cell, checkpoint)
-    if result is None and not trained.validations:
+    if result is not None:
+        require_own_checkpoint(run, result)
+    elif not trained.validations:
         raise UsageError(f"{run}: the run has not been validated yet; the command that began it goes on")
     folder = out or run / FOLDER
     identity = {
