@@ -6,7 +6,6 @@ of a few kilobytes keep them busy for hours. Here such a text is refused, with a
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import stat
@@ -65,6 +64,8 @@ def parse_json(text: bytes) -> Any:
     Raises:
         MalformedError: It is no JSON, or is beyond what is read.
     """
+    import json  # help needs none of it
+
     try:
         value = json.loads(text.decode(), parse_int=_integer)
         if _SURROGATE.search(text):  # a pair of them is one character, one alone is none
