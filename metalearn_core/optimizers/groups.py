@@ -94,3 +94,18 @@ def require_made_for(rule: UpdateRule, layout: ParameterLayout, *, named: bool) 
         remedy="give the parameters in the order of its layout, or make the rule for these"
         + ("; without names, shapes alone are compared" if named else ""),
     )  # fmt: skip
+
+
+def require_one_kind(params: Sequence[Tensor]) -> None:
+    """UsageError unless the parameters can be one vector."""
+    kinds = sorted({f"{p.dtype} on {p.device}" for p in params})
+    if len(kinds) != 1:
+        raise UsageError(
+            "LearnedOptimizer: it needs parameters that require a gradient, of one dtype on one device,"
+            f" got {' and '.join(kinds) or 'none'}"
+        )
+    if any(hasattr(parameter, "device_mesh") for parameter in params):
+        raise UsageError(
+            "LearnedOptimizer: these parameters are sharded (DTensor), and a rule sees the whole of θ; use"
+            " DistributedDataParallel"
+        )

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor, _disable_dynamo  # type: ignore[attr-defined]
 from torch.utils import _pytree as pytree
 
-from metalearn_core.errors import RuleError, UsageError, unknown
+from metalearn_core.errors import UsageError, unknown
 from metalearn_core.optimizers.differentiable import Advance, register
-from metalearn_core.optimizers.groups import require_made_for, require_options
+from metalearn_core.optimizers.groups import require_made_for, require_one_kind, require_options
 from metalearn_core.optimizers.state_by_parameter import (
     STEP,
     Entry,
@@ -21,7 +22,7 @@ from metalearn_core.optimizers.state_by_parameter import (
     memory_name,
     split_state,
 )
-from metalearn_core.optimizers.stepping import RuleStepper
+from metalearn_core.optimizers.stepping import RuleStepper, example_state
 from metalearn_core.rule import State, UpdateRule
 from metalearn_core.settings import ORDERS, Clipping, Order
 from metalearn_core.training.parameters import ParameterLayout
@@ -70,6 +71,11 @@ class LearnedOptimizer(torch.optim.Optimizer):
         0.5
     """
 
+    _pending: RuleStepper | None = None
+    """What took the last step, while its state is not yet in `state`."""
+    _cache: tuple[State, list[Entry]] | None = None
+    """The rule's state, and what was made of it in `state`."""
+
     def __init__(
         self,
         params: Iterable[Any],
@@ -87,6 +93,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         require_options({"lr": lr})
         self.rule, self.order, self.clip, self.process_group = rule, order, clip, process_group
         self._members: list[Tensor] = []
+        self._held: set[int] = set()
         super().__init__(params, {"lr": lr})
         self._lay_out()
 
@@ -126,7 +133,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         if self._only_allocates(grads, loss):
             stepper = self._stepper()
             stepper.start(self._members)
-            self._keep(stepper)
+            self._pending = stepper
             return loss
         shown = self._shown_loss(loss)
         if any(grad is not None for grad in grads):
@@ -135,12 +142,14 @@ class LearnedOptimizer(torch.optim.Optimizer):
             for parameter, value in zip(self._members, values, strict=True):
                 if parameter.requires_grad and value is not parameter:
                     parameter.copy_(value)
-            self._keep(stepper)
+            self._pending = stepper
         return loss
 
     def _only_allocates(self, grads: Sequence[Tensor | None], loss: Any) -> bool:
         """Whether nothing can move: torch.distributed.checkpoint makes a state by such a step."""
-        if self.state or loss is not None or any(self._rates()):
+        if self._pending is not None or loss is not None or any(group["lr"] for group in self.param_groups):
+            return False
+        if self.state:
             return False
         return all(grad is not None and not grad.any() for grad in grads)
 
@@ -167,7 +176,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         Returns:
             The function, and the places of θ's parameters among those of all groups.
         """
-        stepper = self._stepper()
+        stepper = attrs.evolve(self._stepper())
         if stepper.step:
             stepper.state = pytree.tree_map(lambda held: held.detach().clone().to(device), stepper.state)
         everything = [parameter for group in self.param_groups for parameter in group["params"]]
@@ -177,35 +186,35 @@ class LearnedOptimizer(torch.optim.Optimizer):
     # --- the vector
 
     def _take_in_unfrozen(self) -> None:
-        held = set(map(id, self._members))
         for group in self.param_groups:
             for parameter in group["params"]:
-                if parameter.requires_grad and id(parameter) not in held:
+                if parameter.requires_grad and id(parameter) not in self._held:
                     return self._lay_out()
 
     def _lay_out(self) -> None:
         """Put all that requires a gradient into θ; what is in it stays. UsageError where the rule cannot."""
-        held, members = set(map(id, self._members)), dict[Tensor, tuple[str, int]]()
+        members: dict[Tensor, tuple[str, int]] = {}
         places = iter(range(sum(len(group["params"]) for group in self.param_groups)))
         for number, group in enumerate(self.param_groups):
             names = group.get("param_names") or [None] * len(group["params"])
             for name, parameter, place in zip(names, group["params"], places, strict=False):
-                if parameter.requires_grad or id(parameter) in held:
+                if parameter.requires_grad or id(parameter) in self._held:
                     members.setdefault(parameter, (str(place if name is None else name), number))
         params = list(members)
-        _require_one_kind(params)
+        require_one_kind(params)
         names = tuple(name for name, _ in members.values())
         if len(set(names)) < len(names):
             raise UsageError(f"LearnedOptimizer: two parameters have one name, of {', '.join(names)}")
         layout = ParameterLayout(names, tuple(tuple(p.shape) for p in params))
         stepper = RuleStepper(self.rule, layout, self.clip, self.order == "first", [1.0] * len(params))
-        example = _example_state(stepper, params)
+        example = example_state(stepper, params)
         require_made_for(self.rule, layout, named=self._named)
-        if self.state and len(params) > len(held):
+        if self.state and len(params) > len(self._held):
             self._grow(params, layout, example)
         self.layout, self._members, self._example = layout, params, example
         self._rates_of = [number for _, number in members.values()]
-        self._cache: tuple[State, list[Entry]] | None = None
+        self._held = set(map(id, params))
+        self._cache = None
 
     @property
     def _named(self) -> bool:
@@ -236,7 +245,10 @@ class LearnedOptimizer(torch.optim.Optimizer):
         return [rates[number] for number in self._rates_of]
 
     def _stepper(self) -> RuleStepper:
-        """What takes the next step, from the state as `self.state` has it."""
+        """What takes the next step, from where the last one ended or from what `self.state` has been made."""
+        if self._pending is not None:
+            self._pending.rates = self._rates()
+            return self._pending
         stepper = RuleStepper(self.rule, self.layout, self.clip, self.order == "first", self._rates())
         if not self.state:
             return stepper
@@ -256,12 +268,21 @@ class LearnedOptimizer(torch.optim.Optimizer):
             stepper.state = pytree.tree_unflatten(joined_state(entries, self.layout, leaves), structure)
         return stepper
 
-    def _keep(self, stepper: RuleStepper) -> None:
-        """Write the stepper's state into `self.state`, as views of what it has."""
-        entries = split_state(pytree.tree_leaves(stepper.state), self.layout)
-        for parameter, entry in zip(self._members, entries, strict=True):
-            self.state[parameter].update({STEP: stepper.step, **entry})
-        self._cache = stepper.state, entries
+    @property  # type: ignore[override]
+    def state(self) -> dict[Tensor, Entry]:
+        """The state by parameter, as torch has it; what steps have left is written when somebody looks."""
+        held: dict[Tensor, Entry] = self.__dict__["state"]
+        if self._pending is not None:
+            stepper, self._pending = self._pending, None
+            entries = split_state(pytree.tree_leaves(stepper.state), self.layout)
+            for parameter, entry in zip(self._members, entries, strict=True):
+                held[parameter].update({STEP: stepper.step, **entry})
+            self._cache = stepper.state, entries
+        return held
+
+    @state.setter
+    def state(self, value: dict[Tensor, Entry]) -> None:
+        self.__dict__["state"], self._pending = value, None
 
     def state_dict(self) -> dict[str, Any]:
         """As torch has it; beside it, under `rule`, whose state this is, and of which parameters."""
@@ -274,8 +295,9 @@ class LearnedOptimizer(torch.optim.Optimizer):
     @_disable_dynamo
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` told. UsageError if that was of another rule or other parameters."""
-        held = set(map(id, self._members))
-        learns = [[id(parameter) in held for parameter in group["params"]] for group in self.param_groups]
+        learns = [
+            [id(parameter) in self._held for parameter in group["params"]] for group in self.param_groups
+        ]
         example, options = pytree.tree_leaves(self._example), [set(group) for group in self.param_groups]
         saved = SavedState(self.rule, self.layout, example, learns, self._named, options)
         # torch casts what it loads to the parameter's dtype, integers too
@@ -306,43 +328,10 @@ class LearnedOptimizer(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "layout" in state and "_members" not in state:
             raise UsageError("LearnedOptimizer: pickled by version 0.1; load the state_dict of it instead")
+        self._pending = self._cache = None
         super().__setstate__(state)
         self.defaults.pop("differentiable", None)  # torch's, which a group added later would show
-        self._cache = None
+        self._held = set(map(id, self._members))
 
 
 register(LearnedOptimizer)
-
-
-def _require_one_kind(params: Sequence[Tensor]) -> None:
-    """UsageError unless the parameters can be one vector."""
-    kinds = sorted({f"{p.dtype} on {p.device}" for p in params})
-    if len(kinds) != 1:
-        raise UsageError(
-            "LearnedOptimizer: it needs parameters that require a gradient, of one dtype on one device,"
-            f" got {' and '.join(kinds) or 'none'}"
-        )
-    if any(hasattr(parameter, "device_mesh") for parameter in params):
-        raise UsageError(
-            "LearnedOptimizer: these parameters are sharded (DTensor), and a rule sees the whole of θ; use"
-            " DistributedDataParallel"
-        )
-
-
-def _example_state(stepper: RuleStepper, params: Sequence[Tensor]) -> State:
-    """What the rule's state looks like, without values, found by a step that changes nothing.
-
-    Raises UsageError for a rule that cannot take it.
-    """
-    theta = [parameter.detach() for parameter in params]
-    try:
-        stepper(theta, [None] * len(theta), theta[0].new_zeros(()), track=False)
-    except (RuntimeError, ValueError, IndexError) as error:
-        if isinstance(error, UsageError) and not isinstance(error, RuleError):
-            raise
-        raise UsageError(
-            f"LearnedOptimizer: rule {stepper.rule.label} cannot update these"
-            f" {stepper.layout.size} coordinates;"
-            f" make it for their layout and dtype ({str(error).strip().splitlines()[0]})"
-        ) from error
-    return pytree.tree_map(lambda leaf: leaf.to("meta"), stepper.state)

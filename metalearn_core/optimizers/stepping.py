@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import attrs
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
+from metalearn_core.errors import RuleError, UsageError
 from metalearn_core.inner_loop import gradient_for_rule, start_state, update_every_task
 from metalearn_core.rule import State, UpdateRule
 from metalearn_core.settings import Clipping
@@ -74,3 +76,22 @@ def _dense(grad: Tensor | None, parameter: Tensor) -> Tensor:
     if grad is None:
         return torch.zeros_like(parameter)
     return grad if grad.layout is torch.strided else grad.to_dense()
+
+
+def example_state(stepper: RuleStepper, params: Sequence[Tensor]) -> State:
+    """What the rule's state looks like, without values, found by a step that changes nothing.
+
+    Raises UsageError for a rule that cannot take it.
+    """
+    theta = [parameter.detach() for parameter in params]
+    try:
+        stepper(theta, [None] * len(theta), theta[0].new_zeros(()), track=False)
+    except (RuntimeError, ValueError, IndexError) as error:
+        if isinstance(error, UsageError) and not isinstance(error, RuleError):
+            raise
+        raise UsageError(
+            f"LearnedOptimizer: rule {stepper.rule.label} cannot update these"
+            f" {stepper.layout.size} coordinates;"
+            f" make it for their layout and dtype ({str(error).strip().splitlines()[0]})"
+        ) from error
+    return pytree.tree_map(lambda leaf: leaf.to("meta"), stepper.state)
