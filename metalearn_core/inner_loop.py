@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils import _pytree as pytree
 
-from metalearn_core.checks.purity import nothing_written
 from metalearn_core.errors import RuleError, UsageError, require_count, require_kinds, unknown, user_code
 from metalearn_core.learner import BaseLearner
 from metalearn_core.optimizers.differentiable import InnerOptimizer
@@ -26,6 +25,7 @@ from metalearn_core.rule import (
     require_tensors,
 )
 from metalearn_core.safeguards.same_alone import check_first_batch
+from metalearn_core.safeguards.writes import nothing_written
 from metalearn_core.settings import ORDERS, Clipping, Order
 from metalearn_core.task import Batch
 

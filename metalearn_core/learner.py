@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from metalearn_core.checks.losses import comparing, why_loss_failed
-from metalearn_core.checks.modules import refuse_unusable_modules
-from metalearn_core.checks.purity import (
+from metalearn_core.errors import UsageError, require_callables, require_kinds, user_code
+from metalearn_core.safeguards.embeddings import mend_embeddings
+from metalearn_core.safeguards.locks import CopyableLock
+from metalearn_core.safeguards.losses import comparing, why_loss_failed
+from metalearn_core.safeguards.modules import refuse_unusable_modules
+from metalearn_core.safeguards.writes import (
     nothing_written,
     versions,
     why_forward_failed,
     writes_to_buffers,
     written,
 )
-from metalearn_core.errors import UsageError, require_callables, require_kinds, user_code
-from metalearn_core.safeguards.embeddings import mend_embeddings
-from metalearn_core.safeguards.locks import CopyableLock
 from metalearn_core.task import Batch, Task
 from metalearn_core.training.parameters import ParameterLayout, forked_rng, reset_every_parameter
 

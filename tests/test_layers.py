@@ -28,7 +28,7 @@ OWNERS = {
 """What one file of the core alone imports."""
 RANKS = (
     {"errors", "kernels/sources", "kernels/coordinatewise_triton", "registration/hooks", "training/events"},
-    {"checks/losses", "checks/modules", "checks/purity", "safeguards/locks",
+    {"safeguards/losses", "safeguards/modules", "safeguards/writes", "safeguards/locks",
      "safeguards/pure_forward", "safeguards/embeddings"},
     {"kernels/coordinatewise_gpu", "kernels/products", "task", "training/files", "training/parameters"},
     {"rule", "settings", "kernels/operators", "training/processes"},

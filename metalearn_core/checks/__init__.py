@@ -1,1 +1,0 @@
-"""What a user hands in is looked at: modules, losses and what they return, and arguments of functions."""
