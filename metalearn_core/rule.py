@@ -34,7 +34,7 @@ class UndeclaredField:
         )
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, init=False)
 class Signal:
     """What one pass over the support set tells a rule.
 
@@ -59,6 +59,12 @@ class Signal:
     grad: Tensor
     _loss: Tensor | UndeclaredField
     _step: int | UndeclaredField
+
+    def __init__(self, grad: Tensor, loss: Tensor | UndeclaredField, step: int | UndeclaredField) -> None:
+        # by hand: torch.compile does not follow the initialiser that attrs writes for a frozen class
+        object.__setattr__(self, "grad", grad)
+        object.__setattr__(self, "_loss", loss)
+        object.__setattr__(self, "_step", step)
 
     @property
     def loss(self) -> Tensor:

@@ -581,3 +581,19 @@ def test_groups_in_higher_have_their_own_rates():
             diffopt.step(nn.functional.mse_loss(patched(inputs), targets))
         found = torch.cat([p.reshape(-1) for p in patched.parameters()])
     close(found.detach(), reference(linear(), Momentum(), lambda step: [0.25, 0.25, 2.0, 2.0], 3))
+
+
+@pytest.mark.parametrize("name", ["gradient-descent", "lstm"])
+def test_an_update_can_be_compiled_whole(name):
+    torch._dynamo.reset()
+    rule = make_rule(name, ParameterLayout(("a",), ((4,),))).double()
+    theta, grad = torch.arange(4).double(), torch.ones(4).double()
+
+    def update(theta, grad, loss, state):
+        return rule.update(theta, Signal(grad, loss, 0), state)
+
+    arguments = theta, grad, torch.tensor(2.0).double(), rule.init_state(theta)
+    compiled = torch.compile(update, backend="eager", fullgraph=True)(*arguments)
+    close(compiled, update(*arguments))
+    with pytest.raises(AttributeError):
+        Signal(grad, theta, 0).grad = theta  # still nothing to write into
