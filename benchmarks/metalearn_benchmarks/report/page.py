@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -85,6 +86,8 @@ def write_report(
     drawn, missing = paper_figures(records)
     verdicts = claims_text.verdicts_with_evidence(decide_all(claim_rules(), records))
     known = deviations()
+    map_files, shown_map = _rule_map()
+    files |= map_files
     page = _page_template().render(
         sections=sections,
         unfinished=unfinished,
@@ -95,7 +98,7 @@ def write_report(
         missing=missing,
         verdicts=verdicts,
         deviations=known,
-        map=_rule_map(files),
+        map=shown_map,
         light=COLOURS,
         dark=DARK_COLOURS,
     )
@@ -189,11 +192,17 @@ def _add_figure(figure: Figure, files: Files, stem: str, title: str) -> str:
     return inline_svg(render(figure, "svg", stem), title)
 
 
-def _rule_map(files: Files) -> dict[str, Any]:
-    """The map of the shipped rules: two figures, and the witnesses that their numbers refer to."""
+@functools.cache
+def _rule_map() -> tuple[Files, dict[str, Any]]:
+    """The map of the shipped rules, the same in every report: its files, and what the page shows of it.
+
+    It has two figures, and the witnesses that their numbers refer to.
+    """
     rule_map = shipped_map()
-    return {
-        "graph": _add_figure(draw_map(rule_map, witnesses=False), files, "map", "Which rule contains which"),
+    files: Files = {}
+    graph = draw_map(rule_map, witnesses=False)
+    return files, {
+        "graph": _add_figure(graph, files, "map", "Which rule contains which"),
         "matrix": _add_figure(
             draw_matrix(rule_map), files, "map-matrix", "Which rule contains which, all pairs"
         ),

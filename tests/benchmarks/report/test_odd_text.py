@@ -41,7 +41,7 @@ def printed(folder):
     """The exit code of `report`, and what it prints; without the map, which is the same for all records."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(page, "_rule_map", lambda files: {"graph": "", "matrix": "", "witnesses": []})
+        patch.setattr(page, "_rule_map", lambda: ({}, {"graph": "", "matrix": "", "witnesses": []}))
         patch.setattr(sys, "argv", ["metalearn", "report", str(folder)])
         app.main()
     return out.getvalue(), err.getvalue()

@@ -202,7 +202,7 @@ def no_figures(monkeypatch):
     """A page without what takes long to draw and is not asked for."""
     for module in (setting_figures, rule_figures):
         monkeypatch.setattr(module, "FIGURES", {})
-    monkeypatch.setattr(report, "_rule_map", lambda target: {"graph": "", "matrix": "", "witnesses": []})
+    monkeypatch.setattr(report, "_rule_map", lambda: ({}, {"graph": "", "matrix": "", "witnesses": []}))
     monkeypatch.setattr(report, "paper_figures", lambda records: ([], []))
 
 
