@@ -77,10 +77,10 @@ def _read_lines(path: Path) -> list[Line]:
     lines: list[Line] = []
     if path.exists():
         try:
-            for text in read_file(path).splitlines():
-                line = parse_json(text)
+            for text in read_file(path).decode().splitlines():
+                line = parse_json(text.encode())
                 if type(line["position"]) is not int or not isinstance(line["seconds"], float | None):
-                    raise ValueError(f"expected a position and seconds, got {text[:80]!r}")
+                    raise ValueError(f"expected a position and seconds, got {text[:80]}")
                 lines.append(line)
         except (ValueError, TypeError, KeyError) as error:
             quarantine(path, f"line {len(lines) + 1} cannot be read ({error!r})")

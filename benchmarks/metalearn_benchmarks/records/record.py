@@ -192,8 +192,10 @@ def parse_record(
     try:
         require_result(result)
         # a thousand records of a paper's size are a gigabyte as lists, and a tenth of it so
-        rows_of = result["scores"] if found == FORMAT else _as_score_rows(result.pop("final"))
-        result["scores"] = {name: _score_array(rows) for name, rows in rows_of.items()}
+        shape, scores = (
+            ((-1, 1), result.pop("final")) if found == ARCHIVE_FORMAT else (None, result["scores"])
+        )
+        result["scores"] = {name: _score_array(rows, shape) for name, rows in scores.items()}
         if record.steps < 0 or len(record.final) == 0 or not math.isfinite(result["seconds"]):
             raise ValueError("it has no scores, or no time")
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
@@ -202,17 +204,17 @@ def parse_record(
     return record
 
 
-def _as_score_rows(final: dict[str, list[float | None]]) -> dict[str, list[list[float | None]]]:
-    """Give the final scores of an archive the shape of scores of all steps."""
-    return {name: [[score] for score in scores] for name, scores in final.items()}
+def _score_array(rows: Any, shape: tuple[int, int] | None) -> NDArray[np.float64]:
+    """Return scores as an array `[tasks, T + 1]`, with NaN for null; ValueError for other data.
 
-
-def _score_array(rows: Any) -> NDArray[np.float64]:
-    """Return scores as an array `[tasks, T + 1]`, with NaN for null; ValueError, TypeError for other data."""
+    Args:
+        rows: The scores.
+        shape: The shape to give them: an archive has those after T steps alone, as a list. None: their own.
+    """
     array = number_array(rows)
-    if array.ndim != 2 or array.size == 0:
+    if array.ndim != (2 if shape is None else 1) or array.size == 0:
         raise ValueError(f"scores must be a row for each test task, got an array of shape {array.shape}")
-    return array
+    return array if shape is None else array.reshape(shape)
 
 
 def unfinished_runs(directory: Path) -> Iterator[Path]:
