@@ -153,6 +153,7 @@ REMEDIES = {
     "data pointer": NUMPY,
     "accessing `data`": "use theta, signal.grad and the state as they are: no .data and no detach()",
     "Batching rule not implemented": NOT_BATCHED,
+    "dynamic shape": "choose with torch.where, not with a mask in brackets, or set learner.use_vmap = False",
     "do not yet support": NOT_BATCHED,
     "randomness": "draw what is random in __init__, and .eval() what drops out: the same arguments must give"
     " the same answer",

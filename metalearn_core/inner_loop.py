@@ -259,5 +259,7 @@ def update_every_task(
         return answer
 
     batched: Callable[..., tuple[Tensor, State]] = one if rule.elementwise else vmap(one)
-    with user_code(f"rule {rule.label}", "update"):
+    leaves = {f"state {i}": leaf for i, leaf in enumerate(pytree.tree_leaves(state))}
+    who = f"rule {rule.label}"
+    with nothing_written(who, theta=theta, grad=grad, **leaves), user_code(who, "update"):
         return batched(theta, grad, losses, state)

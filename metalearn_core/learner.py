@@ -212,6 +212,8 @@ class BaseLearner:
             raise UsageError(
                 f"BaseLearner: {name} must return one number, a mean over all elements as a tensor, got {got}"
             )
+        if name == "loss" and not value.is_floating_point():
+            raise UsageError(f"BaseLearner: loss must return a floating-point number, got {value.dtype}")
         return value
 
 

@@ -229,9 +229,7 @@ class _Training:
         if settings.steps:
             derivatives = 2 if settings.order == "second" else 1
             check_first_batch(learner, trained.theta, task.support, derivatives=derivatives)
-        context = learner.context(task)
-        if context or not settings.steps:
-            check_first_batch(learner, trained.theta, task.query, *context)
+        check_first_batch(learner, trained.theta, task.query, *learner.context(task), derivatives=1)
 
     def validate(self, due: Sequence[SeedRun]) -> None:
         for seed in due:

@@ -117,7 +117,10 @@ class CompiledMetaGradient:
         """
         require_kinds("CompiledMetaGradient", theta=(theta, Tensor), task=(task, Task))
         task = task if task.stacked else Task.stack([task])
-        check_first_batch(self._learner, theta, task.support)
+        order = 2 if self._settings["order"] == "second" else 1
+        check_first_batch(self._learner, theta, task.support, derivatives=order)
+        context = self._learner.context(task)
+        check_first_batch(self._learner, theta, task.query, *context, derivatives=1)
         phi = {name: parameter.detach() for name, parameter in self._rule.named_parameters()}
         if is_recomputed(self._settings["steps"], self._every):
             require_one_step_for_all(self._rule)

@@ -52,12 +52,10 @@ def unlike(prediction: Tensor, targets: Tensor) -> UsageError:
 def comparing(prediction: object, targets: object) -> Iterator[None]:
     """In it a loss is computed: UsageError where shapes that differ would be stretched to one in silence."""
     watched: Any = nullcontext()
-    if isinstance(prediction, Tensor) and isinstance(targets, Tensor) and prediction.shape != targets.shape:
-        if prediction.numel() == targets.numel():
-            # a [n] target beside an [n, 1] prediction would be stretched to [n, n]
-            raise unlike(prediction, targets)
-        if _can_be_stretched(prediction, targets):
-            watched = _Comparing(prediction, targets)
+    if isinstance(prediction, Tensor) and isinstance(targets, Tensor):
+        # a [n] target beside an [n, 1] prediction would be stretched to [n, n]
+        unlike_shapes = prediction.shape != targets.shape and _can_be_stretched(prediction, targets)
+        watched = _Comparing(prediction, targets) if unlike_shapes else nullcontext()
     with watched:
         yield
 

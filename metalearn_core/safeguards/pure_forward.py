@@ -19,23 +19,31 @@ _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
-def require_pure(module: nn.Module, arguments: Sequence[Any]) -> None:
-    """Call the module twice with the same arguments, which must be copies: both may be written to.
+def require_pure(
+    module: nn.Module, fresh: nn.Module, arguments: Sequence[Any], others: tuple[Sequence[Any], Sequence[Any]]
+) -> None:
+    """Call a module with some arguments and then with others, and a fresh copy with the others alone.
 
-    A module that fails is left to the run, which calls it too and tells that in its own words.
+    What both keep then is the same, unless an answer depends on the calls before it. A module that fails is
+    left to the run, which calls it too and tells that in its own words.
 
     Args:
         module: a copy of the module.
-        arguments: what it is called with.
+        fresh: another copy, with the parameters that the second call is made with.
+        arguments: what the module is called with first; they may be written to.
+        others: two copies of the arguments of the second call.
 
     Raises:
-        UsageError: naming the submodule that writes into the arguments, or that changes what it keeps.
+        UsageError: naming the submodule that writes into the arguments, or that keeps something.
     """
     try:
         with _writers(module, arguments) as writers:
             module(*arguments)
-        once = kept_state(module)
-        module(*arguments)
+        with torch.no_grad():
+            for own, other in zip(module.parameters(), fresh.parameters(), strict=True):
+                own.copy_(other)
+        module(*others[0])
+        fresh(*others[1])
     except Exception:  # a stranger's code raises what it likes
         return
     who = f"base-learner {type(module).__name__}"
@@ -44,7 +52,7 @@ def require_pure(module: nn.Module, arguments: Sequence[Any]) -> None:
             f"{who}: {kind_and_path(module, writers[0])} writes into its inputs, which are the caller's own"
             f" tensors; {_instead_of_writing(module.get_submodule(writers[0]))}"
         )
-    for path, attribute in changed_names(once, kept_state(module))[:1]:
+    for path, attribute in changed_names(kept_state(fresh), kept_state(module))[:1]:
         raise UsageError(
             f"{who}: {kind_and_path(module, path)} changes its {attribute!r} in forward, so that an answer"
             f" depends on the calls before; {_instead_of_changing(module.get_submodule(path))}"

@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.func import vmap
 from torch.utils import _pytree as pytree
 
-from metalearn_core.errors import UsageError
+from metalearn_core.errors import TWICE, UsageError
 from metalearn_core.learner import BaseLearner
 from metalearn_core.safeguards.locks import GLOBAL_GENERATOR
 from metalearn_core.safeguards.pure_forward import require_pure
@@ -27,6 +28,9 @@ from metalearn_core.task import Batch
 
 TASKS = 3
 """How many tasks are compared: what is wrong for a batch is often right for its first task."""
+
+ONCE = once_differentiable.__code__
+"""What wraps the backward of a function that torch differentiates once, in silence."""
 
 MOST_SHAPES = 16
 """Shapes of data that a learner is checked with: where each batch has its own, the first ones do for all."""
@@ -66,10 +70,40 @@ def check_first_batch(
     few = _copied([_first(x, several) for x in data])
     thetas = (theta if theta.ndim == 2 else theta.expand(several, -1))[:several].detach().clone()
     with _streams_kept(theta.device), torch.enable_grad():
-        inputs, _, *support = (_task(x, 0) for x in few)
-        require_pure(learner.module_at(thetas[0]), _copied([inputs, *support]))
+        _require_pure(learner, thetas, few)
+        if derivatives == 2:
+            _require_second_derivative(learner, thetas[0], [_task(x, 0) for x in few])
         _require_same(learner, what, derivatives, thetas, few)
     learner.checked.add(kind)
+
+
+def _require_pure(learner: BaseLearner, thetas: Tensor, data: Sequence[Any]) -> None:
+    """As `require_pure`, with the first task and the last one, at another θ."""
+    calls = [[_task(x, task) for x in data] for task in (0, -1)]
+    first, last = ([inputs, *context] for inputs, _, *context in calls)
+    module, fresh = learner.module_at(thetas[0]), learner.module_at(1.25 * thetas[-1] + 0.01)
+    require_pure(module, fresh, _copied(first), (_copied(last), _copied(last)))
+
+
+def _require_second_derivative(learner: BaseLearner, theta: Tensor, data: Sequence[Any]) -> None:
+    """UsageError for a function that torch can differentiate once, and takes for constant then."""
+    inputs, targets, *context = _copied(data)
+    scout = learner.with_module(learner.module_at(theta))
+    try:
+        total = scout.loss(theta.clone().requires_grad_(), Batch(inputs, targets), *context)
+    except Exception:  # the run tells it in its own words
+        return
+    waiting, seen = [total.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        waiting += [before for before, _ in node.next_functions]
+        function = getattr(node, "_forward_cls", None)  # of an own function of torch.autograd
+        code = getattr(getattr(function, "backward", None), "__code__", None)
+        if function is not None and code is not None and code.co_filename == ONCE.co_filename:
+            raise UsageError(f"{learner.who}: {function.__name__} is once_differentiable: {TWICE}")
 
 
 def _require_same(

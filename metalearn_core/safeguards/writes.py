@@ -43,7 +43,7 @@ def why_forward_failed(
         return writes_to_buffers(names)
     if not isinstance(inputs, Tensor) or "type" not in str(error):
         return ""
-    if inputs.is_floating_point() and inputs.dtype != dtype:
+    if inputs.dtype != dtype:
         return f"inputs are {inputs.dtype} and the parameters {dtype}: convert one of them with .to"
     return ""
 

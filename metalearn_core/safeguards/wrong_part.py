@@ -78,5 +78,5 @@ def _agree(parts: Sequence[nn.Module], calls: Sequence[Call]) -> bool:
         torch.autograd.grad(found.sum(), [x for x in wanted if x.requires_grad], allow_unused=True)
         for found in (alone, together)
     ]
-    pairs = [(alone, together), *zip(*grads, strict=True)]
+    pairs = [(alone.detach(), together.detach()), *zip(*grads, strict=True)]
     return all(x is y or torch.allclose(x, y, rtol=1e-3, atol=1e-3 * float(x.abs().max())) for x, y in pairs)

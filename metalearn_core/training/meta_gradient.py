@@ -86,8 +86,7 @@ def meta_gradient(
             rule, learner, theta, task.support, steps=steps, order=order, clip=clip, truncate=truncate
         )
         context = learner.context(task)
-        if context or not steps:  # otherwise the support set has shown it
-            check_first_batch(learner, theta, task.query, *context)
+        check_first_batch(learner, theta, task.query, *context, derivatives=1)
         loss = _outer_loss(
             path, loss_weights(steps, outer_decay),
             lambda theta: per_task(learner.loss, theta, task.query, *context).mean(),

@@ -334,3 +334,123 @@ def test_the_error_says_how_far_the_answers_are_apart():
     with pytest.raises(UsageError) as caught:
         adapt(rule_for(learner), learner, torch.ones(2), tasks().support, steps=1)
     assert 20 <= int(re.search(r"(\d+) % off", str(caught.value))[1]) <= 200
+
+
+class Centres(Net):
+    """It keeps the mean of the first data that it sees."""
+
+    mean = None
+
+    def prepare(self, x):
+        if self.mean is None:
+            self.mean = x.mean(0).detach()
+        return x - self.mean
+
+
+class Scales(Net):
+    """It keeps the norm of the first θ that it sees, for each number of examples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms = {}
+
+    def prepare(self, x):
+        if len(x) not in self.norms:
+            self.norms[len(x)] = self.linear.weight.detach().norm()
+        return x / (1 + self.norms[len(x)])
+
+
+class Places(Net):
+    """It keeps what depends on the number of examples alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = {}
+
+    def prepare(self, x):
+        if len(x) not in self.places:
+            self.places[len(x)] = torch.arange(len(x)).to(x).unsqueeze(-1)
+        return x + self.places[len(x)]
+
+
+class Shows(Net):
+    """It keeps what it has computed last, for others to look at."""
+
+    def prepare(self, x):
+        self.seen = x.detach()
+        return x
+
+
+@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize(("module", "attribute"), [(Centres, "mean"), (Scales, "norms")])
+def test_what_is_kept_from_the_first_call_is_refused(module, attribute, batched):
+    learner = BaseLearner(module(), F.mse_loss)
+    learner.use_vmap = batched
+    with pytest.raises(UsageError, match=f"{module.__name__} changes its '{attribute}' in forward"):
+        meta_gradient(rule_for(learner), learner, torch.ones(2), tasks(), steps=2)
+    learner.initial(torch.Generator())  # nothing was left in it
+
+
+@pytest.mark.parametrize("module", [Places, Shows])
+def test_what_is_kept_and_changes_no_answer_is_taken(module):
+    def loss_of(batched):
+        learner = BaseLearner(module(), F.mse_loss)
+        learner.use_vmap = batched
+        return meta_gradient(rule_for(learner), learner, torch.ones(2), tasks(), steps=2)[0]
+
+    torch.testing.assert_close(loss_of(True), loss_of(False))
+
+
+class Square(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x):
+        return x * x
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return 2 * x * grad
+
+
+class Squares(Net):
+    def prepare(self, x):
+        return Square.apply(self.linear(x))
+
+
+def test_a_function_of_ones_own_that_is_differentiable_once_takes_the_first_order():
+    """Torch differentiates it a second time without a word, and wrongly."""
+    learner = BaseLearner(Squares(), F.mse_loss)
+    rule = rule_for(learner)
+    with pytest.raises(UsageError, match=r"Square is once_differentiable: .*order=\"first\""):
+        meta_gradient(rule, learner, torch.ones(2), tasks(), steps=2)
+    with pytest.raises(UsageError, match="Square is once_differentiable"):
+        CompiledMetaGradient(rule, learner, steps=2)(torch.ones(2), tasks())
+    meta_gradient(rule, learner, torch.ones(2), tasks(), steps=2, order="first")
+
+
+class Embeds(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(torch.randn(4, 1, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, tokens):
+        return F.embedding(tokens, self.rows, padding_idx=0).mean(1)
+
+
+def test_what_the_query_sets_alone_show_is_found():
+    draw = torch.Generator().manual_seed(0)
+
+    def batch(lowest):
+        return Batch(torch.randint(lowest, 4, (5, 3), generator=draw), torch.randn(5, 1, generator=draw))
+
+    padded = Task.stack([Task(batch(1), batch(0)) for _ in range(3)])
+    learner = BaseLearner(Embeds(), F.mse_loss)
+    with pytest.raises(UsageError, match="gives another answer for several tasks at once"):
+        meta_gradient(rule_for(learner), learner, torch.ones(4), padded, steps=1)

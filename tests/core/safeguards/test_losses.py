@@ -237,3 +237,24 @@ def test_a_function_that_is_differentiable_once_is_told_the_first_order():
     with pytest.raises(RuntimeError) as error:
         grad.sum().backward()
     assert 'order="first"' in remedy(error.value)
+
+
+@pytest.mark.parametrize(
+    ("loss", "outputs", "targets"),
+    [
+        (lambda p, t: F.mse_loss(p.squeeze(-1), t), 1, torch.randn(5, generator=GENERATOR)),
+        (lambda p, t: F.mse_loss(p.view_as(t), t), 4, torch.randn(5, 2, 2, generator=GENERATOR)),
+        (F.cross_entropy, 1, torch.zeros(5, dtype=torch.long)),
+    ],
+    ids=["squeezed", "viewed", "one class"],
+)
+def test_a_loss_that_gives_them_one_shape_itself_is_taken(loss, outputs, targets):
+    learner, _, theta = start(nn.Linear(3, outputs), loss)
+    module = learner.module_at(theta)
+    torch.testing.assert_close(learner.loss(theta, Batch(INPUTS, targets)), loss(module(INPUTS), targets))
+
+
+def test_a_loss_that_is_a_count_is_refused_by_its_kind():
+    learner, _, theta = start(nn.Linear(3, 1), lambda p, t: (p > t).sum())
+    with pytest.raises(UsageError, match=r"loss must return a floating-point number, got torch.int64"):
+        learner.loss(theta, Batch(INPUTS, torch.zeros(5, 1)))

@@ -7,7 +7,17 @@ import torch
 from torch import nn
 from torch.nn.functional import mse_loss
 
-from metalearn_core import BaseLearner, Batch, Task, UsageError, adapt, make_rule, meta_gradient
+from metalearn_core import (
+    BaseLearner,
+    Batch,
+    Task,
+    UpdateRule,
+    UsageError,
+    adapt,
+    make_rule,
+    meta_gradient,
+    trajectory,
+)
 
 
 class Writes(nn.Module):
@@ -86,3 +96,22 @@ def test_a_forward_that_writes_to_its_own_tensors_alone_is_used():
         adapt(rule, one, torch.ones(2), given, steps=2) for one, given in ((learner, batch), (plain, shifted))
     )
     torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("elementwise", [False, True])
+def test_a_rule_that_writes_to_its_state_is_refused(elementwise):
+    """Without a graph nobody else would notice: the states of all steps would be the last one."""
+
+    class Writes(UpdateRule):
+        def init_state(self, theta):
+            return torch.zeros_like(theta)
+
+        def update(self, theta, signal, state):
+            state.mul_(0.5).add_(signal.grad)
+            return theta - 0.1 * state, state
+
+    Writes.elementwise = elementwise
+    learner = BaseLearner(nn.Linear(1, 1), mse_loss)
+    support = Batch(torch.ones(2, 3, 1), torch.zeros(2, 3, 1), stacked=True)
+    with torch.no_grad(), pytest.raises(UsageError, match=r"rule Writes .*: it writes to its state"):
+        list(trajectory(Writes(), learner, torch.ones(2), support, steps=3))
