@@ -174,7 +174,7 @@ def _require_possible_here(cell: Any, workers: int | None, recorded: bool) -> No
 def _torchrun_processes() -> int:
     """The number of processes that torchrun has started for this run; 1 without torchrun."""
     size = os.environ.get("WORLD_SIZE", "1") if {"RANK", "MASTER_ADDR"} <= os.environ.keys() else "1"
-    return int(size) if size.isdigit() else 1
+    return int(size) if size.isascii() and size.isdecimal() else 1
 
 
 def _require_one_backend(workers: int | None, address: str | None, processes: int) -> None:

@@ -25,9 +25,11 @@ from metalearn_benchmarks.experiments.experiment import Experiment, Overrides
 from metalearn_benchmarks.experiments.inheritance import Source, resolve_inheritance
 from metalearn_benchmarks.experiments.limits import (
     MAX_RUNS,
+    MAX_TEST_TASKS,
     count_points,
     require_count,
     require_rows,
+    require_run_size,
     require_task_size,
 )
 from metalearn_benchmarks.experiments.method import Component, Method, Scale
@@ -164,6 +166,9 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
             for setting, (family, _) in settings.items()
         }
         tables = select_rows(tables, overrides.only)
+        require_count(size.test_tasks, MAX_TEST_TASKS, "test_tasks", "say fewer")
+        for label, method in (row for table in tables.values() for row in table.items()):
+            require_run_size(label, method.settings)
         seeds = size.seeds if overrides.seeds is None else overrides.seeds
         count = seeds * sum(map(len, tables.values()))
         require_count(count, MAX_RUNS, "runs", "ask for fewer seeds or rows")

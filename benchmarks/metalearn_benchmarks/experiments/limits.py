@@ -14,6 +14,17 @@ MAX_RUNS = 100_000
 """Runs of an experiment: rows times seeds. The largest shipped experiment has 1,620."""
 MAX_EXAMPLES = 1_000_000
 """Examples of one task."""
+MAX_COUNTS = {
+    "steps": 1_000_000,
+    "test_steps": 1_000_000,
+    "validation_tasks": 10_000_000,
+    "meta_batch": 1_000_000,
+}
+"""Settings of a run, where a mistake would fill the memory or never end."""
+MAX_COUNT = 10**15
+"""Any other number of a run's settings."""
+MAX_TEST_TASKS = 10_000_000
+"""Tasks of a family that a run is tested on."""
 MAX_EXTENDS = 32
 """Files, or methods, that extend each other in a chain."""
 SIZES = ("support", "query", "queries", "ways", "shots", "example_tasks")
@@ -71,6 +82,22 @@ def require_task_size(family: str, options: Mapping[str, Any]) -> None:
     """
     sizes = {name: options[name] for name in SIZES if type(options.get(name)) is int}
     for name, size in sizes.items():
-        require_count(size, MAX_EXAMPLES, f"{name} of family {family!r}", f"say a smaller {name}")
+        require_count(size, MAX_EXAMPLES, f"{name} of family {family!r}", "choose a smaller number")
     shots = sizes.get("ways", 1) * sizes.get("shots", 1)
     require_count(shots, MAX_EXAMPLES, f"examples in a task of {family!r}", "say fewer ways or shots")
+
+
+def require_run_size(row: str, settings: Mapping[str, Any]) -> None:
+    """Check the numbers in the settings of a row.
+
+    Args:
+        row: The name of the row.
+        settings: Fields of `metalearn_core.Settings`.
+
+    Raises:
+        UsageError: One is larger than any run's. The message has it.
+    """
+    for name, count in settings.items():
+        if type(count) is int:
+            limit = MAX_COUNTS.get(name, MAX_COUNT)
+            require_count(count, limit, f"{name} of row {row!r:.60}", "choose a smaller number")

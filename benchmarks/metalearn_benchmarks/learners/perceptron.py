@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from metalearn_core import BaseLearner, UsageError
 
+MAX_PARAMETERS = 10**9
+"""Parameters of a network that a mistake in its widths must not exceed."""
+
 
 def multilayer_perceptron(hidden: Sequence[int] = (40, 40), inputs: int = 1, outputs: int = 1) -> BaseLearner:
     """Build a ReLU network under the mean squared error; 1-40-40-1 is the paper's for sine regression.
@@ -26,8 +29,11 @@ def multilayer_perceptron(hidden: Sequence[int] = (40, 40), inputs: int = 1, out
     if not isinstance(hidden, list | tuple):
         raise UsageError(f"hidden must be a list of widths >= 1, got {hidden!r}")
     widths = [inputs, *hidden, outputs]
-    if not all(isinstance(width, int) and width > 0 for width in widths):
+    if not all(type(width) is int and width > 0 for width in widths):
         raise UsageError(f"widths must be integers >= 1, got {widths}")
+    size = sum((before + 1) * after for before, after in pairwise(widths))
+    if size > MAX_PARAMETERS:
+        raise UsageError(f"widths {widths} make {size:,} parameters, and the most is {MAX_PARAMETERS:,}")
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU()]

@@ -101,7 +101,8 @@ def read_archived_runs(path: Path) -> list[ArchivedRun]:
         for name, data in _read_members(_unpacked(read_bytes(path))):
             if files.setdefault(name.parent, {}).setdefault(name.name, data) is not data:
                 raise tarfile.TarError(f"member {name} is in it twice")
-    except (tarfile.TarError, lzma.LZMAError, EOFError, ValueError) as error:
+    # a header of tar may claim any size, or go on in another header, and so on
+    except (tarfile.TarError, OverflowError, RecursionError, lzma.LZMAError, EOFError, ValueError) as error:
         raise DamagedError(path, f"not an archive of records, or cut off ({error})") from error
     found = []
     for relative_folder, contents in files.items():

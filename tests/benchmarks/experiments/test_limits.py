@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import re
 import time
 
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from metalearn_benchmarks.experiments.rows import matches
 from metalearn_benchmarks.host.data_files import MalformedError, parse_json, parse_toml, read_file
+from metalearn_benchmarks.learners.perceptron import multilayer_perceptron
+from metalearn_core import UsageError
 
 
 @pytest.fixture
@@ -45,6 +48,26 @@ def test_axes_are_counted_before_a_row_is_made(refused):
 def test_seeds_are_counted_before_a_run_is_made(refused):
     told = refused(SINE, "-m", "maml", "-m", "turtle", "--seeds", 9_999_999_999)
     assert "runs: 19,999,999,998, and the most is 100,000" in told
+
+
+def test_the_numbers_of_a_run_are_bounded(refused):
+    told = refused(SINE, "-m", "maml", "--tasks", 99_999_999_999_999_999_999_999)
+    assert (
+        "tasks of row 'maml': 99,999,999,999,999,999,999,999, and the most is 1,000,000,000,000,000" in told
+    )
+    told = refused(SINE, "-m", "maml", "--steps", 10_000_000_000_000)
+    assert "10,000,000,000,000, and the most is 1,000,000" in told
+    told = refused(f"{SINE}[scale.smoke]\nseeds = 1\ntest_tasks = 10000000001\n", "-m", "maml")
+    assert "test_tasks: 10,000,000,001, and the most is 10,000,000" in told
+
+
+@pytest.mark.parametrize(
+    ("hidden", "told"),
+    [([True], "widths must be integers >= 1, got [1, True, 1]"), ([10**6, 10**6], "make 1,000,003,000,001")],
+)
+def test_a_network_is_of_a_size_that_can_be_had(hidden, told):
+    with pytest.raises(UsageError, match=re.escape(told)):
+        multilayer_perceptron(hidden)
 
 
 def test_tasks_are_of_a_size_that_can_be_had(refused):

@@ -147,6 +147,26 @@ def test_a_member_that_is_a_link_or_a_device_is_refused(tmp_path, kind):
         read_archived_runs(packed(tmp_path / f"x{SUFFIX}", (member, b"")))
 
 
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_headers_that_go_on_in_other_headers_are_damage(tmp_path, kind):
+    """tarfile follows each with a call inside the one before."""
+    header = tarfile.TarInfo("x")
+    header.type, header.size = kind, 1
+    (tmp_path / f"x{SUFFIX}").write_bytes(lzma.compress(3_000 * (header.tobuf() + bytes(512))))
+    with pytest.raises(DamagedError, match="not an archive of records"):
+        read_archived_runs(tmp_path / f"x{SUFFIX}")
+
+
+def test_a_header_that_claims_any_length_is_damage(tmp_path):
+    record_of_pax = b"99999999999999999999 a=b\n"
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, len(record_of_pax)
+    data = header.tobuf() + record_of_pax.ljust(512, b"\0") + tarfile.TarInfo("y").tobuf()
+    (tmp_path / f"x{SUFFIX}").write_bytes(lzma.compress(data))
+    with pytest.raises(DamagedError, match="not an archive of records"):
+        read_archived_runs(tmp_path / f"x{SUFFIX}")
+
+
 def test_an_archive_is_unpacked_up_to_a_bound(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "MAX_UNPACKED_BYTES", 10_000)
     (tmp_path / f"x{SUFFIX}").write_bytes(lzma.compress(bytes(10_001)))

@@ -27,7 +27,7 @@ IN_MEMORY_BYTES = 1 << 22
 
 DAMAGED = (
     EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, UnicodeDecodeError,
-    NotImplementedError, RuntimeError,
+    NotImplementedError, RuntimeError, OverflowError,
 )  # fmt: skip
 """The errors of reading an archive whose bytes are wrong or missing."""
 
