@@ -166,9 +166,6 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
             for setting, (family, _) in settings.items()
         }
         tables = select_rows(tables, overrides.only)
-        require_count(size.test_tasks, MAX_TEST_TASKS, "test_tasks", "say fewer")
-        for label, method in (row for table in tables.values() for row in table.items()):
-            require_run_size(label, method.settings)
         seeds = size.seeds if overrides.seeds is None else overrides.seeds
         count = seeds * sum(map(len, tables.values()))
         require_count(count, MAX_RUNS, "runs", "ask for fewer seeds or rows")
@@ -204,7 +201,10 @@ def _rows_of_setting(
     """Return the rows of the setting of a family."""
     known = {**_shipped_methods(), **experiment.method}
     here, size = apply_conditions(family, experiment.where, known, scale, experiment.scale[scale])
+    require_count(size.test_tasks, MAX_TEST_TASKS, "test_tasks", "say fewer")
     found = experiment_rows(experiment, here, size, overrides)
+    for label, method in found.items():
+        require_run_size(label, method.settings)
     if overrides.protocol == "authors":
         found = dict(_with_authors_protocol(label, method) for label, method in found.items())
     return {label: under_authors_protocol(method, family) for label, method in found.items()}

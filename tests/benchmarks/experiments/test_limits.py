@@ -63,7 +63,7 @@ def test_the_numbers_of_a_run_are_bounded(refused):
 
 @pytest.mark.parametrize(
     ("hidden", "told"),
-    [([True], "widths must be integers >= 1, got [1, True, 1]"), ([10**6, 10**6], "make 1,000,003,000,001")],
+    [([True], "widths must be integers >= 1, got [1, True, 1]"), ([10**6, 10**6], "make 1,000,004,000,001")],
 )
 def test_a_network_is_of_a_size_that_can_be_had(hidden, told):
     with pytest.raises(UsageError, match=re.escape(told)):
