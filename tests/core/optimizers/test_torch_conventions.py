@@ -216,11 +216,21 @@ def replica(rank, world, folder):
         loss.backward()
         optimizer.step(lambda found=loss: found)
     torch.save(values(network), f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    torch.distributed.barrier()
+    os._exit(0)  # gloo's threads and those of DistributedDataParallel sometimes wait for each other at the end
 
 
 def test_replicas_see_the_mean_loss(tmp_path):
-    torch.multiprocessing.spawn(replica, (2, str(tmp_path)), 2)
+    context = torch.multiprocessing.get_context("spawn")
+    processes = [context.Process(target=replica, args=(rank, 2, str(tmp_path))) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(200)
+    codes = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+    assert codes == [0, 0]
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     exact(found[0], found[1])
     # two halves of one batch: the mean of their losses and gradients is that of the batch
