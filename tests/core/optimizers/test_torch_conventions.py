@@ -217,7 +217,7 @@ def replica(rank, world, folder):
         optimizer.step(lambda found=loss: found)
     torch.save(values(network), f"{folder}/{rank}.pt")
     torch.distributed.barrier()
-    os._exit(0)  # gloo's threads and those of DistributedDataParallel sometimes wait for each other at the end
+    os._exit(0)  # threads of gloo and of DistributedDataParallel sometimes wait for each other at the end
 
 
 def test_replicas_see_the_mean_loss(tmp_path):
