@@ -97,7 +97,7 @@ def told_checkpoint(result: dict[str, Any]) -> str | None:
 def checkpoint_digest(folder: Path) -> str | None:
     """Return the SHA-256 of the checkpoint in a run's folder, or None where there is none."""
     path = folder / CHECKPOINT
-    if not path.exists():
+    if not path.is_file():
         return None
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

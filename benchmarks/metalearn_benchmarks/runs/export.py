@@ -52,7 +52,7 @@ def export_run(run: Path, out: Path | None = None) -> tuple[Path, dict[str, Any]
     if cell.method.start == "pixels":
         raise UsageError(f"{run}: {cell.method.title} has neither a rule nor an initialisation to export")
     checkpoint = run / CHECKPOINT
-    if not checkpoint.exists():
+    if not checkpoint.is_file():  # nor does it wait for what writes into a pipe
         raise UsageError(f"{run}: its {CHECKPOINT} is missing, which holds the trained state")
     if record.is_finished(run):
         result = record.read_record(run, placed=False).result

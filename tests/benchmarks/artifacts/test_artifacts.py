@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import pickle
 import re
 import shutil
@@ -246,6 +247,15 @@ def test_a_run_whose_folder_was_copied_elsewhere_is_exported(runs, tmp_path):
     run = shutil.copytree(runs["maml"][1], tmp_path / "of my own")
     ours, kept = (load_rule(export_run(where, tmp_path / where.name)[0]) for where in (run, runs["maml"][1]))
     assert torch.equal(ours.theta, kept.theta)
+
+
+def test_a_checkpoint_that_is_a_pipe_is_not_waited_for(runs, metalearn, tmp_path):
+    run = shutil.copytree(runs["maml"][1], tmp_path / "run")
+    (run / "checkpoint.pt").unlink()
+    os.mkfifo(run / "checkpoint.pt")
+    code, _, err = metalearn("export", run)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "its checkpoint.pt is missing" in err
 
 
 def test_a_folder_that_cannot_be_written_is_refused(runs, metalearn, tmp_path):
