@@ -123,7 +123,7 @@ def run(
     cells, recorded_seeds = _find_cells(context, experiment, scale, {**given, "processes": processes})
     together = recorded_seeds or together
     if address is None:
-        _require_possible_here(cells[0], workers, recorded=bool(recorded_seeds))
+        _require_possible_here(cells[0], workers, processes, recorded=bool(recorded_seeds))
     directory = out or Path("results", cells[0].scale)
     if workers is None:
         alone = cells[0].device == "cpu" and processes == 1
@@ -153,7 +153,7 @@ WORKERS_PER_CORE, FEWEST_WORKERS = 8, 64
 """The most programs at a time on a machine: so many for each core, and so many in any case."""
 
 
-def _require_possible_here(cell: Any, workers: int | None, recorded: bool) -> None:
+def _require_possible_here(cell: Any, workers: int | None, processes: int, recorded: bool) -> None:
     """Raise UsageError for a device that is not here, or more threads or programs than are of any use."""
     from metalearn_benchmarks.host.machine import cores
     from metalearn_benchmarks.runs.components import usable_device
@@ -168,7 +168,8 @@ def _require_possible_here(cell: Any, workers: int | None, recorded: bool) -> No
             raise UsageError(
                 f"{option} {given}: on the {cores()} core(s) there are, the most is {most}; ask for fewer"
             )
-    usable_device(cell.device)
+    if processes == 1:  # torchrun gives each process a device of its own, and looks at it
+        usable_device(cell.device)
 
 
 def _torchrun_processes() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import attrs
 import torch
 
+from metalearn_core.errors import TrainingWarning
 from metalearn_core.evaluation import evaluate
 from metalearn_core.kernels.programs import CompilationError, CompiledMetaGradient
 from metalearn_core.learner import BaseLearner
@@ -102,7 +104,9 @@ def _trained(
 ) -> Trained:  # fmt: skip
     rule, generator = make(make_rule, learner.layout, dtype=learner.dtype), torch.Generator().manual_seed(0)
     given: dict[str, Any] = {"generator": generator, "checkpoint": checkpoint, "observers": observers}
-    return meta_train(rule, learner, TinySines(), settings, **given)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TrainingWarning)  # the law says it
+        return meta_train(rule, learner, TinySines(), settings, **given)
 
 
 SLOW_LAWS: dict[str, Law] = {"compiled": law_compiled, "resumes": law_resumes, "learns": law_learns}
