@@ -42,10 +42,13 @@ class _Comparing(TorchFunctionMode):
 
 def unlike(prediction: Tensor, targets: Tensor) -> UsageError:
     """The error for a prediction and targets that would be stretched to each other's shape in silence."""
-    return UsageError(
-        f"BaseLearner: prediction has shape {tuple(prediction.shape)} and targets {tuple(targets.shape)};"
-        " give them the same shape"
-    )
+    return UsageError(f"BaseLearner: {unlike_shapes(prediction, targets)}")
+
+
+def unlike_shapes(prediction: Tensor, targets: Tensor) -> str:
+    """What is wrong with a prediction and targets of different shapes, and what to do."""
+    shapes = f"prediction has shape {tuple(prediction.shape)} and targets {tuple(targets.shape)}"
+    return f"{shapes}; give them the same shape"
 
 
 @contextmanager
@@ -54,8 +57,8 @@ def comparing(prediction: object, targets: object) -> Iterator[None]:
     watched: Any = nullcontext()
     if isinstance(prediction, Tensor) and isinstance(targets, Tensor):
         # a [n] target beside an [n, 1] prediction would be stretched to [n, n]
-        unlike_shapes = prediction.shape != targets.shape and _can_be_stretched(prediction, targets)
-        watched = _Comparing(prediction, targets) if unlike_shapes else nullcontext()
+        stretched = prediction.shape != targets.shape and _can_be_stretched(prediction, targets)
+        watched = _Comparing(prediction, targets) if stretched else nullcontext()
     with watched:
         yield
 
@@ -72,14 +75,17 @@ def why_loss_failed(prediction: object, targets: object, error: Exception) -> st
             return ""
         keys = f" with {', '.join(map(str, prediction))}" if isinstance(prediction, Mapping) else ""
         return f"the module returns a {type(prediction).__name__}{keys}: take from it what is compared"
-    if not isinstance(targets, Tensor) or not isinstance(error, RuntimeError | IndexError | ValueError):
+    if not isinstance(targets, Tensor) or not isinstance(
+        error, RuntimeError | IndexError | ValueError | UserWarning
+    ):
         return ""
     if not targets.is_floating_point() and targets.shape == (*prediction.shape[:-1], 1):
         return (
             f"targets have shape {tuple(targets.shape)}: labels have no axis for it; use targets.squeeze(-1)"
         )
     if targets.shape != (*prediction.shape[:1], *prediction.shape[2:]) or not targets.numel():
-        return ""
+        compared = targets.is_floating_point() and prediction.shape != targets.shape
+        return unlike_shapes(prediction, targets) if compared else ""
     labels = f"labels are integers, 0 ... {prediction.shape[1] - 1}"
     if targets.is_floating_point() or targets.dtype == torch.bool:
         return f"targets are {targets.dtype}: {labels}; use targets.long()"
