@@ -60,12 +60,12 @@ def check_first_batch(
         UsageError: where they differ, or where the module is not a pure function; it names the part.
     """
     data = (batch.inputs, batch.targets, *context)
-    if not learner.check_first_batch or _is_traced(theta, data):
+    if not learner.check_first_batch:
         return
-    shapes = [(x.shape[1:], x.dtype) for x in pytree.tree_leaves(data) if isinstance(x, Tensor)]
+    shapes = tuple((x.shape[1:], x.dtype) for x in data)
     several = min(TASKS, len(batch.inputs))
-    kind = (what, derivatives, several, learner.module.training, learner.use_vmap, str(shapes))
-    if kind in learner.checked or len(learner.checked) >= MOST_SHAPES:
+    kind = (what, derivatives, several, learner.module.training, learner.use_vmap, shapes)
+    if kind in learner.checked or len(learner.checked) >= MOST_SHAPES or _is_traced(theta, data):
         return
     few = _copied([_first(x, several) for x in data])
     thetas = (theta if theta.ndim == 2 else theta.expand(several, -1))[:several].detach().clone()
