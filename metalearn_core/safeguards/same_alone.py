@@ -35,6 +35,10 @@ ONCE = once_differentiable.__code__
 MOST_SHAPES = 16
 """Shapes of data that a learner is checked with: where each batch has its own, the first ones do for all."""
 
+ROUNDING = 1e-12
+"""What is taken for rounding in float64, for data and parameters of order one: a solved task has no loss that
+its differences could be measured by."""
+
 Answers = list[Tensor]
 """A value, its gradient for θ, and the product of its Hessian and a fixed vector, as far as there are any."""
 
@@ -146,7 +150,8 @@ def _differences(
     try:  # rounding can turn a unit of a network on or off: in float64 that is gone
         double = learner.to(thetas.device, torch.float64)
         wide = pytree.tree_map(lambda x: x.double() if x.is_floating_point() else x, data)
-        found, tolerance = _compare(double, what, derivatives, thetas.double(), wide), 1e-4
+        found = _compare(double, what, derivatives, thetas.double(), wide, rounding=ROUNDING)
+        tolerance = 1e-4
     except Exception:
         tolerance = 0.05  # there is no float64 of it
     again, batched = (distance if distance > tolerance else 0.0 for distance in found)
@@ -154,9 +159,14 @@ def _differences(
 
 
 def _compare(
-    learner: BaseLearner, what: str, derivatives: int, thetas: Tensor, data: Sequence[Any]
-) -> tuple[float, float]:
-    """How far a second call for the first task, and all tasks together, are from each task alone."""
+    learner: BaseLearner, what: str, derivatives: int, thetas: Tensor, data: Sequence[Any],
+    rounding: float = 0.0,
+) -> tuple[float, float]:  # fmt: skip
+    """How far a second call for the first task, and all tasks together, are from each task alone.
+
+    A difference below `rounding`, times the largest number in θ and the data, is none.
+    """
+    rounding *= _largest((thetas, data))
     scout = learner.with_module(learner.module_at(thetas[0]))
 
     def value(theta: Tensor, inputs: Any, targets: Any, *context: Any) -> Tensor:
@@ -168,12 +178,12 @@ def _compare(
         return _answers(lambda theta: value(theta, *own), thetas[task], derivatives)
 
     each = [torch.stack(one) for one in zip(*map(alone, range(len(thetas))), strict=True)]
-    again = _distance(learner, [x[:1] for x in each], [x.unsqueeze(0) for x in alone(0)])
+    again = _distance(learner, [x[:1] for x in each], [x.unsqueeze(0) for x in alone(0)], rounding)
     if not learner.use_vmap:
         return again, 0.0
     own = _copied(data)
     together = _answers(lambda thetas: vmap(value)(thetas, *own), thetas, derivatives)
-    return again, _distance(learner, each, together)
+    return again, _distance(learner, each, together, rounding)
 
 
 def _answers(value: Callable[[Tensor], Tensor], theta: Tensor, derivatives: int) -> Answers:
@@ -195,7 +205,13 @@ def _answers(value: Callable[[Tensor], Tensor], theta: Tensor, derivatives: int)
     return found
 
 
-def _distance(learner: BaseLearner, expected: Answers, found: Answers) -> float:
+def _largest(data: Any) -> float:
+    """The largest magnitude of any finite number in `data`, and at least one."""
+    tensors = [x for x in pytree.tree_leaves(data) if isinstance(x, Tensor) and x.is_floating_point()]
+    return max([1.0, *(float(x.nan_to_num(0, 0, 0).abs().max()) for x in tensors if x.numel())])
+
+
+def _distance(learner: BaseLearner, expected: Answers, found: Answers, rounding: float) -> float:
     """The largest difference, relative to what the parameter that it is found at has there."""
     worst, loss = 0.0, float(expected[0].abs().max())
     for want, got in zip(expected, found, strict=False):
@@ -208,7 +224,8 @@ def _distance(learner: BaseLearner, expected: Answers, found: Answers) -> float:
             if part.numel() and not torch.equal(part, gotten[name]):
                 own = max(float(part.abs().max()), 1e-3 * scale)
                 away = float((part - gotten[name]).abs().max())
-                worst = max(worst, away / own if own and away == away else math.inf)
+                if not away <= rounding:
+                    worst = max(worst, away / own if own and away == away else math.inf)
     return worst
 
 

@@ -43,7 +43,7 @@ def _nothing_runs():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "run_experiment", refuse)
-        patch.setattr(page, "_rule_map", lambda files: {"graph": "", "matrix": "", "witnesses": []})
+        patch.setattr(page, "_rule_map", lambda: ({}, {"graph": "", "matrix": "", "witnesses": []}))
         patch.setattr(page, "_figures", lambda *_: iter(()))
         patch.setattr(page, "paper_figures", lambda records: ([], []))
         yield

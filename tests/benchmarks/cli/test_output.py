@@ -58,7 +58,7 @@ def test_json_is_the_same_in_every_encoding():
 
 
 def no_drawing(monkeypatch):
-    monkeypatch.setattr(page, "_rule_map", lambda files: {"graph": "", "matrix": "", "witnesses": []})
+    monkeypatch.setattr(page, "_rule_map", lambda: ({}, {"graph": "", "matrix": "", "witnesses": []}))
     monkeypatch.setattr(page, "_figures", lambda *_: iter(()))
     monkeypatch.setattr(page, "paper_figures", lambda records: ([], []))
 

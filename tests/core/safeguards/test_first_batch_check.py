@@ -329,6 +329,22 @@ def test_rounding_is_not_taken_for_a_wrong_batching_rule():
         assert learner.checked
 
 
+class OffByRounding(Net):
+    """Alone it is exact; beside others its last digit is another, as that of a sum in another order is."""
+
+    def forward(self, x):
+        noise = 1e-16 if torch._C._functorch.peek_interpreter_stack() is not None else 0.0
+        return self.linear(x) + noise
+
+
+def test_a_solved_task_has_no_loss_to_measure_rounding_by():
+    learner = BaseLearner(OffByRounding().double(), F.mse_loss)
+    theta, inputs = learner.initial(torch.Generator().manual_seed(0)), torch.rand(3, 4, 1).double()
+    with torch.no_grad():
+        solved = Batch(inputs, torch.stack([learner.predict(theta, x) for x in inputs]))
+    adapt(rule_for(learner).double(), learner, theta, solved, steps=1)
+
+
 def test_the_error_says_how_far_the_answers_are_apart():
     learner = BaseLearner(nn.Sequential(nn.Linear(1, 1), Doubles()), lambda p, t: (p - t).mean())
     with pytest.raises(UsageError) as caught:
