@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import doctest
+import inspect
 import json
 import re
 from collections.abc import Iterator
@@ -103,3 +105,31 @@ def test_the_reference_has_every_shipped_rule():
         rules = re.search(r"def metalearn_update_rules.*?return \{(.*?)\}", path.read_text(), re.DOTALL)
         for name in re.findall(r": (\w+)", rules[1]) if rules else ():
             assert f"{path.stem}.{name}\n" in text
+
+
+CORE = (DOCS / "reference" / "core.md").read_text("utf-8")
+
+
+def test_the_examples_of_the_reference_run():
+    """Those on the page itself, of what has no docstring of its own."""
+    runner = doctest.DocTestRunner()
+    indented = re.sub(r"^(?!   ).*$", "", CORE, flags=re.MULTILINE)
+    test = doctest.DocTestParser().get_doctest(indented, {}, "core.md", "core.md", 0)
+    assert test.examples
+    output: list[str] = []
+    runner.run(test, out=output.append)
+    assert output == []
+
+
+@pytest.mark.parametrize("name", metalearn_core.__all__)
+def test_the_reference_shows_how_to_use(name):
+    """An example, on the page or in the docstring that it shows; of a function, what it takes and returns."""
+    thing = getattr(metalearn_core, name)
+    entry = re.search(rf"^\.\. \S+:: (?:[\w.]*\.)?{name}$(.*?)(?=^\.\.|^```)", CORE, re.MULTILINE | re.DOTALL)
+    assert entry is not None
+    text = f"{inspect.getdoc(thing)}\n{entry[1]}"
+    assert ">>> " in text
+    if inspect.isfunction(thing):
+        signature = inspect.signature(thing)
+        assert not signature.parameters or "Args:" in text
+        assert re.search("None|Iterator", str(signature.return_annotation)) or "Returns:" in text
