@@ -30,22 +30,18 @@ ELSEWHERE = {
 }
 """Pages whose code needs what the tests of their subject have, and where it is run."""
 NOT_RUN = {
-    (
-        "coming-from.md",
-        "import learn2learn as l2l",
-    ): "learn2learn is no dependency",
+    ("coming-from.md", "import learn2learn as l2l"): "learn2learn is no dependency",
     ("coming-from.md", "import torchopt"): "TorchOpt is no dependency",
     ("machines.md", "$ pip install -e './benchmarks[ray]'"): "it starts a cluster of several machines",
-    (
-        "machines.md",
-        "$ metalearn run sine --scale paper --ray HEAD:6379 --out /shared/results",
-    ): "it asks for a cluster",
     ("machines.md", "$ torchrun --nproc-per-node 2 -m metalearn_benchmarks run my.toml --out results/two"): (
         "it starts processes; tests/benchmarks/runs does"
     ),
     ("machines.md", "$ metalearn run sine --device cuda --out results/gpu"): "it asks for a GPU",
     ("trackers.md", "import wandb"): "Weights & Biases is no dependency, and asks for an account",
-    ("transformers.md", "from metalearn_core import keep_parameters"): "transformers is no dependency",
+    (
+        "transformers.md",
+        "from metalearn_core import keep_parameters",
+    ): "transformers is no dependency; it ran with 5.24",
 }
 """Blocks that no test runs, by page and first line, and why."""
 KNOWN = {"python", "console", "toml", "text", "{include}", "{toctree}", "{eval-rst}", "{glossary}"}
