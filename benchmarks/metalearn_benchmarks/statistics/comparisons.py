@@ -128,37 +128,57 @@ def _medians(scores: Array, tasks: TaskIndices) -> Array:
 def typical_over_seeds(by_seed: Callable[[TaskIndices], Array], seeds: int, tasks: int) -> Contrast:
     """Return the interquartile mean over seeds, which no single failed run can decide.
 
-    The standard error has two parts. The part of the seeds is Yuen's (1974), from the winsorised variance,
-    with the degrees of freedom of the middle half. The part of the test tasks, which all seeds share, is the
-    standard deviation over bootstrap draws of the tasks.
-
     Args:
         by_seed: a function that returns a number for each seed, `[seeds]`, from the test tasks with the
             given indices.
         seeds: the number of seeds.
         tasks: the number of test tasks.
+
+    Returns:
+        It with the standard error of `typical_of_draws`; a single seed has none.
     """
     numbers = by_seed(slice(None))
-    value, cut = _interquartile_mean(numbers), int(TRIMMED_SHARE * seeds)
     if seeds < 2 or not np.isfinite(numbers).all():
+        value = middle_mean(numbers)
         return Contrast(value if math.isfinite(value) else math.nan, math.nan, math.nan, seeds, tasks)
-    ranked = np.sort(numbers)
-    winsorised = np.clip(numbers, ranked[cut], ranked[seeds - cut - 1])
-    seed_error = float(winsorised.std(ddof=1)) / ((1 - 2 * cut / seeds) * math.sqrt(seeds))
     generator = np.random.default_rng([2, tasks])  # the same draws for every comparison
-    drawn = [_interquartile_mean(by_seed(generator.integers(tasks, size=tasks))) for _ in range(TASK_DRAWS)]
-    task_error = float(np.std(drawn, ddof=1))
-    error, freedom = math.hypot(seed_error, task_error), float(seeds - 2 * cut - 1)
+    drawn = [by_seed(generator.integers(tasks, size=tasks)) for _ in range(TASK_DRAWS)]
+    return typical_of_draws(numbers, np.array(drawn), tasks)
+
+
+def typical_of_draws(numbers: Array, drawn: Array, tasks: int) -> Contrast:
+    """Return the interquartile mean of a number for each seed, with its standard error.
+
+    The standard error has two parts. The part of the seeds is Yuen's (1974), from the winsorised variance,
+    with the degrees of freedom of the middle half. The part of the test tasks, which all seeds share, is the
+    standard deviation over bootstrap draws of the tasks. A single seed has the second part alone.
+
+    Args:
+        numbers: the numbers `[seeds]`.
+        drawn: the same numbers of each draw of the test tasks, `[draws, seeds]`.
+        tasks: the number of test tasks.
+    """
+    seeds = len(numbers)
+    value, cut = middle_mean(numbers), int(TRIMMED_SHARE * seeds)
+    if seeds * tasks == 1 or not (np.isfinite(numbers).all() and np.isfinite(drawn).all()):
+        return Contrast(value if math.isfinite(value) else math.nan, math.nan, math.nan, seeds, tasks)
+    task_error = float(np.std(middle_mean(drawn), ddof=1))
+    seed_error, freedom = 0.0, float(tasks - 1)
+    if seeds > 1:
+        ranked = np.sort(numbers)
+        winsorised = np.clip(numbers, ranked[cut], ranked[seeds - cut - 1])
+        seed_error = float(winsorised.std(ddof=1)) / ((1 - 2 * cut / seeds) * math.sqrt(seeds))
+        freedom = float(seeds - 2 * cut - 1)
+    error = math.hypot(seed_error, task_error)
     return Contrast(value, error, freedom if error else math.inf, seeds, tasks, task_error)
 
 
-def _interquartile_mean(numbers: Array) -> float:
-    """Return `scipy.stats.trim_mean` of a vector, without its checks: they take longer than the mean."""
-    if np.isnan(numbers).any():
-        return math.nan
-    cut = int(TRIMMED_SHARE * len(numbers))
-    kept = np.partition(numbers, (cut, len(numbers) - cut - 1))[cut : len(numbers) - cut]
-    return float(kept.mean())
+def middle_mean(numbers: Array) -> Any:
+    """Return `scipy.stats.trim_mean` along the last axis, without its checks: they take longer than it."""
+    seeds = numbers.shape[-1]
+    cut = int(TRIMMED_SHARE * seeds)
+    kept = np.partition(numbers, (cut, seeds - cut - 1))[..., cut : seeds - cut]
+    return np.where(np.isnan(numbers).any(-1), np.nan, kept.mean(-1))[()]
 
 
 def two_way_mean(x: Array) -> Contrast:
