@@ -1,7 +1,8 @@
-"""How records are grouped for the report: by method, and by the family they were tested on."""
+"""How records are grouped for the report: by method, by T, and by the family they were tested on."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
@@ -27,6 +28,36 @@ def runs_by_method(records: Sequence[Record]) -> list[tuple[str, list[Record]]]:
         for runs in groups
         for title in (runs[0].title,)
     ]
+
+
+OVERRIDE = re.compile(r",(?![^\[]*\])")
+"""The comma before an override in a row's name; those inside a list belong to its value."""
+STEPS = "steps="
+
+
+def without_steps(name: str) -> str:
+    """Return a method's name, or its title, without an override of T: the same method at every T."""
+    before, opening, inside = name.partition(" (") if name.endswith(")") else (name, "", "")
+    kept = [part for part in OVERRIDE.split(inside.removesuffix(")")) if part and not part.startswith(STEPS)]
+    method, *others = OVERRIDE.split(before)
+    others = [part for part in others if not part.startswith(STEPS)]
+    return ",".join([method, *others]) + (f" ({','.join(kept)})" if opening and kept else "")
+
+
+def steps_of_groups(records: Sequence[Record]) -> dict[str, int]:
+    """Return the T at which each method of a setting is compared.
+
+    Where T is an axis of the experiment, methods are compared at each T alone. A method with a T of its own,
+    beside others that keep theirs, is compared with them.
+
+    Args:
+        records: the runs of one setting.
+    """
+    of_method = {record.method: record for record in records}
+    varied = {name for name in of_method if any(part.startswith(STEPS) for part in OVERRIDE.split(name))}
+    kept = Counter(record.steps for name, record in of_method.items() if name not in varied)
+    usual = kept.most_common(1)[0][0] if kept else 0
+    return {name: record.steps if name in varied else usual for name, record in of_method.items()}
 
 
 def cross_family_records(records: Sequence[Record]) -> list[Record]:

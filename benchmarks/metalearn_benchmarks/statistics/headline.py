@@ -53,7 +53,7 @@ def headline_difference(one: MethodScores, other: MethodScores, *, higher_is_bet
 
 
 def typical_error(scores: Array) -> Contrast:
-    """Return the typical error of scores `[seeds, tasks]`, where infinities are the worst."""
+    """Return the typical error of errors `[seeds, tasks]`."""
     return typical_of_draws(*_medians(scores), scores.shape[1])
 
 
@@ -72,7 +72,11 @@ def typical_error_by_bootstrap(scores: Array) -> Estimate:
 
 
 def _medians(scores: Array) -> tuple[Array, Array]:
-    """The medians of scores over all tasks, `[seeds]`, and over each draw of them, `[draws, seeds]`."""
+    """The medians of errors over all tasks, `[seeds]`, and over each draw of them, `[draws, seeds]`.
+
+    An error that is not finite counts as the worst.
+    """
+    scores = np.where(np.isfinite(scores), scores, np.inf)
     found = [_medians_of_run(np.ascontiguousarray(row).tobytes()) for row in scores]
     return np.array([own for own, _ in found]), np.stack([drawn for _, drawn in found], axis=1)
 
