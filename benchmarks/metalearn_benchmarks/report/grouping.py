@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
@@ -10,6 +9,7 @@ from itertools import groupby
 import attrs
 
 from metalearn_benchmarks.records.record import Record
+from metalearn_benchmarks.records.row_names import overrides_steps
 
 
 def runs_by_method(records: Sequence[Record]) -> list[tuple[str, list[Record]]]:
@@ -30,20 +30,6 @@ def runs_by_method(records: Sequence[Record]) -> list[tuple[str, list[Record]]]:
     ]
 
 
-OVERRIDE = re.compile(r",(?![^\[]*\])")
-"""The comma before an override in a row's name; those inside a list belong to its value."""
-STEPS = "steps="
-
-
-def without_steps(name: str) -> str:
-    """Return a method's name, or its title, without an override of T: the same method at every T."""
-    before, opening, inside = name.partition(" (") if name.endswith(")") else (name, "", "")
-    kept = [part for part in OVERRIDE.split(inside.removesuffix(")")) if part and not part.startswith(STEPS)]
-    method, *others = OVERRIDE.split(before)
-    others = [part for part in others if not part.startswith(STEPS)]
-    return ",".join([method, *others]) + (f" ({','.join(kept)})" if opening and kept else "")
-
-
 def steps_of_groups(records: Sequence[Record]) -> dict[str, int]:
     """Return the T at which each method of a setting is compared.
 
@@ -54,7 +40,7 @@ def steps_of_groups(records: Sequence[Record]) -> dict[str, int]:
         records: the runs of one setting.
     """
     of_method = {record.method: record for record in records}
-    varied = {name for name in of_method if any(part.startswith(STEPS) for part in OVERRIDE.split(name))}
+    varied = set(filter(overrides_steps, of_method))
     kept = Counter(record.steps for name, record in of_method.items() if name not in varied)
     usual = kept.most_common(1)[0][0] if kept else 0
     return {name: record.steps if name in varied else usual for name, record in of_method.items()}
