@@ -44,7 +44,7 @@ def scatter_with_mean(
     if len(points) > 1:
         axes.plot(x, y, ".", color=style["color"], alpha=0.5, markersize=6)
     if middle_half:
-        middle = typical_over_seeds(lambda tasks: y, len(y), 1).interval().clip_to_range(score)
+        middle = typical_over_seeds(y).interval().clip_to_range(score)
     else:
         middle = mean(y).clip_to_range(score)
     bars = None if middle.low != middle.low else [[middle.value - middle.low], [middle.high - middle.value]]

@@ -9,23 +9,22 @@ over runs and tasks, which no run can decide alone.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from metalearn_benchmarks.records.record import Record
 from metalearn_benchmarks.statistics.comparisons import (
-    TASK_DRAWS,
     Contrast,
     difference,
     middle_mean,
+    typical_difference,
     typical_of_draws,
 )
 from metalearn_benchmarks.statistics.estimate import Array, Estimate
-from metalearn_benchmarks.statistics.paired_scores import MethodScores, pair_scores
+from metalearn_benchmarks.statistics.paired_scores import MethodScores
+from metalearn_benchmarks.statistics.task_medians import medians_over_tasks
 
 SINE_CONSTANT = {"mean": 3.9, "median": 3.0}
 """A run on sine waves whose mean and median error are above these predicts a constant, or worse: of the
@@ -45,21 +44,17 @@ def headline_difference(one: MethodScores, other: MethodScores, *, higher_is_bet
     Raises:
         UsageError: the test tasks differ, or no seed is in both.
     """
-    if higher_is_better:
-        return difference(one, other)
-    (first, of_first), (second, of_second) = map(_medians, pair_scores(one, other))
-    with np.errstate(invalid="ignore"):  # of two infinities there is no difference
-        return typical_of_draws(first - second, of_first - of_second, one.values.shape[1])
+    return (difference if higher_is_better else typical_difference)(one, other)
 
 
 def typical_error(scores: Array) -> Contrast:
     """Return the typical error of errors `[seeds, tasks]`."""
-    return typical_of_draws(*_medians(scores), scores.shape[1])
+    return typical_of_draws(*medians_over_tasks(scores), scores.shape[1])
 
 
 def typical_error_by_bootstrap(scores: Array) -> Estimate:
     """Return the typical error with the percentile interval over draws of seeds and of test tasks."""
-    medians, drawn = _medians(scores)
+    medians, drawn = medians_over_tasks(scores)
     value, seeds = float(middle_mean(medians)), len(medians)
     if not math.isfinite(value) or scores.size == 1:
         return Estimate(value if math.isfinite(value) else math.nan, math.nan, math.nan)
@@ -69,39 +64,6 @@ def typical_error_by_bootstrap(scores: Array) -> Estimate:
     method = "linear" if np.isfinite(means).all() else "closest_observation"
     low, high = np.quantile(means, (0.025, 0.975), method=method)
     return Estimate(value, float(low), float(high))
-
-
-def _medians(scores: Array) -> tuple[Array, Array]:
-    """The medians of errors over all tasks, `[seeds]`, and over each draw of them, `[draws, seeds]`.
-
-    An error that is not finite counts as the worst.
-    """
-    scores = np.where(np.isfinite(scores), scores, np.inf)
-    found = [_medians_of_run(np.ascontiguousarray(row).tobytes()) for row in scores]
-    return np.array([own for own, _ in found]), np.stack([drawn for _, drawn in found], axis=1)
-
-
-@functools.lru_cache(maxsize=4096)
-def _medians_of_run(scores: bytes) -> tuple[float, Array]:
-    """The median of a run's scores, and that of each draw of the test tasks.
-
-    A run meets several others, so both are kept. The draws are those of `typical_over_seeds`.
-    """
-    values = np.frombuffer(scores)
-    order = np.argsort(values, kind="stable")
-    ranked, count = values[order], len(values)
-    reached = np.cumsum(_task_draws(count)[:, order], axis=1, dtype=np.int32)
-    low, high = ((reached <= place).sum(1) for place in ((count - 1) // 2, count // 2))
-    with np.errstate(invalid="ignore"):
-        return float(np.median(values)), (ranked[low] + ranked[high]) / 2
-
-
-@functools.lru_cache(maxsize=4)
-def _task_draws(count: int) -> NDArray[np.int16]:
-    """How often each of `count` tasks is drawn, `[draws, count]`."""
-    generator = np.random.default_rng([2, count])
-    draws = [np.bincount(generator.integers(count, size=count), minlength=count) for _ in range(TASK_DRAWS)]
-    return np.array(draws, dtype=np.int16)
 
 
 def never_learned(record: Record) -> bool | None:

@@ -133,8 +133,7 @@ def _lowest_score(groups: Iterable[Sequence[float]]) -> float:
 
 def _typical_score(values: Sequence[float]) -> Estimate:
     """The interquartile mean over seeds. One run that never learned would dominate their mean."""
-    scores = np.asarray(values)
-    return typical_over_seeds(lambda tasks: scores, len(scores), 1).interval()
+    return typical_over_seeds(np.asarray(values)).interval()
 
 
 def flatten(values: Mapping[Any, Mapping[Any, Sequence[float]]]) -> list[Sequence[float]]:
