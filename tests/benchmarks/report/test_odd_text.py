@@ -62,7 +62,7 @@ def test_markdown_has_a_line_for_each_row(printed, folder):
     text = (folder / "report/sine-sine-5-shot.md").read_text()
     table, _, caption = text.partition("\n\n")
     assert len(table.split("\n")) == 2 + len(TITLES)
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table.split("\n")} == {13}
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table.split("\n")} == {16}
     assert "<script>" not in re.sub(r"\\<", "", text)
     assert len(caption.strip().split("\n")) == 1
 

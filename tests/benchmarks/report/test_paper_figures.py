@@ -17,13 +17,13 @@ from metalearn_benchmarks.plotting.rendering import inline_svg, render
 from metalearn_benchmarks.plotting.style import styles_by_method
 from metalearn_benchmarks.records import record as records
 from metalearn_benchmarks.report import page as report
-from metalearn_benchmarks.report import rule_figures, setting_figures
-from metalearn_benchmarks.report.figure_drawing import draw_figure
+from metalearn_benchmarks.report.figures import rule_figures, setting_figures
+from metalearn_benchmarks.report.figures.drawing import draw_figure
+from metalearn_benchmarks.report.figures.setting_figures import error_by_step
 from metalearn_benchmarks.report.grouping import cross_family_records
 from metalearn_benchmarks.report.page import write_report
 from metalearn_benchmarks.report.paper import figures
 from metalearn_benchmarks.report.paper.drawing import draw_depths
-from metalearn_benchmarks.report.setting_figures import error_by_step
 
 DEPTHS, SEEDS = (0, 1, 3), (0, 1)
 
