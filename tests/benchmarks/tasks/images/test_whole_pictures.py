@@ -95,7 +95,7 @@ def test_an_interlaced_png_with_too_few_rows_is_refused(size):
     rows = len(png_rows(whole))
     for kept in range(rows):
         # within a row Pillow sees it itself
-        with pytest.raises((ValueError, OSError), match="its pixels end after|image file is truncated"):
+        with pytest.raises((ValueError, OSError), match=r"its pixels end after|image file is truncated"):
             open_picture(png_with(whole, lambda pixels, kept=kept: pixels[:kept]))
 
 
