@@ -58,26 +58,26 @@ def tie_mark(row: Row, tied: str = "≈") -> str:
 
 COLUMNS = (
     Column("method", wraps=True), Column("mean, 95 %", right=True),
-    Column("median, 95 %", right=True, rank=1), Column("mean less the first", right=True, rank=5),
-    Column("T", right=True, rank=2), Column("seeds", right=True, rank=3), Column("tasks", right=True, rank=4),
+    Column("mean less the first", right=True, rank=1), Column("median, 95 %", right=True, rank=3),
+    Column("T", right=True, rank=4), Column("seeds", right=True, rank=2), Column("tasks", right=True, rank=5),
 )  # fmt: skip
-"""The columns on a terminal; in a narrow one the last ones by rank are left out."""
+"""The columns on a terminal. In a narrow one each has its turn by rank, and is shown where it still fits."""
 
 
 def rich_table(table: ResultTable) -> FittedTable:
     """Return the table for printing with rich."""
     return FittedTable(
         COLUMNS, [_cells(row) for row in table.rows], elsewhere="report.html has all", box=box.HEAVY_HEAD,
-        title=f"{table.experiment}: {table.setting}", caption=table.caption,
+        title=f"{table.experiment}: {table.setting}", below=[*table.notes, *table.sentences],
     )  # fmt: skip
 
 
 def _cells(row: Row) -> list[Text]:
-    means = [f"{format_number(e.value)} {format_interval(e)}" for e in (row.mean, row.median)]
+    mean, median = (f"{format_number(e.value)} {format_interval(e)}" for e in (row.mean, row.median))
     first = row.difference_from_best
     apart = f"{format_difference(first)} {format_interval(first)}" if first else "–"
     title = Text(visible(f"{row.title}{tie_mark(row)}"), style="bold" if row.best or row.tied else "")
-    return [title, *map(Text, (*means, apart, str(row.steps), str(row.seeds), str(row.tasks)))]
+    return [title, *map(Text, (mean, apart, median, str(row.steps), str(row.seeds), str(row.tasks)))]
 
 
 def table_environment() -> Environment:

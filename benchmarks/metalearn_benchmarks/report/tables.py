@@ -10,6 +10,7 @@ import attrs
 
 from metalearn_benchmarks.records.record import Record
 from metalearn_benchmarks.report.numbers import NO_ESTIMATE
+from metalearn_benchmarks.report.table_notes import table_notes
 from metalearn_benchmarks.statistics.comparisons import Contrast, difference, holm
 from metalearn_benchmarks.statistics.estimate import Estimate
 from metalearn_benchmarks.statistics.paired_scores import MethodScores
@@ -78,6 +79,7 @@ class ResultTable:
         higher_is_better: whether a higher score is better.
         rows: a row for each method, best mean first.
         interval_method: how the intervals are made, see `summarise_method`.
+        notes: what the rows have to be read with, a line each, see `table_notes`.
     """
 
     experiment: str
@@ -86,10 +88,16 @@ class ResultTable:
     higher_is_better: bool
     rows: list[Row]
     interval_method: str = "t"
+    notes: Sequence[str] = ()
 
     @property
     def caption(self) -> str:
         """The caption: what the numbers are, what the intervals are over, and what the marks mean."""
+        return " ".join([*self.notes, *self.sentences])
+
+    @property
+    def sentences(self) -> list[str]:
+        """The parts of the caption without the notes, a sentence or two each."""
         up = self.higher_is_better
         parts = [
             f"Experiment {self.experiment}, {self.setting}: {self.score} on the query set after T steps,"
@@ -112,7 +120,7 @@ class ResultTable:
                     f"{row.title}: the paper's way leaves {', '.join(map(str, row.outliers))} of {row.seeds}"
                     " runs out of the mean, the median and the interquartile mean."
                 )
-        return " ".join(parts)
+        return parts
 
     def _interval_notes(self) -> list[str]:
         over = sorted({row.intervals_over for row in self.rows})
@@ -178,7 +186,10 @@ def result_tables(records: Iterable[Record], interval_method: str = "t") -> list
             for of_method in by_method
         ]
         rows.sort(key=lambda row: (math.isnan(row.mean.value), -row.mean.value if up else row.mean.value))
-        found.append(ResultTable(experiment, setting, score, up, _mark_best(rows, scores), interval_method))
+        marked = _mark_best(rows, scores)
+        second = marked[1].difference_from_best if len(marked) > 1 else None
+        notes = table_notes(runs, [row.title for row in marked], second)
+        found.append(ResultTable(experiment, setting, score, up, marked, interval_method, notes))
     return found
 
 
