@@ -13,7 +13,10 @@ import pytest
 import synthetic_records as synthetic
 
 from metalearn_benchmarks.host import interrupts, terminal
+from metalearn_benchmarks.records.reading import read_records
 from metalearn_benchmarks.report import page
+from metalearn_benchmarks.report.table_text import rich_table
+from metalearn_benchmarks.report.tables import result_tables
 
 COMMAND = [sys.executable, "-m", "metalearn_benchmarks"]
 
@@ -182,6 +185,32 @@ def test_names_stay_whole_and_no_line_is_wider_than_the_terminal(monkeypatch, ca
     assert "a-name-that-is-not-broken" in out
     assert "r" * 20 in out or "no room for: rule" in " ".join(out.split())
     assert ("no room for" in out) == (width < 140)
+
+
+ALWAYS, DIFFERENCE, MEDIAN = ["method", "mean, 95 %"], ["mean less the first"], ["median, 95 %"]
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (40, [*ALWAYS, "T"]),
+        (60, [*ALWAYS, *DIFFERENCE]),
+        (80, [*ALWAYS, *DIFFERENCE, "T", "seeds", "tasks"]),
+        (100, [*ALWAYS, *DIFFERENCE, *MEDIAN, "T", "seeds"]),
+        (120, [*ALWAYS, *DIFFERENCE, *MEDIAN, "T", "seeds", "tasks"]),
+    ],
+)
+def test_result_tables_drop_columns_in_their_order(tmp_path, monkeypatch, capsys, width, shown):
+    monkeypatch.setenv("COLUMNS", str(width))
+    for name in ("maml", "turtle"):
+        synthetic.write(tmp_path, synthetic.cell(name, 0))
+    terminal.console().print(rich_table(*result_tables(read_records(tmp_path))))
+    out = capsys.readouterr().out
+    (header,) = [line for line in out.splitlines() if line.startswith("┃")]
+    assert [cell.strip() for cell in header.strip("┃").split("┃")] == shown
+    left_out = [name for name in (*DIFFERENCE, *MEDIAN, "T", "seeds", "tasks") if name not in shown]
+    told = f"no room for: {', '.join(left_out)}; report.html has all"
+    assert (told in " ".join(out.split())) == bool(left_out)
 
 
 @pytest.mark.parametrize("width", [20, 60, 80])

@@ -11,7 +11,7 @@ from metalearn_core.errors import UsageError
 
 MAX_SHOWN = 100
 """Characters of an option that a message repeats."""
-JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
 def toml_option(text: str) -> tuple[str, Any]:

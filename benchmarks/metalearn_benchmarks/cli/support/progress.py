@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,10 +13,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from metalearn_benchmarks.host.escape import visible
+from metalearn_benchmarks.runs.durations.estimates import format_duration
 from metalearn_core import Event
 
 QUIET_SECONDS = 10.0
 """Without a terminal, each run prints at most one line in this time."""
+WIDE = 100
+"""Columns of a terminal from which on there is room for long bars."""
 
 
 @attrs.define
@@ -25,18 +29,28 @@ class RunLine:
     Args:
         bar: The bar that shows it.
         total: Meta-training tasks of the run.
+        since: The task at which this command began or went on, and when, by the monotonic clock.
         note: What is shown beside the bar.
         printed_at: When a line was last printed, by the monotonic clock.
     """
 
     bar: TaskID
     total: int = 0
+    since: tuple[int, float] | None = None
     note: str = ""
     printed_at: float = 0.0
 
 
+def _time_left(line: RunLine, position: int, now: float) -> str:
+    """How long the rest of the training takes at the pace so far, in words; empty where it is not known."""
+    if line.since is None or position <= line.since[0] or now <= line.since[1]:
+        return ""
+    pace = (now - line.since[1]) / (position - line.since[0])
+    return f"{format_duration(pace * max(line.total - position, 0))} left"
+
+
 class Display:
-    """A live bar for each run on a terminal; elsewhere a line now and then.
+    """A live bar for each run on a terminal; elsewhere a line with its time now and then.
 
     Args:
         console: The console to print on.
@@ -49,7 +63,7 @@ class Display:
         self.failed_observers: set[str] = set()
         self.bars = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=24 if console.width >= WIDE else 8),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}", markup=False),
             TimeRemainingColumn(elapsed_when_finished=True),
@@ -99,7 +113,8 @@ class Display:
             self._say_now_and_then(label, line, event)
 
     def _say(self, text: str, **style: Any) -> None:
-        self.console.print(visible(text), **style)
+        when = "" if self.console.is_terminal else f"{datetime.now():%Y-%m-%d %H:%M:%S} "
+        self.console.print(f"{when}{visible(text)}", **{"highlight": False, **style})
 
     def _say_once(self, observer: str, message: str) -> None:
         if observer not in self.failed_observers:
@@ -108,9 +123,16 @@ class Display:
 
     def _say_now_and_then(self, label: str, line: RunLine, event: Event) -> None:
         now = time.monotonic()
+        if line.since is None and event.position:
+            line.since = (event.position, now)
         if now - line.printed_at >= QUIET_SECONDS:
             line.printed_at = now
-            self._say(f"{label}: task {event.position} of {line.total}, {line.note}")
+            parts = [
+                f"task {event.position} of {line.total}",
+                line.note,
+                _time_left(line, event.position, now),
+            ]
+            self._say(f"{label}: {', '.join(filter(None, parts))}")
 
     def skipped(self, label: str) -> None:
         """Show that a run was finished before."""
