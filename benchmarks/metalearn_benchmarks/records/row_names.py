@@ -9,6 +9,8 @@ STEPS = "steps="
 BETWEEN = re.compile(r",(?![^\[]*\])")
 """The comma between two overrides; those inside a list belong to its value."""
 
+LIST = re.compile(r"\[([\d, ]*)\]")
+
 
 def base_method(name: str) -> str:
     """Return the method without anything that was overridden."""
@@ -24,6 +26,18 @@ def without_steps(name: str) -> str:
     """Return the name of a row without an override of T: the same method at every T."""
     method, *others = BETWEEN.split(name)
     return ",".join([method, *(part for part in others if not part.startswith(STEPS))])
+
+
+def compact_title(title: str) -> str:
+    """Return the title of a row with lists of equal numbers in short: `3×20` for `[20,20,20]`."""
+    return LIST.sub(_short_list, title)
+
+
+def _short_list(found: re.Match[str]) -> str:
+    numbers = [number.strip() for number in found[1].split(",") if number.strip()]
+    if not numbers:
+        return "none"
+    return f"{len(numbers)}×{numbers[0]}" if len(set(numbers)) == 1 else found[0]
 
 
 def title_without_steps(title: str) -> str:

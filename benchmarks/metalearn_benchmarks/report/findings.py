@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from metalearn_benchmarks.records.row_names import title_without_steps
+from metalearn_benchmarks.records.row_names import compact_title, title_without_steps
 from metalearn_benchmarks.report.numbers import format_interval, format_number
 from metalearn_benchmarks.report.tables import ResultTable, Row
 from metalearn_benchmarks.statistics.estimate import Estimate
@@ -43,7 +43,7 @@ def findings(table: ResultTable) -> list[Finding]:
 
 
 def _finding(table: ResultTable, rows: Sequence[Row], grouped: bool) -> Finding:
-    names = [title_without_steps(row.title) if grouped else row.title for row in rows]
+    names = [compact_title(title_without_steps(row.title) if grouped else row.title) for row in rows]
     first, rest = rows[0], list(zip(names[1:], rows[1:], strict=True))
     least = "highest" if table.higher_is_better else "lowest"
     number = f"{format_number(first.headline.value)} {format_interval(first.headline)}".removesuffix(" –")

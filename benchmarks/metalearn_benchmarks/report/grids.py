@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from metalearn_benchmarks.records.row_names import title_without_steps, without_steps
+from metalearn_benchmarks.records.row_names import compact_title, title_without_steps, without_steps
 from metalearn_benchmarks.report.tables import ResultTable, Row
 
 
@@ -32,7 +32,7 @@ def grid_of_steps(table: ResultTable) -> Grid | None:
         return None
     columns = [f"T = {rows[0].group}" for rows in groups]
     cells = [{without_steps(row.method): row for row in rows} for rows in groups]
-    titles = {without_steps(row.method): title_without_steps(row.title) for row in table.rows}
+    titles = {without_steps(row.method): compact_title(title_without_steps(row.title)) for row in table.rows}
     return Grid("by T", columns, _lines(titles, cells))
 
 
@@ -47,7 +47,7 @@ def grid_of_settings(tables: Sequence[ResultTable]) -> Grid | None:
     alike = len({(table.score, table.headline) for table in tables}) == 1
     if len(tables) < 2 or len(shared) < 2 or not alike:
         return None
-    titles = {method: cells[0][method].title for method in shared}
+    titles = {method: compact_title(cells[0][method].title) for method in shared}
     columns = _without_what_is_common([table.setting for table in tables])
     return Grid("by setting", columns, _lines(titles, cells))
 

@@ -9,6 +9,7 @@ import attrs
 import numpy as np
 import pytest
 import synthetic_records as synthetic
+from matplotlib.figure import Figure
 from scipy import stats
 
 from metalearn_benchmarks.claims import published
@@ -259,6 +260,18 @@ def test_old_records_and_nulls_are_drawn_as_far_as_they_go(tmp_path):
     page = write_report([old], tmp_path / "out").read_text()
     assert "What each learned rule does" not in page
     assert "not recorded" in page
+
+
+def test_a_figure_is_drawn_once_for_each_format(monkeypatch):
+    """A report has hundreds of them, and drawing is most of its time."""
+    figure = Figure(layout="constrained")
+    figure.add_subplot().plot([1, 2], label="line")
+    drawn = []
+    draw = Figure.draw
+    monkeypatch.setattr(Figure, "draw", lambda self, renderer: (drawn.append(renderer), draw(self, renderer)))
+    files = [render(figure, ending, "x") for ending in ("png", "pdf", "svg")]
+    assert len(drawn) == 3
+    assert files == [render(figure, ending, "x") for ending in ("png", "pdf", "svg")]
 
 
 def test_a_figure_in_the_page_has_a_name_and_the_pages_own_colours(tmp_path):

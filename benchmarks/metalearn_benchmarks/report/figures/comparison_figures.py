@@ -14,7 +14,7 @@ from metalearn_benchmarks.host.escape import for_figure
 from metalearn_benchmarks.plotting.axes import set_log_axis
 from metalearn_benchmarks.plotting.style import COLOURS, FIGURE_WIDTH, TEXT_COLOUR, MethodStyles
 from metalearn_benchmarks.records.record import Record
-from metalearn_benchmarks.records.row_names import title_without_steps
+from metalearn_benchmarks.records.row_names import compact_title, title_without_steps
 from metalearn_benchmarks.report.tables import ResultTable, Row
 
 ROW, EDGES, HEAD = 0.34, 0.75, 0.3
@@ -101,7 +101,7 @@ def _mark(axes: Axes, value: float, bounds: tuple[float, float], place: int, sty
 
 def _name_rows(axes: Axes, table: ResultTable, rows: Sequence[Row]) -> None:
     several = len(table.groups) > 1
-    names = [title_without_steps(row.title) if several else row.title for row in rows]
+    names = [compact_title(title_without_steps(row.title) if several else row.title) for row in rows]
     labels = ["\n".join(textwrap.wrap(for_figure(name), LETTERS)[:2]) for name in names]
     axes.set_yticks(range(len(rows)), labels, fontsize=8.5)
     axes.set_ylim(len(rows) - 0.4, -0.6)
