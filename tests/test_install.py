@@ -30,3 +30,20 @@ def test_the_main_job_installs_what_it_needs_and_nothing_else():
     assert sorted(line.removeprefix("-e ").removeprefix("./") for line in lines[1:]) == sorted(
         needed("metalearn-benchmarks")
     )
+
+
+def test_uv_installs_every_distribution_with_the_versions_that_belong_together():
+    """`uv sync` is tried by hand: what it reads is compared with the distributions in the tree."""
+    root = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    names = {project["name"] for project in DISTRIBUTIONS.values()}
+    members = {
+        path.relative_to(ROOT).as_posix()
+        for pattern in root["tool"]["uv"]["workspace"]["members"]
+        for path in ROOT.glob(pattern)
+        if path.is_dir()
+    }
+    assert members | {"."} == DISTRIBUTIONS.keys()
+    assert root["tool"]["uv"]["sources"] == {name: {"workspace": True} for name in names}
+    assert {*root["dependency-groups"]["dev"], "metalearn-core"} == names
+    pinned = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
+    assert root["tool"]["uv"]["constraint-dependencies"] == [line for line in pinned if line[0] != "#"]

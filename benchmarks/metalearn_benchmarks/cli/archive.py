@@ -7,13 +7,16 @@ from typing import Any
 
 import click
 
-from metalearn_benchmarks.cli.support.options import JSON
+from metalearn_benchmarks.cli.support.options import JSON, examples
 from metalearn_benchmarks.cli.support.records import readable_records
 from metalearn_benchmarks.host.terminal import echo, print_json
 from metalearn_core.errors import UsageError
 
 
-@click.command()
+@click.command(
+    short_help="Many records in one compact file.",
+    epilog=examples("metalearn archive results/paper --out mine.records.tar.xz"),
+)
 @click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, metavar="FILE",

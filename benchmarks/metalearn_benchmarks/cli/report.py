@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from metalearn_benchmarks.cli.support.options import JSON
+from metalearn_benchmarks.cli.support.options import JSON, examples
 from metalearn_benchmarks.cli.support.records import (
     DIRECTORY,
     write_and_print_report,
@@ -16,7 +16,12 @@ from metalearn_benchmarks.host import terminal
 from metalearn_benchmarks.host.terminal import print_json
 
 
-@click.command()
+@click.command(
+    short_help="Tables, figures and a page, from the records in DIR.",
+    epilog=examples(
+        "metalearn report results/paper", "metalearn report results/paper --statistics bootstrap --json"
+    ),
+)
 @DIRECTORY
 @click.option(
     "--statistics", type=click.Choice(["t", "bootstrap", "paper"]), default="t", show_default=True,

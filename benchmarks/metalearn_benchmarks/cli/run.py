@@ -16,7 +16,8 @@ from metalearn_benchmarks.cli.support.backends import (
     require_possible_here,
     torchrun_processes,
 )
-from metalearn_benchmarks.cli.support.options import JSON, SCALE, toml_option
+from metalearn_benchmarks.cli.support.completion import complete_experiment, complete_method, complete_rule
+from metalearn_benchmarks.cli.support.options import JSON, SCALE, examples, toml_option
 from metalearn_benchmarks.cli.support.records import write_and_print_report, write_report_as_data
 from metalearn_benchmarks.host import terminal
 from metalearn_benchmarks.host.escape import visible
@@ -42,6 +43,8 @@ class RuleCommand(click.Command):
                 rest.append(word)
                 continue
             given = value if equals else next(words, None)
+            if given is None and ctx.resilient_parsing:  # the shell asks what could follow
+                continue
             if given is None:
                 raise UsageError(f"{name} needs a value")
             if name == "--rule":
@@ -66,11 +69,30 @@ class SeedsTogether(click.IntRange):
         return super().convert(value, param, ctx)
 
 
-@click.command(cls=RuleCommand)
-@click.argument("experiment")
-@click.option("--method", "-m", "methods", multiple=True, help="Run this method alone; may be repeated.")
+@click.command(
+    cls=RuleCommand,
+    short_help="Train and test methods: what is missing, from where it stopped.",
+    epilog=examples(
+        "metalearn run sine", "metalearn run sine --scale smoke -m maml --rule lslr --option inner_lr=0.02"
+    ),
+)
+@click.argument("experiment", shell_complete=complete_experiment)
+@click.option(
+    "--method",
+    "-m",
+    "methods",
+    multiple=True,
+    shell_complete=complete_method,
+    help="Run this method alone; may be repeated.",
+)
 @click.option("--all", "every_method", is_flag=True, help="Run all methods; without it, sine runs two.")
-@click.option("--rule", "_rule", metavar="R", help="Add a row with an installed rule; may be repeated.")
+@click.option(
+    "--rule",
+    "_rule",
+    metavar="R",
+    shell_complete=complete_rule,
+    help="Add a row with an installed rule; may be repeated.",
+)
 @click.option("--option", "_option", metavar="K=V", help="An option of the --rule before it; V is TOML.")
 @click.option(
     "--only", multiple=True, metavar="ROW",
