@@ -133,3 +133,11 @@ def test_the_reference_shows_how_to_use(name):
         signature = inspect.signature(thing)
         assert not signature.parameters or "Args:" in text
         assert re.search("None|Iterator", str(signature.return_annotation)) or "Returns:" in text
+
+
+def test_the_citation_is_of_this_version_and_of_the_paper_that_readme_names():
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    assert re.search(r"^version: (\S+)$", citation, re.MULTILINE)[1] == metalearn_core.__version__
+    (doi,) = re.findall(r"^  doi: (\S+)$", citation, re.MULTILINE)
+    assert f"https://doi.org/{doi}" in (ROOT / "README.md").read_text("utf-8")
+    assert f"{{{doi}}}" in (DOCS / "cite.md").read_text("utf-8")
