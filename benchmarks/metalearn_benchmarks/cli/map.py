@@ -62,7 +62,7 @@ def rule_map(rules: tuple[str, ...], out: Path | None, examples: int | None, as_
     elif as_json:
         print_json(text.as_data(whole_map, rules))
     elif out is None or rules:
-        echo(text.as_text(whole_map, rules), end="")
+        echo(text.as_text(whole_map, rules, terminal.console().width), end="")
 
 
 def _draw_map(whole_map: Any, out: Path, quiet: bool) -> None:

@@ -30,7 +30,9 @@ AXIS_TABLES = ("family", "learner", "options", "settings")
 SHARED_SETTINGS = ("tasks", "validation_tasks", "task_seed")
 """Settings that all rows of a table share, and that no axis may vary."""
 MAX_NAME_LENGTH = 180
-"""Bytes of a folder's name. File systems allow 255; the rest is room for suffixes."""
+"""Bytes of a name that is made here. File systems allow 255; the rest is room for suffixes."""
+LONGEST_FILE_NAME = 255
+"""Bytes."""
 
 
 @attrs.frozen
@@ -179,9 +181,15 @@ def require_folder_name(kind: str, name: str) -> None:
         name: The name.
 
     Raises:
-        UsageError: A file system, or another part of the records, has its own use for the name.
+        UsageError: A file system has no room for the name, or it, or another part of the records, has its
+            own use for it.
     """
     if not re.fullmatch(r"[\w+=.,\[\]-]+", name) or name.strip(".") == "" or name == "report":
         raise UsageError(
             f"{kind} {name!r} names a folder: letters, digits and + = , . - _ [ ] only, and not 'report'"
+        )
+    if (length := len(name.encode())) > LONGEST_FILE_NAME:
+        raise UsageError(
+            f"{kind} '{name:.40}...' names a folder, whose name has room for {LONGEST_FILE_NAME} bytes, and"
+            f" it has {length}; use a shorter one"
         )

@@ -20,6 +20,8 @@ LATEX = {
 }  # fmt: skip
 LONGEST_LABEL = 120
 """A longer label of a figure leaves no room for its curves."""
+LONGEST_PART = 200
+"""Bytes of a part of a file's name. File systems allow 255 for all of it."""
 NOT_IN_FILE_NAMES = '/\\:*?"<>|'
 
 
@@ -71,8 +73,14 @@ def for_latex(text: str) -> str:
 
 
 def for_file_name(text: str) -> str:
-    """Make a text a part of a file's name that stays in its folder."""
-    return "".join("-" if c in NOT_IN_FILE_NAMES or not _is_seen(c) else c for c in text)
+    """Make a text a part of a file's name that stays in its folder, and leaves room for an ending."""
+    name = "".join("-" if c in NOT_IN_FILE_NAMES or not _is_seen(c) else c for c in text)
+    if len(name.encode()) <= LONGEST_PART:
+        return name
+    import hashlib  # help needs none of it
+
+    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+    return f"{name.encode()[: LONGEST_PART - 15].decode(errors='ignore')}...{digest}"
 
 
 def as_json(data: Any, encoding: str = "utf-8") -> str:

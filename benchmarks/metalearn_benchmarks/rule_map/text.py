@@ -87,16 +87,19 @@ def sentence(rule_map: RuleMap, law: Law) -> str:
     return f"{titles(rule_map, law.generals)}: {law.invariant}. Not so {witnesses}{limits}."
 
 
-WIDTH = 136
+LEAST_WIDTH, WIDTH = 60, 136
+"""Of a line, in characters: longer ones are hard to follow."""
 
 
-def as_text(rule_map: RuleMap, names: Sequence[str] = ()) -> str:
-    """Return the map in words, in lines that fit a log.
+def as_text(rule_map: RuleMap, names: Sequence[str] = (), width: int = WIDTH) -> str:
+    """Return the map in words.
 
     Args:
         rule_map: The map.
         names: The rules to describe; all where none is named.
+        width: The longest line, in characters; from `LEAST_WIDTH` to `WIDTH`.
     """
+    width = max(LEAST_WIDTH, min(width, WIDTH))
     known = rule_map.relations()
     counts = f"{len(rule_map.nodes)} rules, {len(rule_map.edges)} edges, {len(rule_map.crossed)} crossed out."
     said = (
@@ -104,27 +107,27 @@ def as_text(rule_map: RuleMap, names: Sequence[str] = ()) -> str:
         " its own with which both take the same steps (exactly), or steps as close as is asked for (in the"
         " limit)."
     )
-    text = "\n".join(textwrap.wrap(said, WIDTH))
-    rules = ("\n".join(_rule(rule_map, known, name)) for name in names or rule_map.nodes)
+    text = "\n".join(textwrap.wrap(said, width))
+    rules = ("\n".join(_rule(rule_map, known, name, width)) for name in names or rule_map.nodes)
     return "\n\n".join([text, *rules]) + "\n"
 
 
-def _rule(rule_map: RuleMap, known: dict[Pair, Relation], name: str) -> Iterator[str]:
+def _rule(rule_map: RuleMap, known: dict[Pair, Relation], name: str, width: int) -> Iterator[str]:
     node = rule_map.nodes[name]
     yield f"{name}: {whole_title(rule_map, name)}"
     if node.says:
-        yield from _line("", node.says, 2)
-    yield from _contains(rule_map, known, name)
-    yield from _lacks(rule_map, known, name)
+        yield from _line("", node.says, 2, width)
+    yield from _contains(rule_map, known, name, width)
+    yield from _lacks(rule_map, known, name, width)
     within = {kind: [g for g in rule_map.nodes if _verdict(known, name, g) == kind] for kind in KINDS}
     if any(within.values()):
-        yield from _line("", f"is contained in: {_by_kind(within)}", 2)
+        yield from _line("", f"is contained in: {_by_kind(within)}", 2, width)
     unknown = [special for special in rule_map.nodes if _verdict(known, special, name) == "open"]
     if unknown:
-        yield from _line("", f"open whether it contains: {', '.join(unknown)}", 2)
+        yield from _line("", f"open whether it contains: {', '.join(unknown)}", 2, width)
 
 
-def _contains(rule_map: RuleMap, known: dict[Pair, Relation], name: str) -> Iterator[str]:
+def _contains(rule_map: RuleMap, known: dict[Pair, Relation], name: str, width: int) -> Iterator[str]:
     claimed = [edge for edge in rule_map.edges if edge.general == name]
     derived = {kind: [s for s in rule_map.nodes if _derived(known, s, name) == kind] for kind in KINDS}
     if not claimed:
@@ -133,12 +136,12 @@ def _contains(rule_map: RuleMap, known: dict[Pair, Relation], name: str) -> Iter
     yield "  contains"
     for edge in claimed:
         only = " only" if edge.kind == "limit" and known[edge.special, name].closed else ""
-        yield from _line(f"{edge.special:<25} {KINDS[edge.kind] + only:<18} ", edge.why, 4)
+        yield from _line(f"{edge.special:<25} {KINDS[edge.kind] + only:<18} ", edge.why, 4, width)
     if any(derived.values()):
-        yield from _line("", f"and through these: {_by_kind(derived)}", 4)
+        yield from _line("", f"and through these: {_by_kind(derived)}", 4, width)
 
 
-def _lacks(rule_map: RuleMap, known: dict[Pair, Relation], name: str) -> Iterator[str]:
+def _lacks(rule_map: RuleMap, known: dict[Pair, Relation], name: str, width: int) -> Iterator[str]:
     claimed = [crossed for crossed in rule_map.crossed if crossed.general == name]
     follows: dict[str, list[str]] = {"even in the limit": [], "exactly": []}
     for special in rule_map.nodes:
@@ -151,11 +154,11 @@ def _lacks(rule_map: RuleMap, known: dict[Pair, Relation], name: str) -> Iterato
         by_invariant[crossed.invariant, crossed.closed].append(crossed)
     for (invariant, closed), several in by_invariant.items():
         limits = "" if closed else " (not exactly: limits may reach it)"
-        yield from _line("", f"{invariant}{limits}; but", 4)
+        yield from _line("", f"{invariant}{limits}; but", 4, width)
         for crossed in several:
-            yield from _line(f"{crossed.special:<25} ", crossed.witness, 6)
+            yield from _line(f"{crossed.special:<25} ", crossed.witness, 6, width)
     if any(follows.values()):
-        yield from _line("", f"and so it follows: {_by_kind(follows, 'not ')}", 4)
+        yield from _line("", f"and so it follows: {_by_kind(follows, 'not ')}", 4, width)
 
 
 def _verdict(known: dict[Pair, Relation], special: str, general: str) -> str:
@@ -173,12 +176,13 @@ def _by_kind(names: dict[str, list[str]], negation: str = "") -> str:
     )
 
 
-def _line(head: str, text: str, indent: int) -> list[str]:
-    """A head and a text that hangs beside it."""
+def _line(head: str, text: str, indent: int, width: int) -> list[str]:
+    """A head and a text that hangs beside it; where that leaves it little room, below it."""
     first = " " * indent + head
-    more = " " * (len(first) if head else indent + 2)
+    beside = head and len(first) <= width // 2
+    more = " " * (len(first) if beside else indent + 2)
     return textwrap.wrap(
-        text or " ", WIDTH, initial_indent=first, subsequent_indent=more, break_on_hyphens=False
+        text or " ", width, initial_indent=first, subsequent_indent=more, break_on_hyphens=False
     ) or [first.rstrip()]
 
 

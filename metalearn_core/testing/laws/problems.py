@@ -43,9 +43,11 @@ def close(ours: Tensor, theirs: Tensor, rtol: float = 1e-9, atol: float | None =
 def make(
     make_rule: MakeRule, layout: ParameterLayout, *, seed: int = 0, dtype: torch.dtype = torch.float64
 ) -> UpdateRule:
-    """The rule, its draws seeded."""
+    """The rule, its draws seeded; whether it mixes tasks is for the laws to say."""
     with forked_rng(torch.Generator().manual_seed(seed)):
-        return make_rule(layout).to(dtype)
+        rule = make_rule(layout).to(dtype)
+    rule.check_first_update = False
+    return rule
 
 
 def nudged(rule: UpdateRule, seed: int) -> UpdateRule:

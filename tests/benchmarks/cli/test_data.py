@@ -107,6 +107,19 @@ def test_sizes_splits_and_places_lie_side_by_side(metalearn, tmp_path, photos):
     assert metalearn("data", "list", there)[1].count("\n") == 1
 
 
+def test_a_damaged_store_is_named_and_the_others_are_listed(metalearn, tmp_path, photos):
+    for arguments in ((*PREPARE, photos), (*PREPARE, photos, "--size", 8)):
+        assert metalearn(*arguments)[0] == 0
+    (pixels,) = store_folder("mini-imagenet", 8).glob("pixels-*.npy")
+    pixels.write_bytes(b"")
+    code, out, err = metalearn("data", "list")
+    assert (code, out.count("\n"), out.count("12x12x3"), err.count("\n")) == (0, 1, 1, 1)
+    assert err.startswith(f"metalearn: {pixels}: cannot be read (")
+    assert err.endswith("prepare the dataset again (left out)\n")
+    code, out, err = metalearn("data", "list", "--json")
+    assert (code, len(json.loads(out)), err.count("\n")) == (0, 1, 1)
+
+
 def test_notes_and_counts_go_to_standard_error(metalearn, tmp_path):
     files = copies.ravi_files(PHOTOS)
     files["val.csv"], files["test.csv"] = files["test.csv"], files["val.csv"]

@@ -389,6 +389,15 @@ class TestTheCommand:
             assert crossed.witness in words
         assert max(map(len, out.splitlines())) <= 140
 
+    @pytest.mark.parametrize("columns", [80, 100, 200])
+    def test_words_fit_the_terminal(self, metalearn, monkeypatch, columns):
+        whole = metalearn("map")[1]
+        monkeypatch.setenv("COLUMNS", str(columns))
+        code, out, _ = metalearn("map")
+        assert code == 0
+        assert max(map(len, out.splitlines())) <= columns
+        assert out.split() == whole.split()
+
     def test_one_rule(self, metalearn):
         code, out, _ = metalearn("map", "lstm")
         assert code == 0

@@ -344,6 +344,14 @@ def test_a_name_of_anything_fits_a_file_system(name, changed):
     assert len(made.encode()) <= MAX_NAME_LENGTH
 
 
+def test_a_name_that_no_file_can_have_is_refused_with_its_length():
+    require_folder_name("setting", "s" * 255)
+    for name in ("s" * 256, "é" * 128):
+        said = rf"^setting '{name[0]}{{40}}\.\.\.' names a folder, .* room for 255 bytes, and it has 256; use"
+        with pytest.raises(UsageError, match=said):
+            require_folder_name("setting", name)
+
+
 def test_long_names_differ_where_what_they_name_does():
     one, two = (folder_name("turtle", {"hidden": [20] * 100 + [last]}) for last in (1, 2))
     assert one != two

@@ -107,7 +107,15 @@ def test_a_file_name_stays_in_its_folder(text):
     name = for_file_name(text)
     name.encode()
     assert not set(name) & set("/\\\0\n")
-    assert len(name) == len(text)
+    assert len(name) == len(text) or len(name.encode()) <= 200
+
+
+def test_a_long_file_name_is_cut_and_stays_one_of_its_own():
+    one, two = (for_file_name("é" * 400 + end) for end in "ab")
+    assert one != two
+    assert one[:90] == two[:90] == "é" * 90
+    assert max(len(one.encode()), len(two.encode())) <= 200
+    assert for_file_name("é" * 100) == "é" * 100
 
 
 @settings(max_examples=60)

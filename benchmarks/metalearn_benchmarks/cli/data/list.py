@@ -8,6 +8,7 @@ import click
 
 from metalearn_benchmarks.cli.data.output import PATH, describe, store_row
 from metalearn_benchmarks.cli.support.options import JSON, examples
+from metalearn_benchmarks.host.escape import visible
 from metalearn_benchmarks.host.terminal import echo, print_json
 
 
@@ -21,7 +22,7 @@ def list_command(path: Path | None, as_json: bool) -> None:
     from metalearn_benchmarks.tasks.images.store.preparation import find_stores
 
     home = path or data_home()
-    prepared = find_stores(home)
+    prepared = find_stores(home, lambda line: echo(visible(f"metalearn: {line} (left out)"), err=True))
     if as_json:
         print_json([store_row(store) for store in prepared])
         return

@@ -169,7 +169,17 @@ def _verify_pixels(found: ImageStore, tell: ReportProgress) -> None:
     found.verify(lambda done: tell(f"checksum of {path}", done, size))
 
 
-def find_stores(home: Path) -> list[ImageStore]:
-    """Return every store under a folder, as `home/NAME/SIZE`. Stores that are not whole are left out."""
-    paths = sorted(home.glob(f"*/*/{MANIFEST}"))
-    return [there for path in paths if (there := _store_at(path.parent)) is not None]
+def find_stores(home: Path, warn: Callable[[str], None]) -> list[ImageStore]:
+    """Return every store under a folder, as `home/NAME/SIZE`.
+
+    Args:
+        home: The folder.
+        warn: Called with one line for each store that is damaged. It is left out.
+    """
+    found = []
+    for path in sorted(home.glob(f"*/*/{MANIFEST}")):
+        try:
+            found.append(ImageStore.open(path.parent))
+        except UsageError as error:
+            warn(str(error))
+    return found
