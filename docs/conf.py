@@ -38,8 +38,9 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
 
-# The button copies commands without their prompt.
-copybutton_prompt_text = "$ "
+# The button copies commands and examples without their prompts.
+copybutton_prompt_text = r"\$ |>>> |\.\.\. "
+copybutton_prompt_is_regexp = True
 
 # `python -m sphinx --builder linkcheck docs site` asks every external link.
 linkcheck_timeout = 20

@@ -87,10 +87,11 @@ def complaints(name: str, text: str) -> list[str]:
 
 def pages() -> dict[str, str]:
     """README and every page of the documentation, by name, as Markdown; notebooks without their code."""
+    docs = ROOT / "docs"
     texts = {"README.md": (ROOT / "README.md").read_text(encoding="utf-8")}
-    for path in sorted((ROOT / "docs").glob("*.md")):
-        texts[path.name] = path.read_text(encoding="utf-8")
-    for path in sorted((ROOT / "docs").glob("*.ipynb")):
+    for path in (*sorted(docs.glob("*.md")), *sorted(docs.glob("reference/*.md"))):
+        texts[path.relative_to(docs).as_posix()] = path.read_text(encoding="utf-8")
+    for path in sorted(docs.glob("*.ipynb")):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         texts[path.name] = "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
     return texts

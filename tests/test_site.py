@@ -141,3 +141,10 @@ def test_the_citation_is_of_this_version_and_of_the_paper_that_readme_names():
     (doi,) = re.findall(r"^  doi: (\S+)$", citation, re.MULTILINE)
     assert f"https://doi.org/{doi}" in (ROOT / "README.md").read_text("utf-8")
     assert f"{{{doi}}}" in (DOCS / "cite.md").read_text("utf-8")
+
+
+def test_the_home_page_has_a_figure_and_ten_lines_of_code():
+    text = (DOCS / "index.md").read_text("utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert sum(bool(line) for line in code.splitlines()) <= 10
+    assert re.search(r"^!\[.+\]\(images/sine.png\)$", text, re.MULTILINE)

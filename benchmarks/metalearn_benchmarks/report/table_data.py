@@ -21,6 +21,7 @@ def table_as_data(table: ResultTable) -> dict[str, Any]:
         "score": table.score,
         "higher_is_better": table.higher_is_better,
         "intervals": table.interval_method,
+        "headline": table.headline,
         "notes": [*table.notes],
         "rows": [_row_as_data(row) for row in table.rows],
     }
@@ -31,6 +32,8 @@ def _row_as_data(row: Row) -> dict[str, Any]:
     return {
         "method": row.method,
         "title": row.title,
+        "headline": _estimate_as_data(row.headline),
+        "never_learned": row.never_learned,
         "mean": _estimate_as_data(row.mean),
         "median": _estimate_as_data(row.median),
         "interquartile_mean": _estimate_as_data(row.interquartile_mean),

@@ -50,10 +50,10 @@ def test_a_report_has_the_numbers_of_its_table(metalearn, tmp_path):
     assert (code, err) == (0, "")
     (table,) = strictly(out)["tables"]
     assert [row["title"] for row in table["rows"]] == ["TURTLE", "MAML"]
+    assert table["headline"] == "typical error"
+    first, second = (row["headline"]["value"] for row in table["rows"])
     apart = table["rows"][1]["less_the_first"]
-    assert apart["value"] == pytest.approx(
-        table["rows"][1]["mean"]["value"] - table["rows"][0]["mean"]["value"]
-    )
+    assert apart["value"] == pytest.approx(second - first)
     assert 0 < apart["low"] < apart["value"] < apart["high"]
     assert table["notes"][0].startswith("TURTLE is ahead of MAML by ")
 
