@@ -17,6 +17,8 @@ LINEAR_UP_TO = 3.0
 """An axis stays linear where its largest value is less than this many times its smallest."""
 LOG_TICK_DIGITS = ((10.0, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)), (100.0, (1.0, 2.0, 5.0)), (np.inf, (1.0,)))
 """The labelled digits of a logarithmic axis that spans less than a factor, for several factors."""
+LOG_TICK_DIGITS_ACROSS = ((10.0, (1.0, 2.0, 5.0)), (100.0, (1.0, 3.0)), (np.inf, (1.0,)))
+"""The same of an axis along x, where labels stand side by side."""
 MARGIN_BELOW = 0.8
 """A logarithmic axis with a cut interval begins at this share of the lowest value."""
 
@@ -85,7 +87,8 @@ def set_log_axis(axes: Axes, name: Literal["x", "y"], lowest: float | None = Non
     (axes.set_xscale if name == "x" else axes.set_yscale)("log")
     if cut is not None:
         (axes.set_xlim if name == "x" else axes.set_ylim)(low * MARGIN_BELOW)
-    digits = next(digits for factor, digits in LOG_TICK_DIGITS if high < factor * low)
+    labelled = LOG_TICK_DIGITS if name == "y" else LOG_TICK_DIGITS_ACROSS
+    digits = next(digits for factor, digits in labelled if high < factor * low)
     axis.set_major_locator(LogLocator(subs=digits, numticks=9))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())

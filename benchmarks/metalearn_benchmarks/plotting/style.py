@@ -11,12 +11,15 @@ from metalearn_benchmarks.records.record import Record
 from metalearn_benchmarks.records.row_names import without_steps
 
 matplotlib.use("agg")
-# seven markers beside eight colours: no two of 56 methods look alike, also without colour
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#c46a9b", "#b8860b", "#2f93d1", "#6a51a3", "#555555")
 """The colours of methods on a light page. Each has a contrast of at least 3 : 1 with its page."""
 DARK_COLOURS = ("#4ba3dd", "#f0803c", "#2fbf94", "#e08fbb", "#d3a23a", "#7cc8f2", "#a996dd", "#a8a8a8")
 """The colours that take the place of `COLOURS` on a dark page, in the same order."""
 MARKERS = "osD^vPX"
+METHOD_COLOURS = 7
+"""The number of colours that methods have; the last one, grey, is for what is not told from chance."""
+UNDECIDED = COLOURS[METHOD_COLOURS]
+"""The grey of a difference that is not told from chance."""
 TEXT_COLOUR = "#6b6b6b"
 RC_PARAMS: Any = {
     "svg.fonttype": "none", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
@@ -54,5 +57,6 @@ def style_of_shipped(method: str) -> dict[str, Any]:
 
 
 def style_of(index: int) -> dict[str, Any]:
-    """Return the colour and the marker with this number. There are 56; then they repeat."""
-    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+    """Return the colour and the marker with this number. There are 49; then they repeat."""
+    turn, place = divmod(index, METHOD_COLOURS)
+    return {"color": COLOURS[place], "marker": MARKERS[(place + turn) % len(MARKERS)]}

@@ -47,8 +47,7 @@ def _finding(table: ResultTable, rows: Sequence[Row], grouped: bool) -> Finding:
     first, rest = rows[0], list(zip(names[1:], rows[1:], strict=True))
     least = "highest" if table.higher_is_better else "lowest"
     number = f"{format_number(first.headline.value)} {format_interval(first.headline)}".removesuffix(" –")
-    lost = first.never_learned
-    seeds = f" {lost} of its {first.seeds} seeds never learned." if lost else ""
+    seeds = _that_never_learned(first)
     if not rest:
         return Finding(f"{names[0]} has no other method beside it; its {table.headline} is {number}.{seeds}")
     leads = f"{names[0]} has the {least} {table.headline}, {number}"
@@ -71,6 +70,15 @@ def _finding(table: ResultTable, rows: Sequence[Row], grouped: bool) -> Finding:
         apart = contrast.interval()
         by = f", by {format_number(abs(apart.value))} {format_interval(_outwards(apart))}"
     return Finding(f"{leads}, and is ahead of {_listed(behind)}{by}.{seeds}", decided=True)
+
+
+def _that_never_learned(row: Row) -> str:
+    """A sentence on the seeds of a row that never learned, or nothing where there is none."""
+    if not row.never_learned:
+        return ""
+    if row.seeds == 1:
+        return " Its only seed never learned."
+    return f" {row.never_learned} of its {row.seeds} seeds never learned."
 
 
 def _outwards(difference: Estimate) -> Estimate:

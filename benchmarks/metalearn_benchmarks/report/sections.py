@@ -63,7 +63,7 @@ def report_section(
         "paper": paper if any(paper.values()) else {},
         "first": list(_first_figures(table, best_first, styles, files, stem)),
         "long": len(table.rows) > MOST_ROWS,
-        "shown": f"The {len(chosen)} best methods of {len(table.rows)}." if len(chosen) < len(rank) else "",
+        "shown": _which_are_shown(chosen, table),
         "figures": list(_figures(setting_figures.FIGURES, curves, styles, files, stem)),
         "rules": list(_figures(rule_figures.FIGURES, curves, styles, files, stem)),
         "protocol": setting_protocol(best_first),
@@ -74,6 +74,15 @@ def methods_with_curves(table: ResultTable) -> list[str]:
     """Return the methods that have a curve of their own: the best of the T with the most rows."""
     rows = max(table.groups, key=len)
     return [row.method for row in rows[:MOST_CURVES]]
+
+
+def _which_are_shown(chosen: Sequence[str], table: ResultTable) -> str:
+    """What the figures of curves leave out, in a sentence; nothing where they show all rows."""
+    if len(chosen) == len(table.rows):
+        return ""
+    (at,) = {row.group for row in table.rows if row.method in chosen}
+    best = f"the {len(chosen)} best" + (f" at T = {at}" if len(table.groups) > 1 else "")
+    return f"The figures below show {best}, of {len(table.rows)} rows in all."
 
 
 def _first_figures(

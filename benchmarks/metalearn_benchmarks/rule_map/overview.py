@@ -70,8 +70,8 @@ def _arrow(axes: Axes, rule_map: RuleMap, general: str, side: int) -> None:
             start, end, arrowstyle="-|>", mutation_scale=16, color=CONTAINS, linewidth=1.6, linestyle=line
         )
     )
-    says = "contains it exactly" if part == "exact" else "contains it in the limit"
+    says = "contains it\nexactly" if part == "exact" else "contains it\nin the limit"
     if whole == "not":
-        says += "\nfor rates from 0 to 1"
+        says += ",\nfor rates\nfrom 0 to 1"
     x = (start[0] + end[0]) / 2 + 0.05 * side
     axes.text(x, 0.47, says, ha="left" if side > 0 else "right", va="center", fontsize=9, color=TEXT_COLOUR)

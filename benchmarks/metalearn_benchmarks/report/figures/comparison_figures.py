@@ -12,15 +12,13 @@ from matplotlib.figure import Figure
 
 from metalearn_benchmarks.host.escape import for_figure
 from metalearn_benchmarks.plotting.axes import set_log_axis
-from metalearn_benchmarks.plotting.style import COLOURS, FIGURE_WIDTH, TEXT_COLOUR, MethodStyles
+from metalearn_benchmarks.plotting.style import FIGURE_WIDTH, TEXT_COLOUR, UNDECIDED, MethodStyles
 from metalearn_benchmarks.records.record import Record
 from metalearn_benchmarks.records.row_names import compact_title, title_without_steps
 from metalearn_benchmarks.report.tables import ResultTable, Row
 
 ROW, EDGES, HEAD = 0.34, 0.75, 0.3
 """Heights in inches: of a row, of the axis below all rows, and of the title of a group."""
-UNDECIDED = COLOURS[7]
-"""The grey of a difference that is not told from chance."""
 LETTERS = 26
 """The most letters of a line of a method's name."""
 
@@ -49,7 +47,8 @@ def score_dots(table: ResultTable, records: Sequence[Record], styles: MethodStyl
     if not table.higher_is_better:
         for axes in panels:
             set_log_axis(axes, "x", min(lowest, default=None))
-    panels[-1].set_xlabel(f"{table.headline} ({for_figure(table.score)})")
+    unit = "" if table.score in table.headline else f" ({for_figure(table.score)})"
+    panels[-1].set_xlabel(f"{for_figure(table.headline)}{unit}")
     return figure
 
 
@@ -79,7 +78,7 @@ def difference_forest(table: ResultTable, records: Sequence[Record], styles: Met
         axes.axvline(0, color=TEXT_COLOUR, linewidth=0.8, zorder=0)
         axes.plot([0], [0], **styles[rows[0].method], markersize=6, linestyle="none")
         _name_rows(axes, table, rows)
-    panels[-1].set_xlabel(f"{table.headline}, less that of the first row")
+    panels[-1].set_xlabel(f"{for_figure(table.headline)}, less that of the first row")
     return figure
 
 
