@@ -26,11 +26,9 @@ from metalearn_benchmarks.report.numbers import format_interval, format_number
 from metalearn_benchmarks.report.paper.figures import paper_figures
 from metalearn_benchmarks.report.table_text import MARKDOWN, render_table
 from metalearn_benchmarks.report.tables import result_tables
-from metalearn_benchmarks.statistics.comparisons import typical_over_seeds
+from metalearn_benchmarks.statistics.headline import SINE_CONSTANT, typical_error
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
-NEVER = 3.9, 3.0
-"""A mean and a median error above these are those of a constant: predicting 0 has E[A²] / 2 = 4.25."""
 HIGHER = RESULTS / "higher-loop.json"
 """What `metalearn speed` gave, by the command that the page has above its table."""
 
@@ -76,7 +74,7 @@ def _typical(runs: Sequence[Record], names: Sequence[str]) -> tuple[float, tuple
     """What is typical of the runs, and the row of a table that says so after these names."""
     finals = np.array([run.final for run in runs], dtype=float)
     finals = np.where(np.isfinite(finals), finals, np.inf)
-    found = typical_over_seeds(lambda tasks: np.median(finals[:, tasks], axis=1), *finals.shape)
+    found = typical_error(finals)
     medians = np.median(finals, axis=1)
     never = int(_never_learned(finals).sum())
     value, best, worst = (
@@ -89,7 +87,8 @@ def _typical(runs: Sequence[Record], names: Sequence[str]) -> tuple[float, tuple
 
 def _never_learned(finals: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Of each run, from its scores `[runs, tasks]`."""
-    return (finals.mean(1) > NEVER[0]) & (np.median(finals, axis=1) > NEVER[1])
+    lost: NDArray[np.bool_] = finals.mean(1) > SINE_CONSTANT["mean"]
+    return lost & (np.median(finals, axis=1) > SINE_CONSTANT["median"])
 
 
 def _by(key: Callable[[Record], Any], records: Iterable[Record]) -> dict[Any, list[Record]]:

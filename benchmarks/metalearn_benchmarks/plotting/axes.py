@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from metalearn_benchmarks.records.record import Record
+from metalearn_benchmarks.statistics.comparisons import typical_over_seeds
 from metalearn_benchmarks.statistics.summaries import mean
 
 LINEAR_UP_TO = 3.0
@@ -21,7 +22,13 @@ MARGIN_BELOW = 0.8
 
 
 def scatter_with_mean(
-    axes: Axes, points: Sequence[tuple[float, float]], score: str, title: str | None, style: dict[str, Any]
+    axes: Axes,
+    points: Sequence[tuple[float, float]],
+    score: str,
+    title: str | None,
+    style: dict[str, Any],
+    *,
+    middle_half: bool = False,
 ) -> None:
     """Draw every run as a faint dot, and their mean as a marker with its 95 % interval.
 
@@ -29,13 +36,17 @@ def scatter_with_mean(
         axes: the axes to draw on.
         points: x and score of each run.
         score: the name of the score, which bounds the interval.
+        middle_half: whether the mean is over the middle half of the runs, as a typical error is.
         title: the entry of the legend.
         style: the colour and the marker, as `style_of` gives them.
     """
     x, y = np.asarray(points, dtype=float).T
     if len(points) > 1:
         axes.plot(x, y, ".", color=style["color"], alpha=0.5, markersize=6)
-    middle = mean(y).clip_to_range(score)
+    if middle_half:
+        middle = typical_over_seeds(y).interval().clip_to_range(score)
+    else:
+        middle = mean(y).clip_to_range(score)
     bars = None if middle.low != middle.low else [[middle.value - middle.low], [middle.high - middle.value]]
     axes.errorbar([x.mean()], [middle.value], yerr=bars, label=title, linestyle="none", markersize=7, **style)
 

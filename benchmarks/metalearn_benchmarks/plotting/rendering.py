@@ -36,9 +36,10 @@ def render(figure: Figure, ending: str, salt: str) -> bytes:
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         layout = figure.get_layout_engine()
         if isinstance(layout, ConstrainedLayoutEngine):
-            # once for all formats: it takes as long as drawing
+            # once for all formats: it takes as long as drawing; the engine "none" instead of no engine would
+            # have every format drawn twice, first for the layout
             layout.execute(figure)
-            figure.set_layout_engine("none")
+            figure.set_layout_engine(None)
         figure.savefig(buffer, format=ending, **options[ending])
     return buffer.getvalue()
 

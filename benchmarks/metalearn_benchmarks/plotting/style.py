@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib
 
 from metalearn_benchmarks.records.record import Record
+from metalearn_benchmarks.records.row_names import without_steps
 
 matplotlib.use("agg")
 # seven markers beside eight colours: no two of 56 methods look alike, also without colour
@@ -29,14 +30,27 @@ FIGURE_WIDTH = 4.8
 MAX_PANELS = 12
 """The largest number of panels of a figure that has a panel for each method."""
 
+SHIPPED = (
+    "maml", "turtle", "lstm", "lstm-enhanced", "fo-maml", "fo-turtle", "finetuning", "train-from-scratch",
+    "baseline++", "nearest-centroid", "logistic-regression", "alfa", "lstm-optimizer",
+)  # fmt: skip
+"""The methods that look the same in every report, in the order of their colours and markers."""
+
 MethodStyles = Mapping[str, dict[str, Any]]
 """The colour and the marker of each method, by name. All figures of a report share them."""
 
 
 def styles_by_method(records: Sequence[Record]) -> MethodStyles:
-    """Give each method a colour and a marker, in the order of the names."""
-    names = sorted({record.method for record in records})
-    return {name: style_of(index) for index, name in enumerate(names)}
+    """Give each method a colour and a marker, the same at every T. Shipped ones keep theirs."""
+    names = {record.method: without_steps(record.method) for record in records}
+    others = sorted(set(names.values()) - set(SHIPPED))
+    places = {name: place for place, name in enumerate((*SHIPPED, *others))}
+    return {name: style_of(places[kept]) for name, kept in names.items()}
+
+
+def style_of_shipped(method: str) -> dict[str, Any]:
+    """Return the colour and the marker of a shipped method."""
+    return style_of(SHIPPED.index(method))
 
 
 def style_of(index: int) -> dict[str, Any]:

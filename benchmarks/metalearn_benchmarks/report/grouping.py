@@ -1,4 +1,4 @@
-"""How records are grouped for the report: by method, and by the family they were tested on."""
+"""How records are grouped for the report: by method, by T, and by the family they were tested on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from itertools import groupby
 import attrs
 
 from metalearn_benchmarks.records.record import Record
+from metalearn_benchmarks.records.row_names import overrides_steps
 
 
 def runs_by_method(records: Sequence[Record]) -> list[tuple[str, list[Record]]]:
@@ -27,6 +28,22 @@ def runs_by_method(records: Sequence[Record]) -> list[tuple[str, list[Record]]]:
         for runs in groups
         for title in (runs[0].title,)
     ]
+
+
+def steps_of_groups(records: Sequence[Record]) -> dict[str, int]:
+    """Return the T at which each method of a setting is compared.
+
+    Where T is an axis of the experiment, methods are compared at each T alone. A method with a T of its own,
+    beside others that keep theirs, is compared with them.
+
+    Args:
+        records: the runs of one setting.
+    """
+    of_method = {record.method: record for record in records}
+    varied = set(filter(overrides_steps, of_method))
+    kept = Counter(record.steps for name, record in of_method.items() if name not in varied)
+    usual = kept.most_common(1)[0][0] if kept else 0
+    return {name: record.steps if name in varied else usual for name, record in of_method.items()}
 
 
 def cross_family_records(records: Sequence[Record]) -> list[Record]:

@@ -13,30 +13,34 @@ from metalearn_benchmarks.report.tables import ResultTable, Row
 from metalearn_benchmarks.statistics.comparisons import Contrast
 
 MARKDOWN = """\
-| method | mean | 95 % interval | median | 95 % interval | interquartile mean | 95 % interval \
-| mean less the first row's | 95 % interval | T | seeds | test tasks |
-|---|---|---|---|---|---|---|---|---|---|---|---|
+| method | {{ headline }} | 95 % interval | never learned | less the first row's | 95 % interval \
+| mean | 95 % interval | median | 95 % interval | interquartile mean over tasks | 95 % interval \
+| T | seeds | test tasks |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
 {% for r in rows -%}
 {% set d = r.difference_from_best -%}
 | {{ '**' if r.best or r.tied }}{{ r.title|md }}{{ '**' if r.best or r.tied }}{{ r|mark }} \
+| {{ r.headline.value|n }} | {{ r.headline|i }} | {{ r|never }} | {{ d|diff }} | {{ d|i }} \
 | {{ r.mean.value|n }} | {{ r.mean|i }} | {{ r.median.value|n }} | {{ r.median|i }} \
 | {{ r.interquartile_mean.value|n }} | {{ r.interquartile_mean|i }} \
-| {{ d|diff }} | {{ d|i }} | {{ r.steps }} | {{ r.seeds }} | {{ r.tasks }} |
+| {{ r.steps }} | {{ r.seeds }} | {{ r.tasks }} |
 {% endfor %}
 {{ caption|md }}
 """
 
-LATEX = r"""\begin{tabular}{lrrrrrrrrrrr}
+LATEX = r"""\begin{tabular}{lrrrrrrrrrrrrrr}
 \hline
-method & mean & 95\,\% interval & median & 95\,\% interval & interquartile mean & 95\,\% interval
-& mean less the first row's & 95\,\% interval & $T$ & seeds & test tasks \\
+method & {{ headline|tex }} & 95\,\% interval & never learned & less the first row's & 95\,\% interval
+& mean & 95\,\% interval & median & 95\,\% interval & interquartile mean over tasks & 95\,\% interval
+& $T$ & seeds & test tasks \\
 \hline
 {% for r in rows -%}
 {% set d = r.difference_from_best -%}
 {{ '\\textbf{' if r.best or r.tied }}{{ r.title|tex }}{{ '}' if r.best or r.tied }}{{ r|mark('$\\approx$') }}
+& {{ r.headline.value|n }} & {{ r.headline|i }} & {{ r|never }} & {{ d|diff }} & {{ d|i }}
 & {{ r.mean.value|n }} & {{ r.mean|i }} & {{ r.median.value|n }} & {{ r.median|i }}
 & {{ r.interquartile_mean.value|n }} & {{ r.interquartile_mean|i }}
-& {{ d|diff }} & {{ d|i }} & {{ r.steps }} & {{ r.seeds }} & {{ r.tasks }} \\
+& {{ r.steps }} & {{ r.seeds }} & {{ r.tasks }} \\
 {% endfor -%}
 \hline
 \end{tabular}
@@ -56,42 +60,54 @@ def tie_mark(row: Row, tied: str = "≈") -> str:
     return f" {tied}" if row.tied else ""
 
 
-COLUMNS = (
-    Column("method", wraps=True), Column("mean, 95 %", right=True),
-    Column("mean less the first", right=True, rank=1), Column("median, 95 %", right=True, rank=3),
-    Column("T", right=True, rank=4), Column("seeds", right=True, rank=2), Column("tasks", right=True, rank=5),
-)  # fmt: skip
-"""The columns on a terminal. In a narrow one each has its turn by rank, and is shown where it still fits."""
+def format_never_learned(row: Row) -> str:
+    """Return how many runs of a row never learned, or a dash where that is not known."""
+    return "–" if row.never_learned is None else str(row.never_learned)
+
+
+def _columns(headline: str) -> tuple[Column, ...]:
+    """The columns on a terminal. In a narrow one each has its turn by rank, and is shown where it fits."""
+    return (
+        Column("method", wraps=True), Column(f"{headline}, 95 %", right=True),
+        Column("less the first", right=True, rank=1), Column("never learned", right=True, rank=3),
+        Column("T", right=True, rank=4), Column("seeds", right=True, rank=2),
+        Column("tasks", right=True, rank=5),
+    )  # fmt: skip
 
 
 def rich_table(table: ResultTable) -> FittedTable:
     """Return the table for printing with rich."""
     return FittedTable(
-        COLUMNS, [_cells(row) for row in table.rows], elsewhere="report.html has all", box=box.HEAVY_HEAD,
-        title=f"{table.experiment}: {table.setting}", below=[*table.notes, *table.sentences],
+        _columns(table.headline), [_cells(row) for row in table.rows], elsewhere="report.html has all",
+        box=box.HEAVY_HEAD, title=f"{table.experiment}: {table.setting}",
+        below=[*table.notes, *table.sentences],
     )  # fmt: skip
 
 
 def _cells(row: Row) -> list[Text]:
-    mean, median = (f"{format_number(e.value)} {format_interval(e)}" for e in (row.mean, row.median))
     first = row.difference_from_best
     apart = f"{format_difference(first)} {format_interval(first)}" if first else "–"
     title = Text(visible(f"{row.title}{tie_mark(row)}"), style="bold" if row.best or row.tied else "")
-    return [title, *map(Text, (mean, apart, median, str(row.steps), str(row.seeds), str(row.tasks)))]
+    headline = f"{format_number(row.headline.value)} {format_interval(row.headline)}"
+    counts = (format_never_learned(row), str(row.steps), str(row.seeds), str(row.tasks))
+    return [title, *map(Text, (headline, apart, *counts))]
 
 
 def table_environment() -> Environment:
     """Return the Jinja environment of the text tables.
 
     Its filters are `n` for a number, `i` for an interval, `diff` for a difference, `mark` for the mark of a
-    tied row, and for escaping `tex`, `md`, and `line` for a comment.
+    tied row, `never` for the count of runs that never learned, and for escaping `tex`, `md`, and `line` for a
+    comment.
     """
     made = Environment(autoescape=False, keep_trailing_newline=True)  # noqa: S701 - Markdown and LaTeX
     made.filters |= {"n": format_number, "i": format_interval, "diff": format_difference, "mark": tie_mark}
+    made.filters |= {"never": format_never_learned}
     made.filters |= {"tex": for_latex, "md": for_markdown, "line": visible}
     return made
 
 
 def render_table(table: ResultTable, template: str) -> str:
     """Render the table through the template `MARKDOWN` or `LATEX`."""
-    return table_environment().from_string(template).render(rows=table.rows, caption=table.caption)
+    made = table_environment().from_string(template)
+    return made.render(headline=table.headline, rows=table.rows, caption=table.caption)

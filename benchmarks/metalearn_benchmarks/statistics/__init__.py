@@ -1,4 +1,4 @@
-"""Means, medians, intervals, bootstrap, and paired comparisons of the scores in records.
+"""Headlines, means, medians, intervals, bootstrap, and paired comparisons of the scores in records.
 
 `summaries` describes one method, `comparisons` holds two against each other on the same test tasks, and
 `growth` measures how the spread over seeds depends on the number T of inner steps.

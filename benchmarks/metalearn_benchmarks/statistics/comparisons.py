@@ -12,20 +12,17 @@ tasks and says nothing about other seeds. With one number per seed (wall time) i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
 from metalearn_benchmarks.statistics.estimate import TRIMMED_SHARE, Array, Estimate
 from metalearn_benchmarks.statistics.paired_scores import MethodScores, pair_scores
+from metalearn_benchmarks.statistics.task_medians import medians_over_tasks
 from metalearn_core.errors import UsageError
-
-TASK_DRAWS = 200
-"""The bootstrap draws of test tasks. The standard error they give is itself known to 5 %."""
 
 
 @attrs.frozen
@@ -100,65 +97,65 @@ def unpaired_difference(one: Array, other: Array) -> Contrast:
     )
 
 
-TaskIndices = NDArray[np.signedinteger[Any]] | slice
-
-
 def typical_difference(one: MethodScores, other: MethodScores) -> Contrast:
-    """Return the typical difference between the seeds' medians, see `typical_over_seeds`."""
-    a, b = pair_scores(one, other)
-    return typical_over_seeds(lambda tasks: _medians(a, tasks) - _medians(b, tasks), *a.shape)
+    """Return the typical difference between the seeds' medians, see `typical_of_draws`."""
+    (a, drawn_a), (b, drawn_b) = map(medians_over_tasks, pair_scores(one, other))
+    with np.errstate(invalid="ignore"):  # of two infinities there is no difference
+        return typical_of_draws(a - b, drawn_a - drawn_b, one.values.shape[1])
 
 
 def typical_log_ratio(one: MethodScores, other: MethodScores) -> Contrast:
-    """Return the typical logarithm of the ratio of the seeds' medians, see `typical_over_seeds`.
+    """Return the typical logarithm of the ratio of the seeds' medians, see `typical_of_draws`.
 
     Raises:
         UsageError: a score is not above 0.
     """
-    a, b = pair_scores(one, other)
-    if min(a.min(), b.min()) <= 0:
+    first, second = pair_scores(one, other)
+    if min(first.min(), second.min()) <= 0:
         raise UsageError(f"{one.method} and {other.method}: a ratio needs scores above 0")
-    return typical_over_seeds(lambda tasks: np.log(_medians(a, tasks) / _medians(b, tasks)), *a.shape)
+    (a, drawn_a), (b, drawn_b) = map(medians_over_tasks, (first, second))
+    with np.errstate(invalid="ignore"):
+        return typical_of_draws(np.log(a / b), np.log(drawn_a / drawn_b), first.shape[1])
 
 
-def _medians(scores: Array, tasks: TaskIndices) -> Array:
-    return np.asarray(np.median(scores[:, tasks], axis=1))
+def typical_over_seeds(numbers: Array) -> Contrast:
+    """Return the interquartile mean of a number for each seed, which no single failed run can decide."""
+    return typical_of_draws(numbers, numbers[None].repeat(2, axis=0), 1)
 
 
-def typical_over_seeds(by_seed: Callable[[TaskIndices], Array], seeds: int, tasks: int) -> Contrast:
-    """Return the interquartile mean over seeds, which no single failed run can decide.
+def typical_of_draws(numbers: Array, drawn: Array, tasks: int) -> Contrast:
+    """Return the interquartile mean of a number for each seed, with its standard error.
 
     The standard error has two parts. The part of the seeds is Yuen's (1974), from the winsorised variance,
     with the degrees of freedom of the middle half. The part of the test tasks, which all seeds share, is the
-    standard deviation over bootstrap draws of the tasks.
+    standard deviation over bootstrap draws of the tasks. A single seed has the second part alone.
 
     Args:
-        by_seed: a function that returns a number for each seed, `[seeds]`, from the test tasks with the
-            given indices.
-        seeds: the number of seeds.
+        numbers: the numbers `[seeds]`.
+        drawn: the same numbers of each draw of the test tasks, `[draws, seeds]`.
         tasks: the number of test tasks.
     """
-    numbers = by_seed(slice(None))
-    value, cut = _interquartile_mean(numbers), int(TRIMMED_SHARE * seeds)
-    if seeds < 2 or not np.isfinite(numbers).all():
+    seeds = len(numbers)
+    value, cut = middle_mean(numbers), int(TRIMMED_SHARE * seeds)
+    if seeds * tasks == 1 or not (np.isfinite(numbers).all() and np.isfinite(drawn).all()):
         return Contrast(value if math.isfinite(value) else math.nan, math.nan, math.nan, seeds, tasks)
-    ranked = np.sort(numbers)
-    winsorised = np.clip(numbers, ranked[cut], ranked[seeds - cut - 1])
-    seed_error = float(winsorised.std(ddof=1)) / ((1 - 2 * cut / seeds) * math.sqrt(seeds))
-    generator = np.random.default_rng([2, tasks])  # the same draws for every comparison
-    drawn = [_interquartile_mean(by_seed(generator.integers(tasks, size=tasks))) for _ in range(TASK_DRAWS)]
-    task_error = float(np.std(drawn, ddof=1))
-    error, freedom = math.hypot(seed_error, task_error), float(seeds - 2 * cut - 1)
+    task_error = float(np.std(middle_mean(drawn), ddof=1))
+    seed_error, freedom = 0.0, float(tasks - 1)
+    if seeds > 1:
+        ranked = np.sort(numbers)
+        winsorised = np.clip(numbers, ranked[cut], ranked[seeds - cut - 1])
+        seed_error = float(winsorised.std(ddof=1)) / ((1 - 2 * cut / seeds) * math.sqrt(seeds))
+        freedom = float(seeds - 2 * cut - 1)
+    error = math.hypot(seed_error, task_error)
     return Contrast(value, error, freedom if error else math.inf, seeds, tasks, task_error)
 
 
-def _interquartile_mean(numbers: Array) -> float:
-    """Return `scipy.stats.trim_mean` of a vector, without its checks: they take longer than the mean."""
-    if np.isnan(numbers).any():
-        return math.nan
-    cut = int(TRIMMED_SHARE * len(numbers))
-    kept = np.partition(numbers, (cut, len(numbers) - cut - 1))[cut : len(numbers) - cut]
-    return float(kept.mean())
+def middle_mean(numbers: Array) -> Any:
+    """Return `scipy.stats.trim_mean` along the last axis, without its checks: they take longer than it."""
+    seeds = numbers.shape[-1]
+    cut = int(TRIMMED_SHARE * seeds)
+    kept = np.partition(numbers, (cut, seeds - cut - 1))[..., cut : seeds - cut]
+    return np.where(np.isnan(numbers).any(-1), np.nan, kept.mean(-1))[()]
 
 
 def two_way_mean(x: Array) -> Contrast:

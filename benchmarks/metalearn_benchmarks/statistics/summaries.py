@@ -1,4 +1,4 @@
-"""Means, medians, interquartile means and their 95 % intervals.
+"""Headlines, means, medians, interquartile means and their 95 % intervals.
 
 A score that is not finite counts as the worst one. Then the mean has no value and no interval. The median
 and the interquartile mean still have both, as long as such scores are few.
@@ -15,6 +15,7 @@ import numpy as np
 from scipy import stats
 
 from metalearn_benchmarks.statistics.estimate import TRIMMED_SHARE, Array, Estimate, Values
+from metalearn_benchmarks.statistics.headline import typical_error, typical_error_by_bootstrap
 from metalearn_core.errors import unknown
 
 INTERVAL_METHODS = ("t", "bootstrap", "paper")
@@ -23,9 +24,10 @@ INTERVAL_METHODS = ("t", "bootstrap", "paper")
 
 @attrs.frozen
 class Summary:
-    """The mean, the median and the interquartile mean of a method, with their intervals.
+    """The headline, the mean, the median and the interquartile mean of a method, with their intervals.
 
     Args:
+        headline: the number by which tables order methods, see `headline`.
         mean: the mean.
         median: the median.
         interquartile_mean: the mean of the middle half.
@@ -35,6 +37,7 @@ class Summary:
         not_finite: the number of scores that are not finite.
     """
 
+    headline: Estimate
     mean: Estimate
     median: Estimate
     interquartile_mean: Estimate
@@ -46,7 +49,7 @@ class Summary:
         """Cut off what no mean of this score can reach, see `Estimate.clip_to_range`."""
         cut = {
             name: getattr(self, name).clip_to_range(score)
-            for name in ("mean", "median", "interquartile_mean")
+            for name in ("headline", "mean", "median", "interquartile_mean")
         }
         return attrs.evolve(self, **cut)
 
@@ -101,7 +104,7 @@ def summarise_run(final: Values, score: str) -> dict[str, Any]:
 def summarise_method(
     scores: Array, interval_method: str = "t", *, score: str = "", higher_is_better: bool = False
 ) -> Summary:
-    """Return the mean, the median and the interquartile mean of a method, with 95 % intervals.
+    """Return the headline, the mean, the median and the interquartile mean of a method, with 95 % intervals.
 
     Each run has a mean, a median and an interquartile mean over its test tasks. The method's number is the
     mean of these over its runs.
@@ -141,8 +144,26 @@ def summarise_method(
         by_statistic = [_INTERVALS_OVER_SEEDS[interval_method](x) for x in _statistics_by_seed(ranked)]
         estimates = (by_statistic[0][0], by_statistic[1][0], by_statistic[2][0])
         outliers = (by_statistic[0][1], by_statistic[1][1], by_statistic[2][1])
-    summary = Summary(*estimates, intervals_over=intervals_over, outliers=outliers, not_finite=not_finite)
+    central = _headline(ranked, estimates, interval_method, higher_is_better)
+    summary = Summary(
+        central, *estimates, intervals_over=intervals_over, outliers=outliers, not_finite=not_finite
+    )
     return summary.clip_to_range(score) if interval_method == "t" else summary
+
+
+def _headline(
+    scores: Array, made: tuple[Estimate, Estimate, Estimate], interval_method: str, higher_is_better: bool
+) -> Estimate:
+    """The typical error, or the mean of a score that grows; the paper's way has the median it prints."""
+    if higher_is_better:
+        return made[0]
+    if interval_method == "paper":
+        return made[1]
+    if interval_method == "bootstrap":
+        return typical_error_by_bootstrap(scores)
+    if (scores == scores[0]).all():
+        return made[1]
+    return typical_error(scores).interval()
 
 
 def _statistics_by_seed(scores: Array) -> list[Array]:

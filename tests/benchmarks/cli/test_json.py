@@ -6,7 +6,7 @@ import io
 import json
 import re
 import time
-from statistics import fmean
+from statistics import fmean, median
 
 import pytest
 import synthetic_records as synthetic
@@ -39,6 +39,7 @@ def test_a_run_is_one_document_and_its_log_goes_to_standard_error(metalearn, tmp
     scores = json.loads((tmp_path / "sine/sine-5-shot/maml/0/result.json").read_text())["scores"]["sine"]
     ((row,),) = (table["rows"] for table in told["tables"])
     assert row["mean"]["value"] == pytest.approx(fmean(score[-1] for score in scores))
+    assert row["headline"]["value"] == pytest.approx(median(score[-1] for score in scores))
     assert (row["method"], row["steps"], row["seeds"], row["less_the_first"]) == ("maml", 5, 1, None)
     assert re.search(rf"^{TIME} maml, seed 0: mean .* test tasks", err, re.MULTILINE)
 
@@ -52,9 +53,10 @@ def test_a_report_has_the_numbers_of_its_table(metalearn, tmp_path):
     assert [row["title"] for row in table["rows"]] == ["TURTLE", "MAML"]
     apart = table["rows"][1]["less_the_first"]
     assert apart["value"] == pytest.approx(
-        table["rows"][1]["mean"]["value"] - table["rows"][0]["mean"]["value"]
+        table["rows"][1]["headline"]["value"] - table["rows"][0]["headline"]["value"]
     )
     assert 0 < apart["low"] < apart["value"] < apart["high"]
+    assert table["headline"] == "typical error"
     assert table["notes"][0].startswith("TURTLE is ahead of MAML by ")
 
 

@@ -548,6 +548,7 @@ class TestThirdParties:
         code, out, _ = metalearn("map", "polyak", "--check", 5)
         assert (code, out) == (0, "holds  polyak contains gradient-descent (same_rate)\n")
 
+    @pytest.mark.usefixtures("unshrunk")
     def test_a_wrong_claim_of_a_plugin_fails_with_a_counterexample(self, metalearn, install):
         install(mine={"polyak": lambda rule_map: below_momentum(rule_map, beta=0.5)})
         code, out, err = metalearn("map", "polyak", "--check", 20)
@@ -611,9 +612,11 @@ def test_the_report_draws_the_shipped_map(finished, tmp_path):
 
     page = write_report(read_records(finished), tmp_path).read_text()
     section = page[page.index(">What each rule can express</h2>") :]
-    assert section.count("<svg") == 2
+    assert section.count("<svg") == 3
     assert section.count("<li>") == len(map_text.laws(SHIPPED))
     assert "map-rule-lstm" in section
-    assert {"map.png", "map.pdf", "map-matrix.png", "map-matrix.pdf"} <= {p.name for p in tmp_path.iterdir()}
+    assert {
+        f"{stem}.{ending}" for stem in ("map-overview", "map", "map-matrix") for ending in ("png", "pdf")
+    } <= {p.name for p in tmp_path.iterdir()}
     ids = re.findall(r'id="([^"]+)"', page)
     assert len([i for i in ids if i.startswith("map-")]) == len({i for i in ids if i.startswith("map-")})

@@ -9,7 +9,9 @@ import attrs
 import numpy as np
 import pytest
 import synthetic_records as synthetic
+from matplotlib.figure import Figure
 from scipy import stats
+from undrawn import without_map
 
 from metalearn_benchmarks.claims import published
 from metalearn_benchmarks.experiments import catalogue
@@ -17,13 +19,13 @@ from metalearn_benchmarks.plotting.rendering import inline_svg, render
 from metalearn_benchmarks.plotting.style import styles_by_method
 from metalearn_benchmarks.records import record as records
 from metalearn_benchmarks.report import page as report
-from metalearn_benchmarks.report import rule_figures, setting_figures
-from metalearn_benchmarks.report.figure_drawing import draw_figure
+from metalearn_benchmarks.report.figures import rule_figures, setting_figures
+from metalearn_benchmarks.report.figures.drawing import draw_figure
+from metalearn_benchmarks.report.figures.setting_figures import error_by_step
 from metalearn_benchmarks.report.grouping import cross_family_records
 from metalearn_benchmarks.report.page import write_report
 from metalearn_benchmarks.report.paper import figures
 from metalearn_benchmarks.report.paper.drawing import draw_depths
-from metalearn_benchmarks.report.setting_figures import error_by_step
 
 DEPTHS, SEEDS = (0, 1, 3), (0, 1)
 
@@ -202,7 +204,7 @@ def no_figures(monkeypatch):
     """A page without what takes long to draw and is not asked for."""
     for module in (setting_figures, rule_figures):
         monkeypatch.setattr(module, "FIGURES", {})
-    monkeypatch.setattr(report, "_rule_map", lambda: ({}, {"graph": "", "matrix": "", "witnesses": []}))
+    without_map(monkeypatch)
     monkeypatch.setattr(report, "paper_figures", lambda records: ([], []))
 
 
@@ -259,6 +261,18 @@ def test_old_records_and_nulls_are_drawn_as_far_as_they_go(tmp_path):
     page = write_report([old], tmp_path / "out").read_text()
     assert "What each learned rule does" not in page
     assert "not recorded" in page
+
+
+def test_a_figure_is_drawn_once_for_each_format(monkeypatch):
+    """A report has hundreds of them, and drawing is most of its time."""
+    figure = Figure(layout="constrained")
+    figure.add_subplot().plot([1, 2], label="line")
+    drawn = []
+    draw = Figure.draw
+    monkeypatch.setattr(Figure, "draw", lambda self, renderer: (drawn.append(renderer), draw(self, renderer)))
+    files = [render(figure, ending, "x") for ending in ("png", "pdf", "svg")]
+    assert len(drawn) == 3
+    assert files == [render(figure, ending, "x") for ending in ("png", "pdf", "svg")]
 
 
 def test_a_figure_in_the_page_has_a_name_and_the_pages_own_colours(tmp_path):

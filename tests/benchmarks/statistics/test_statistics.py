@@ -306,7 +306,7 @@ def test_bootstrap_intervals_cover_the_truth_from_ten_seeds_on(spread):
 def test_what_is_typical_of_seeds_is_yuens_trimmed_mean(seeds):
     """scipy has it of one sample without test tasks: here there is one, so that nothing strays with it."""
     values = np.random.default_rng(seeds).standard_t(2, size=seeds)
-    found = comparisons.typical_over_seeds(lambda tasks: values, seeds, 1)
+    found = comparisons.typical_over_seeds(values)
     ours, theirs = found.interval(), stats.mstats.trimmed_mean_ci(values, (0.25, 0.25))
     assert found.value == pytest.approx(stats.trim_mean(values, 0.25))
     # scipy divides by 1 - 2 (0.25) also where a quarter of the seeds is no whole number

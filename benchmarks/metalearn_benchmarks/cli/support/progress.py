@@ -60,7 +60,7 @@ class Display:
     def __init__(self, console: Console, cells: int) -> None:
         self.console = console
         self.lines: dict[str, RunLine] = {}
-        self.failed_observers: set[str] = set()
+        self.said: set[str] = set()
         self.bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24 if console.width >= WIDE else 8),
@@ -90,6 +90,10 @@ class Display:
         if event.kind == "observer":
             self._say_once(str(event.values["name"]), str(event.values["message"]))
             return
+        if event.kind == "warning":
+            message = f"{label}: {event.values['message']}"
+            self._say_once(message, message)
+            return
         line = self.lines.get(label)
         if line is None:
             line = self.lines[label] = RunLine(self.bars.add_task(visible(label), total=None, note=""))
@@ -116,9 +120,9 @@ class Display:
         when = "" if self.console.is_terminal else f"{datetime.now():%Y-%m-%d %H:%M:%S} "
         self.console.print(f"{when}{visible(text)}", **style)
 
-    def _say_once(self, observer: str, message: str) -> None:
-        if observer not in self.failed_observers:
-            self.failed_observers.add(observer)
+    def _say_once(self, what: str, message: str) -> None:
+        if what not in self.said:
+            self.said.add(what)
             self._say(message, style="yellow", soft_wrap=True)
 
     def _say_now_and_then(self, label: str, line: RunLine, event: Event) -> None:

@@ -14,13 +14,17 @@ from metalearn_benchmarks.claims.published import parse_setting
 from metalearn_benchmarks.host.escape import for_figure
 from metalearn_benchmarks.plotting.axes import scatter_with_mean, set_log_axis
 from metalearn_benchmarks.plotting.panels import add_legend
-from metalearn_benchmarks.plotting.style import FIGURE_WIDTH, TEXT_COLOUR, style_of
+from metalearn_benchmarks.plotting.style import FIGURE_WIDTH, TEXT_COLOUR, style_of_shipped, styles_by_method
 from metalearn_benchmarks.records.record import Record
 from metalearn_benchmarks.report.paper.runs import GRADIENT_ORDERS
 from metalearn_benchmarks.statistics.comparisons import typical_over_seeds
 from metalearn_benchmarks.statistics.estimate import Estimate
 
-SINE_METHODS = ("MAML", "Meta-learner LSTM", "Enhanced meta-learner LSTM", "TURTLE")
+SINE_METHODS = {
+    "MAML": "maml", "Meta-learner LSTM": "lstm", "Enhanced meta-learner LSTM": "lstm-enhanced",
+    "TURTLE": "turtle",
+}  # fmt: skip
+"""The methods of Figure 3.3 in its order, with the names whose colour and marker they have."""
 
 
 def draw_depths(values: Mapping[tuple[int, str, int], Sequence[float]], depths: Sequence[int]) -> Figure:
@@ -33,12 +37,13 @@ def draw_depths(values: Mapping[tuple[int, str, int], Sequence[float]], depths: 
     all_steps = sorted({steps for _, _, steps in values})
     figure = Figure(figsize=(FIGURE_WIDTH, 0.6 + 2.1 * len(all_steps)), layout="constrained")
     panels = list(figure.subplots(len(all_steps), 1, sharex=True, squeeze=False)[:, 0])
+    styles = {"first": style_of_shipped("fo-turtle"), "second": style_of_shipped("turtle")}
     maml = any(depth < 0 for depth, *_ in values)
     places = {depth: x for x, depth in enumerate(([-1] if maml else []) + list(depths))}
     for axes, steps in zip(panels, all_steps, strict=True):
         for index, order in enumerate(GRADIENT_ORDERS):
             points = [(places[d], v) for (d, o, s), v in values.items() if (o, s) == (order, steps)]
-            _draw_estimates(axes, sorted(points), (index - 0.5) * 0.24, f"{order} order", style_of(index))
+            _draw_estimates(axes, sorted(points), (index - 0.5) * 0.24, f"{order} order", styles[order])
         axes.set_title(f"T = {steps}", fontsize="medium")
         axes.set_ylabel("validation error")
         set_log_axis(axes, "y", _lowest_score(v for (_, _, s), v in values.items() if s == steps))
@@ -58,9 +63,9 @@ def draw_sine(values: Mapping[tuple[str, str], Mapping[int, Sequence[float]]]) -
     figure = Figure(figsize=(FIGURE_WIDTH, 3.6), layout="constrained")
     axes = figure.add_subplot()
     all_steps = sorted({steps for by_steps in values.values() for steps in by_steps})
-    names = sorted(values, key=lambda key: (SINE_METHODS.index(key[0]), GRADIENT_ORDERS.index(key[1])))
+    names = sorted(values, key=lambda key: (list(SINE_METHODS).index(key[0]), GRADIENT_ORDERS.index(key[1])))
     for index, (name, order) in enumerate(names):
-        style = style_of(SINE_METHODS.index(name))
+        style = style_of_shipped(SINE_METHODS[name])
         if order != ("first" if name == "Meta-learner LSTM" else "second"):
             style |= {"markerfacecolor": "none"}
         points = [(all_steps.index(steps), medians) for steps, medians in sorted(values[name, order].items())]
@@ -79,11 +84,11 @@ def draw_times(records: Sequence[Record]) -> Figure:
     shots = sorted({_shots(record) for record in records})
     figure = Figure(figsize=(FIGURE_WIDTH, 2.7 * len(shots)), layout="constrained")
     panels = list(figure.subplots(len(shots), 1, sharex=True, squeeze=False)[:, 0])
-    styles = {name: style_of(i) for i, name in enumerate(sorted({r.method for r in records}))}
+    styles = styles_by_method(records)
     longest = max(record.result["seconds"] for record in records)
     unit, word = next((u, w) for u, w in ((3600, "h"), (60, "min"), (1, "s")) if longest >= u or u == 1)
     for axes, count in zip(panels, shots, strict=True):
-        for name, style in styles.items():
+        for name, style in sorted(styles.items()):
             runs = [r for r in records if r.method == name and _shots(r) == count]
             points = [(r.result["seconds"] / unit, float(np.median(r.final))) for r in runs]
             if points:
@@ -128,8 +133,7 @@ def _lowest_score(groups: Iterable[Sequence[float]]) -> float:
 
 def _typical_score(values: Sequence[float]) -> Estimate:
     """The interquartile mean over seeds. One run that never learned would dominate their mean."""
-    scores = np.asarray(values)
-    return typical_over_seeds(lambda tasks: scores, len(scores), 1).interval()
+    return typical_over_seeds(np.asarray(values)).interval()
 
 
 def flatten(values: Mapping[Any, Mapping[Any, Sequence[float]]]) -> list[Sequence[float]]:

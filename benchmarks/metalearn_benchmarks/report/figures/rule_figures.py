@@ -20,7 +20,7 @@ from metalearn_benchmarks.plotting.style import (
     MethodStyles,
 )
 from metalearn_benchmarks.records.record import Record
-from metalearn_benchmarks.report.figure_drawing import SettingFigure, labelled_runs
+from metalearn_benchmarks.report.figures.drawing import SettingFigure, labelled_runs
 
 MAX_OTHER_SEEDS = 4
 """The most seeds that are drawn as thin lines behind the first."""

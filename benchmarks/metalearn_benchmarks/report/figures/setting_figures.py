@@ -28,14 +28,20 @@ from metalearn_benchmarks.plotting.style import (
     MethodStyles,
 )
 from metalearn_benchmarks.records.record import Record
-from metalearn_benchmarks.report.figure_drawing import SettingFigure, labelled_runs
+from metalearn_benchmarks.report.figures.drawing import SettingFigure, labelled_runs
+from metalearn_benchmarks.statistics.comparisons import middle_mean
+
+MIN_TASKS = 10
+"""With fewer test tasks than these, their scores make no curve."""
+MAX_POINTS = 200
+"""The most points of a curve over test tasks."""
 
 
 def error_by_step(records: Sequence[Record], styles: MethodStyles) -> Figure | None:
-    """Draw the mean query score before adaptation and after each inner step, over test tasks and seeds."""
+    """Draw the mean query score over test tasks before adaptation and after each inner step."""
     figure, axes = single_panel()
     for title, runs in labelled_runs(records):
-        curve = np.mean([run.by_step for run in runs], axis=0)
+        curve = _over_seeds(np.array([run.by_step for run in runs]), runs[0])
         # methods that take a hundred steps share the axis with those that take five
         steps = np.arange(len(curve))
         axes.plot(
@@ -52,8 +58,13 @@ def error_by_step(records: Sequence[Record], styles: MethodStyles) -> Figure | N
     return add_legend(figure, [axes])
 
 
+def _over_seeds(values: NDArray[np.float64], run: Record) -> NDArray[np.float64]:
+    """The mean over seeds of `[seeds, k]`; of errors that over the middle half, as in the tables."""
+    return values.mean(0) if run.higher_is_better else np.asarray(middle_mean(values.T))
+
+
 def validation_curves(records: Sequence[Record], styles: MethodStyles) -> Figure | None:
-    """Draw the validation score against the number of meta-training tasks: mean and range over seeds."""
+    """Draw the validation score against the number of meta-training tasks, with the middle half of seeds."""
     (figure, axes), drawn = single_panel(), False
     for title, runs in labelled_runs(records):
         curves = [run.result["validations"] for run in runs if len(run.result.get("validations", ())) > 1]
@@ -62,7 +73,9 @@ def validation_curves(records: Sequence[Record], styles: MethodStyles) -> Figure
         drawn = True
         x, y = _common_positions(curves)
         style = styles[runs[0].method]
-        average, low, high = y.mean(0), y.min(0), y.max(0)
+        average = _over_seeds(y, runs[0])
+        with np.errstate(invalid="ignore"):
+            low, high = np.quantile(y, (0.25, 0.75), axis=0)
         axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
         axes.plot(
             x, average, label=title, markersize=3, linewidth=1.2, markevery=marker_spacing(len(x)), **style
@@ -85,20 +98,52 @@ def _common_positions(
     return arrays[0][:shortest, 0], np.stack([array[:shortest, 1] for array in arrays])
 
 
+def single_tasks(records: Sequence[Record], styles: MethodStyles) -> Figure | None:
+    """Draw the share of test tasks whose score is at most x; a task has the median over seeds."""
+    if len(records[0].final) < MIN_TASKS:
+        return None
+    figure, axes = single_panel()
+    lowest = []
+    for title, runs in labelled_runs(records):
+        of_task = np.median([run.final for run in runs], axis=0)
+        ranked = np.sort(of_task[np.isfinite(of_task)])
+        if not len(ranked):
+            continue
+        lowest.append(float(np.quantile(ranked, 0.01)))
+        share = 100 * np.arange(1, len(ranked) + 1) / len(of_task)
+        # a few hundred points are all that a picture shows
+        kept = np.unique(np.linspace(0, len(ranked) - 1, MAX_POINTS).astype(int))
+        spacing = marker_spacing(len(kept))
+        axes.plot(
+            ranked[kept], share[kept], label=title, markevery=spacing, markersize=4, **styles[runs[0].method]
+        )
+    if not lowest:
+        return None
+    if not records[0].higher_is_better and min(lowest) > 0:
+        set_log_axis(axes, "x", min(lowest))
+        axes.set_xlim(left=min(lowest))
+    axes.set_ylim(0, 100)
+    axes.set_xlabel(f"{for_figure(records[0].score)} of a test task")
+    axes.set_ylabel("tasks at or below it, %")
+    return add_legend(figure, [axes])
+
+
 def cost_scatter(records: Sequence[Record], styles: MethodStyles) -> Figure | None:
     """Draw the final score of every run against its wall time and against its peak memory."""
     figure = Figure(figsize=(FIGURE_WIDTH, 5.6), layout="constrained")
     panels = figure.subplots(2, 1, sharey=True)
     scales = (("seconds", 1.0, "wall time of a run, s"), ("peak_memory_bytes", 2**20, "peak memory, MiB"))
-    drawn = False
+    drawn, up = False, records[0].higher_is_better
+    of_run = np.mean if up else np.median
     for axes, (key, unit, label) in zip(panels, scales, strict=True):
         for title, runs in labelled_runs(records):
             values = [(run.result.get(key), run) for run in runs]
-            points = [(value / unit, float(np.mean(run.final))) for value, run in values if value]
+            points = [(value / unit, float(of_run(run.final))) for value, run in values if value]
             if not points:
                 continue
             drawn = True
-            scatter_with_mean(axes, points, records[0].score, title, styles[runs[0].method])
+            style = styles[runs[0].method]
+            scatter_with_mean(axes, points, records[0].score, title, style, middle_half=not up)
         set_log_axis(axes, "x")
         set_score_axis(axes, records)
         axes.set_xlabel(label)
@@ -143,18 +188,27 @@ FIGURES: dict[str, SettingFigure] = {
     "error-by-step": SettingFigure(
         "Score by inner step",
         "Score on the query set before adaptation (t = 0) and after each inner step: mean over test tasks and"
-        " seeds. The axis is linear up to t = 10 and logarithmic beyond.",
+        " seeds (of errors over the middle half of seeds). The axis is linear up to t = 10 and logarithmic"
+        " beyond.",
         error_by_step,
     ),
     "validation": SettingFigure(
         "Learning curves",
-        "Score on the validation tasks while meta-training: mean over seeds; the shade spans all of them.",
+        "Score on the validation tasks while meta-training: mean over seeds (of errors over their middle"
+        " half); the shade spans the middle half.",
         validation_curves,
+    ),
+    "tasks": SettingFigure(
+        "Scores of single tasks",
+        "How many test tasks are at or below a score: a curve further left has more tasks with low scores."
+        " Each task counts with its median over seeds.",
+        single_tasks,
     ),
     "cost": SettingFigure(
         "Score against wall time and memory",
-        "Mean score of every run (dots) and of each method, with its 95 % interval over seeds, against what"
-        " the run took. Seeds that trained together have the time and the memory of all.",
+        "Score of every run (dots: of errors the median over test tasks) and of each method, with its 95 %"
+        " interval over seeds, against what the run took. Seeds that trained together have the time and the"
+        " memory of all.",
         cost_scatter,
     ),
     "predictions": SettingFigure(

@@ -1,0 +1,1 @@
+"""The figures of a setting: methods compared, scores and costs, and what each trained rule does."""

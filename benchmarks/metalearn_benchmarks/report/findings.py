@@ -1,0 +1,115 @@
+"""What was found, in a sentence for each comparison: never more than the table's statistics say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+from metalearn_benchmarks.records.row_names import compact_title, title_without_steps
+from metalearn_benchmarks.report.numbers import format_interval, format_number
+from metalearn_benchmarks.report.tables import ResultTable, Row
+from metalearn_benchmarks.statistics.estimate import Estimate
+
+MOST_NAMES = 3
+"""More methods than these are counted and not named."""
+
+
+@attrs.frozen
+class Finding:
+    """What one comparison of methods tells.
+
+    Args:
+        text: the sentence.
+        decided: whether one method is ahead of all others beyond chance.
+        partly: whether it is so of some methods.
+        where: the T of the comparison, where a table has several.
+    """
+
+    text: str
+    decided: bool = False
+    partly: bool = False
+    where: str = ""
+
+
+def findings(table: ResultTable) -> list[Finding]:
+    """Return what the rows of a table tell: one finding, or one for each T."""
+    groups = table.groups
+    found = []
+    for rows in groups:
+        where = f"T = {rows[0].group}" if len(groups) > 1 else ""
+        found.append(attrs.evolve(_finding(table, rows, bool(where)), where=where))
+    return found
+
+
+def _finding(table: ResultTable, rows: Sequence[Row], grouped: bool) -> Finding:
+    names = [compact_title(title_without_steps(row.title) if grouped else row.title) for row in rows]
+    first, rest = rows[0], list(zip(names[1:], rows[1:], strict=True))
+    least = "highest" if table.higher_is_better else "lowest"
+    number = f"{format_number(first.headline.value)} {format_interval(first.headline)}".removesuffix(" –")
+    lost = first.never_learned
+    seeds = f" {lost} of its {first.seeds} seeds never learned." if lost else ""
+    if not rest:
+        return Finding(f"{names[0]} has no other method beside it; its {table.headline} is {number}.{seeds}")
+    leads = f"{names[0]} has the {least} {table.headline}, {number}"
+    behind = [name for name, row in rest if row.apart]
+    level = [name for name, row in rest if not row.apart]
+    if max(row.seeds for row in rows) == 1:
+        return Finding(f"These records do not tell which method is best: each has one seed. {leads}.{seeds}")
+    if not behind:
+        return Finding(
+            f"These records do not tell which method is best. {leads}; no difference from it is beyond"
+            f" chance.{seeds}"
+        )
+    if level:
+        return Finding(
+            f"{leads}. It is ahead of {_listed(behind)}, and cannot be told from {_listed(level)}.{seeds}",
+            partly=True,
+        )
+    by = ""
+    if len(rest) == 1 and (contrast := rest[0][1].difference_from_best) is not None:
+        apart = contrast.interval()
+        by = f", by {format_number(abs(apart.value))} {format_interval(_outwards(apart))}"
+    return Finding(f"{leads}, and is ahead of {_listed(behind)}{by}.{seeds}", decided=True)
+
+
+def _outwards(difference: Estimate) -> Estimate:
+    """A difference by how far the best is ahead, whichever way is up."""
+    if difference.value >= 0:
+        return difference
+    return Estimate(-difference.value, -difference.high, -difference.low)
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) > MOST_NAMES:
+        return f"{len(names)} others"
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def opening(tables: Sequence[ResultTable]) -> str:
+    """Return the sentence that opens a report: its only finding, or how many comparisons are decided."""
+    found = [one for table in tables for one in findings(table)]
+    if len(found) == 1:
+        return found[0].text
+    compared = sum(len(rows) > 1 for table in tables for rows in table.groups)
+    decided = sum(one.decided for one in found)
+    partly = sum(one.partly for one in found)
+    open_ = compared - decided - partly
+    if not compared:
+        return "These records compare no methods: each table has a single row."
+    if not decided and not partly:
+        return f"In none of {compared} comparisons do these records tell which method is best."
+    return (
+        f"Of {compared} comparisons, {decided} {_have(decided)} one method ahead of all others beyond"
+        f" chance, {partly} {_have(partly)} one ahead of some, and"
+        f" {open_} {_are(open_)} undecided."
+    )
+
+
+def _have(count: int) -> str:
+    return "has" if count == 1 else "have"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
