@@ -110,7 +110,7 @@ def _time_all(comparison: Any, timings: list[Any], quiet: bool) -> None:
             timings += found
             bars.advance(bar)
             if not quiet:
-                console.print(f"\n{setting}, n = {found[0].n}", style="bold", highlight=False)
+                console.print(f"\n{setting}, n = {found[0].n}", style="bold")
                 console.print(table([row(timing, comparison.extras) for timing in found]))
 
 

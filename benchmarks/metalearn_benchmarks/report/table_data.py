@@ -20,8 +20,8 @@ def table_as_data(table: ResultTable) -> dict[str, Any]:
         "setting": table.setting,
         "score": table.score,
         "higher_is_better": table.higher_is_better,
-        "intervals": table.interval_method,
         "headline": table.headline,
+        "intervals": table.interval_method,
         "notes": [*table.notes],
         "rows": [_row_as_data(row) for row in table.rows],
     }
@@ -39,6 +39,7 @@ def _row_as_data(row: Row) -> dict[str, Any]:
         "interquartile_mean": _estimate_as_data(row.interquartile_mean),
         "less_the_first": None if first is None else _estimate_as_data(first.interval()),
         "adjusted_p": _finite(row.adjusted_p),
+        "behind_the_first": row.apart,
         "best": row.best,
         "tied": row.tied,
         "steps": row.steps,

@@ -6,7 +6,7 @@ import io
 import json
 import re
 import time
-from statistics import fmean
+from statistics import fmean, median
 
 import pytest
 import synthetic_records as synthetic
@@ -39,6 +39,7 @@ def test_a_run_is_one_document_and_its_log_goes_to_standard_error(metalearn, tmp
     scores = json.loads((tmp_path / "sine/sine-5-shot/maml/0/result.json").read_text())["scores"]["sine"]
     ((row,),) = (table["rows"] for table in told["tables"])
     assert row["mean"]["value"] == pytest.approx(fmean(score[-1] for score in scores))
+    assert row["headline"]["value"] == pytest.approx(median(score[-1] for score in scores))
     assert (row["method"], row["steps"], row["seeds"], row["less_the_first"]) == ("maml", 5, 1, None)
     assert re.search(rf"^{TIME} maml, seed 0: mean .* test tasks", err, re.MULTILINE)
 

@@ -220,3 +220,10 @@ def test_result_tables_show_methods_at_every_width(metalearn, tmp_path, monkeypa
     assert "TURTLE" in out
     lines = [line for line in out.splitlines() if "report.html" not in line]
     assert max(map(len, lines)) <= max(width, 42)
+
+
+def test_numbers_in_a_line_have_no_colour(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    terminal.console().print("maml, seed 0: mean 0.357, /tmp/12/report.html")
+    assert capsys.readouterr().out == "maml, seed 0: mean 0.357, /tmp/12/report.html\n"

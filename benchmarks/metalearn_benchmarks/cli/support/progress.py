@@ -118,12 +118,12 @@ class Display:
 
     def _say(self, text: str, **style: Any) -> None:
         when = "" if self.console.is_terminal else f"{datetime.now():%Y-%m-%d %H:%M:%S} "
-        self.console.print(f"{when}{visible(text)}", **{"highlight": False, **style})
+        self.console.print(f"{when}{visible(text)}", **style)
 
     def _say_once(self, what: str, message: str) -> None:
         if what not in self.said:
             self.said.add(what)
-            self._say(message, style="yellow", highlight=False, soft_wrap=True)
+            self._say(message, style="yellow", soft_wrap=True)
 
     def _say_now_and_then(self, label: str, line: RunLine, event: Event) -> None:
         now = time.monotonic()
@@ -156,7 +156,7 @@ class Display:
 
     def failed(self, line: str) -> None:
         """Show that a run failed; the others go on."""
-        self._say(line, style="red", highlight=False)
+        self._say(line, style="red")
 
     def end(self, label: str) -> None:
         """Remove the bar of a run that has ended."""
