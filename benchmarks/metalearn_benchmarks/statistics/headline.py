@@ -38,6 +38,11 @@ def headline_name(score: str, higher_is_better: bool) -> str:
     return f"mean {score}" if higher_is_better else "typical error"
 
 
+def number_of_run(final: Array, higher_is_better: bool) -> float:
+    """Return the number with which a run counts: its median error, or its mean of a score that grows."""
+    return float(final.mean() if higher_is_better else np.median(final))
+
+
 def headline_difference(one: MethodScores, other: MethodScores, *, higher_is_better: bool) -> Contrast:
     """Return the headline of the paired difference of two methods, `one` minus `other`.
 
@@ -61,8 +66,10 @@ def typical_error_by_bootstrap(scores: Array) -> Estimate:
     generator, again = np.random.default_rng([3, seeds]), 10
     places = generator.integers(seeds, size=(again * len(drawn), seeds))
     means = middle_mean(np.take_along_axis(np.tile(drawn, (again, 1)), places, 1))
-    method = "linear" if np.isfinite(means).all() else "closest_observation"
-    low, high = np.quantile(means, (0.025, 0.975), method=method)
+    if np.isfinite(means).all():
+        low, high = np.quantile(means, (0.025, 0.975))
+    else:  # between a number and an infinity there is nothing to interpolate
+        low, high = np.quantile(means, (0.025, 0.975), method="closest_observation")
     return Estimate(value, float(low), float(high))
 
 

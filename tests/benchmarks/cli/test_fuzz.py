@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from metalearn_benchmarks.cli import app
 from metalearn_benchmarks.records.cell_file import write_cell
-from metalearn_benchmarks.report import page
+from metalearn_benchmarks.report import page, sections
 from metalearn_benchmarks.runs import runner
 from metalearn_core import UsageError
 
@@ -44,7 +44,8 @@ def _nothing_runs():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "run_experiment", refuse)
         patch.setattr(page, "_rule_map", lambda: ({}, {"graph": "", "matrix": "", "witnesses": []}))
-        patch.setattr(page, "_figures", lambda *_: iter(()))
+        for figures in ("_figures", "_first_figures"):
+            patch.setattr(sections, figures, lambda *_: iter(()))
         patch.setattr(page, "paper_figures", lambda records: ([], []))
         yield
 

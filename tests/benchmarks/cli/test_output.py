@@ -13,7 +13,7 @@ import pytest
 import synthetic_records as synthetic
 
 from metalearn_benchmarks.host import interrupts, terminal
-from metalearn_benchmarks.report import page
+from metalearn_benchmarks.report import page, sections
 
 COMMAND = [sys.executable, "-m", "metalearn_benchmarks"]
 
@@ -59,7 +59,8 @@ def test_json_is_the_same_in_every_encoding():
 
 def no_drawing(monkeypatch):
     monkeypatch.setattr(page, "_rule_map", lambda: ({}, {"graph": "", "matrix": "", "witnesses": []}))
-    monkeypatch.setattr(page, "_figures", lambda *_: iter(()))
+    for figures in ("_figures", "_first_figures"):
+        monkeypatch.setattr(sections, figures, lambda *_: iter(()))
     monkeypatch.setattr(page, "paper_figures", lambda records: ([], []))
 
 
