@@ -4,7 +4,7 @@ Of errors it is the typical error. Each run counts with its median over the test
 decide a mean. The method has the mean over the middle half of its runs, since a single run that never learned
 decides the mean over all of them. Such runs are not hidden by this: their count stands beside the number. Of
 fewer than four runs nothing is left out. Of scores that grow, such as accuracies, the headline is the mean
-over runs and tasks, which no run can decide alone.
+over runs and tasks: they are bounded, so that one run moves it little.
 """
 
 from __future__ import annotations
