@@ -15,19 +15,35 @@ author = copyright = "the metalearn developers"  # noqa: A001
 release = version = metalearn_core.__version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_click",
+    "sphinx_copybutton",
+    "sphinx_design",
 ]
 exclude_patterns = ["_generated"]
 html_theme = "furo"
 html_title = f"metalearn {release}"
 html_show_sphinx = False
+html_static_path = ["_static"]
+html_css_files = ["metalearn.css"]
 
-myst_enable_extensions = ["colon_fence"]
+myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
+
+# Notebooks are kept without outputs and are run here; an error in one ends the build.
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600
+
+# The button copies commands without their prompt.
+copybutton_prompt_text = "$ "
+
+# `python -m sphinx --builder linkcheck docs site` asks every external link.
+linkcheck_timeout = 20
+linkcheck_retries = 2
 
 # single backticks in docstrings are code
 default_role = "code"

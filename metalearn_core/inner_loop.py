@@ -25,6 +25,7 @@ from metalearn_core.rule import (
     require_tensors,
 )
 from metalearn_core.safeguards.same_alone import check_first_batch
+from metalearn_core.safeguards.stacked_rule import check_first_update
 from metalearn_core.safeguards.writes import nothing_written
 from metalearn_core.settings import ORDERS, Clipping, Order
 from metalearn_core.task import Batch
@@ -120,6 +121,7 @@ def trajectory(
         raise UsageError(f"adapt: theta is {theta.dtype} and the learner {learner.dtype}; move one with .to")
     track = torch.is_grad_enabled()  # as it is now, not when the path is walked
     check_first_batch(learner, theta, support, derivatives=2 if track and order == "second" else 1)
+    check_first_update(rule, theta, tasks, steps)
     path = unroll(rule, learner, theta.expand(tasks, n), support, steps, order, clip, track, truncate)
     if stacked:
         return path
@@ -137,6 +139,9 @@ def per_task(criterion: Callable[..., Tensor], theta: Tensor, batch: Batch, *con
 
     data = (theta, batch.inputs, batch.targets, *context)
     learner = getattr(criterion, "__self__", None)
+    if len({x.device for x in data}) > 1:
+        where = " and ".join(map(str, dict.fromkeys(x.device for x in data[1:])))
+        raise UsageError(f"adapt: theta is on {theta.device} and the examples on {where}; move them with .to")
     if not getattr(learner, "use_vmap", True):
         return torch.stack([one(*own) for own in zip(*data, strict=True)])
     whose = getattr(learner, "who", "base-learner")

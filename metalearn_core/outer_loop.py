@@ -16,8 +16,10 @@ from metalearn_core.evaluation import evaluate
 from metalearn_core.kernels.engine import Engine
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule
-from metalearn_core.safeguards.same_alone import TASKS, check_first_batch
+from metalearn_core.safeguards.same_alone import check_first_batch
+from metalearn_core.safeguards.stacked_rule import check_first_update
 from metalearn_core.safeguards.training_warnings import warn_of_divergence, warn_of_no_gradient
+from metalearn_core.safeguards.trials import TASKS
 from metalearn_core.settings import Settings
 from metalearn_core.task import Task, TaskFamily
 from metalearn_core.training.checkpoint import save_checkpoint
@@ -39,7 +41,8 @@ def meta_train(
     copied, to the device and dtype of the learner. A loss or a gradient that is not finite ends the training
     with a warning; the best state is kept, and `Trained.diverged` says what happened. A meta-gradient that is
     exactly 0 in the first outer steps is warned of, too. Before the first step, a few tasks together are
-    compared with each alone, unless `learner.check_first_batch` is False.
+    compared with each alone, unless `learner.check_first_batch` is False; so is the rule, unless
+    `rule.check_first_update` is False.
 
     Args:
         rule: the update rule, with the φ to start from.
@@ -208,7 +211,7 @@ class _Training:
         if any(seed.trained.position < settings.tasks for seed in self.active_seeds):
             self.engine.require_kept()
         stream = TaskStream(self.family, "train", settings.task_seed, learner.device, learner.dtype)
-        self.check_learner(stream)
+        self.check_first_use(stream)
         while settings.tasks and (active := self.active_seeds):
             self.validate([seed for seed in active if is_validation_due(seed.trained)])
             position = active[0].trained.position
@@ -219,12 +222,13 @@ class _Training:
             if time.monotonic() - self.saved_at >= settings.checkpoint_seconds:
                 self.save()
 
-    def check_learner(self, stream: TaskStream) -> None:
+    def check_first_use(self, stream: TaskStream) -> None:
         """Before anything is compiled: compare a few tasks together with each alone, one seed for all."""
         trained = self.seeds[0].trained
         settings, learner = trained.settings, trained.learner
-        if trained.position >= settings.tasks or not learner.check_first_batch:
+        if trained.position >= settings.tasks:
             return
+        check_first_update(trained.rule, trained.theta, TASKS, settings.steps)
         task = stream.take(trained.position, TASKS)
         if settings.steps:
             derivatives = 2 if settings.order == "second" else 1

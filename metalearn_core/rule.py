@@ -96,6 +96,8 @@ class UpdateRule(nn.Module, ABC):
             called once on the stack `[tasks, n]` instead of under `vmap`.
         coordinatewise: the same function for every coordinate, so permuting θ permutes the result.
         starts_as_descent: as it is made, it is θ ← θ − αg, with one α > 0.
+        check_first_update: an elementwise rule is compared on a few tasks together with each alone, before
+            it is used; False leaves that out.
 
     Example:
         >>> import torch
@@ -126,6 +128,7 @@ class UpdateRule(nn.Module, ABC):
     elementwise: bool = False
     coordinatewise: bool = False
     starts_as_descent: bool = False
+    check_first_update: bool = True
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Note the layout among the arguments, whatever `__init__` does with it."""

@@ -24,6 +24,7 @@ def _ours() -> list[str]:
 
 # tables are as wide as in a log, whoever runs the tests
 os.environ.pop("COLUMNS", None)
+os.unsetenv("COLUMNS")  # pytest loads readline, which sets it behind Python's back
 # whatever else is installed is not loaded; a test that installs something takes the variable away
 os.environ["METALEARN_LOAD_PLUGINS"] = ",".join(_ours())
 # derandomized: a run repeats, and what it finds is found again
@@ -46,3 +47,15 @@ def _no_leaks_between_tests():
     assert torch.get_default_dtype() is dtype
     assert torch.is_grad_enabled()
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def unshrunk():
+    """Counterexamples are looked for, not made small: what matters is that there is one."""
+    profile = hypothesis.settings.get_current_profile_name()
+    parent = hypothesis.settings.get_profile("ci")
+    generate = [hypothesis.Phase.generate]
+    hypothesis.settings.register_profile("unshrunk", parent, phases=generate)
+    hypothesis.settings.load_profile("unshrunk")
+    yield
+    hypothesis.settings.load_profile(profile)

@@ -34,7 +34,7 @@ RANKS = (
     {"rule", "settings", "kernels/operators", "training/processes"},
     {"training/task_stream", "learner", "optimizers/differentiable", "kernels/coordinatewise",
      "optimizers/groups"},
-    {"safeguards/wrong_part"}, {"safeguards/same_alone"},
+    {"safeguards/wrong_part", "safeguards/trials"}, {"safeguards/same_alone", "safeguards/stacked_rule"},
     {"inner_loop", "optimizers/state_by_parameter", "optimizers/torch_twins", "training/fingerprint",
      "training/snapshot", "kernels/pieces"},
     {"training/checkpoint", "training/meta_gradient", "optimizers/stepping"},

@@ -24,6 +24,7 @@ from metalearn_core.kernels.products import arrange
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule, parameters_as
 from metalearn_core.safeguards.same_alone import check_first_batch
+from metalearn_core.safeguards.stacked_rule import check_first_update
 from metalearn_core.settings import Clipping, Order
 from metalearn_core.task import Task
 from metalearn_core.training.meta_gradient import meta_gradient
@@ -121,6 +122,7 @@ class CompiledMetaGradient:
         check_first_batch(self._learner, theta, task.support, derivatives=order)
         context = self._learner.context(task)
         check_first_batch(self._learner, theta, task.query, *context, derivatives=1)
+        check_first_update(self._rule, theta, len(task), self._settings["steps"])
         phi = {name: parameter.detach() for name, parameter in self._rule.named_parameters()}
         if is_recomputed(self._settings["steps"], self._every):
             require_one_step_for_all(self._rule)

@@ -27,17 +27,20 @@ class _Comparing(TorchFunctionMode):
 
     def __init__(self, prediction: Tensor, targets: Tensor) -> None:
         super().__init__()
-        self.pair = prediction, targets
+        self.like = [prediction], [targets]  # and what is made of one of them alone, in its shape
 
     def __torch_function__(
         self, func: Callable[..., Any], types: object, args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # fmt: skip
-        if getattr(func, "__name__", "") in ELEMENTWISE:
-            given = [*args, *(kwargs or {}).values()]
-            if all(any(x is one for x in given) for one in self.pair):
-                raise unlike(*self.pair)
-        return func(*args, **(kwargs or {}))
+        given = [*args, *(kwargs or {}).values()]
+        used = [like for like in self.like if any(x is one for x in given for one in like)]
+        if len(used) == 2 and getattr(func, "__name__", "") in ELEMENTWISE:
+            raise unlike(*(like[0] for like in self.like))
+        answer = func(*args, **(kwargs or {}))
+        if len(used) == 1 and isinstance(answer, Tensor) and answer.shape == used[0][0].shape:
+            used[0].append(answer)
+        return answer
 
 
 def unlike(prediction: Tensor, targets: Tensor) -> UsageError:

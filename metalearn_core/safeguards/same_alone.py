@@ -7,10 +7,8 @@ one call to the next, nothing but a comparison shows it.
 from __future__ import annotations
 
 import math
-import random
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,21 +17,15 @@ from torch.autograd.function import once_differentiable
 from torch.func import vmap
 from torch.utils import _pytree as pytree
 
-from metalearn_core.errors import TWICE, UsageError
+from metalearn_core.errors import TWICE, TrainingWarning, UsageError
 from metalearn_core.learner import BaseLearner
-from metalearn_core.safeguards.locks import GLOBAL_GENERATOR
 from metalearn_core.safeguards.pure_forward import require_pure
+from metalearn_core.safeguards.trials import MOST_SHAPES, TASKS, is_traced, streams_kept
 from metalearn_core.safeguards.wrong_part import wrong_part
 from metalearn_core.task import Batch
 
-TASKS = 3
-"""How many tasks are compared: what is wrong for a batch is often right for its first task."""
-
 ONCE = once_differentiable.__code__
 """What wraps the backward of a function that torch differentiates once, in silence."""
-
-MOST_SHAPES = 16
-"""Shapes of data that a learner is checked with: where each batch has its own, the first ones do for all."""
 
 ROUNDING = 1e-12
 """What is taken for rounding in float64, for data and parameters of order one: a solved task has no loss that
@@ -69,14 +61,12 @@ def check_first_batch(
     shapes = tuple((x.shape[1:], x.dtype) for x in data)
     several = min(TASKS, len(batch.inputs))
     kind = (what, derivatives, several, learner.module.training, learner.use_vmap, shapes)
-    if kind in learner.checked or len(learner.checked) >= MOST_SHAPES or _is_traced(theta, data):
+    if kind in learner.checked or len(learner.checked) >= MOST_SHAPES or is_traced(theta, data):
         return
     few = _copied([_first(x, several) for x in data])
     thetas = (theta if theta.ndim == 2 else theta.expand(several, -1))[:several].detach().clone()
-    with _streams_kept(theta.device), torch.enable_grad():
+    with streams_kept(theta.device), torch.enable_grad():
         _require_pure(learner, thetas, few)
-        if derivatives == 2:
-            _require_second_derivative(learner, thetas[0], [_task(x, 0) for x in few])
         _require_same(learner, what, derivatives, thetas, few)
     learner.checked.add(kind)
 
@@ -89,16 +79,26 @@ def _require_pure(learner: BaseLearner, thetas: Tensor, data: Sequence[Any]) -> 
     require_pure(module, fresh, _copied(first), (_copied(last), _copied(last)))
 
 
-def _require_second_derivative(learner: BaseLearner, theta: Tensor, data: Sequence[Any]) -> None:
-    """UsageError for a function that torch can differentiate once, and takes for constant then."""
+def _look_at_graph(learner: BaseLearner, derivatives: int, theta: Tensor, data: Sequence[Any]) -> None:
+    """UsageError for a function that torch can differentiate once, and takes for constant then.
+
+    A warning where there is no graph at all.
+    """
     inputs, targets, *context = _copied(data)
     scout = learner.with_module(learner.module_at(theta))
     try:
         total = scout.loss(theta.clone().requires_grad_(), Batch(inputs, targets), *context)
     except Exception:  # the run tells it in its own words
         return
+    if not total.requires_grad:
+        warnings.warn(
+            f"{learner.who}: its loss has no gradient for θ, so every update and every meta-gradient is made"
+            " of zeros; look for a detach(), a torch.no_grad() or an argmax in the module and in its loss",
+            TrainingWarning,
+            stacklevel=6,
+        )
     waiting, seen = [total.grad_fn], set()
-    while waiting:
+    while waiting and derivatives == 2:
         node = waiting.pop()
         if node is None or node in seen:
             continue
@@ -117,6 +117,8 @@ def _require_same(
     found = _differences(learner, what, derivatives, thetas, data)
     if found is None:
         return
+    if derivatives and len(thetas[0]):
+        _look_at_graph(learner, derivatives, thetas[0], [_task(x, 0) for x in data])
     again, batched = found
     if again:
         raise UsageError(
@@ -239,27 +241,3 @@ def _task(data: Any, index: int) -> Any:
 
 def _copied(data: Any) -> Any:
     return pytree.tree_map(lambda x: x.detach().clone(), data)
-
-
-def _is_traced(theta: Tensor, data: Any) -> bool:
-    """Whether these are no tensors with values of their own, or somebody watches what is computed."""
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
-        return True
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        return True
-    return any(x.is_meta for x in pytree.tree_leaves((theta, data)) if isinstance(x, Tensor))
-
-
-@contextmanager
-def _streams_kept(device: torch.device) -> Iterator[None]:
-    """In it, whatever is drawn at random is drawn again afterwards: Python's, NumPy's and torch's streams."""
-    numpy, plain = sys.modules.get("numpy"), random.getstate()
-    drawn = numpy.random.get_state() if numpy else None
-    devices = [device] if device.type == "cuda" else []
-    try:
-        with GLOBAL_GENERATOR.held(), torch.random.fork_rng(devices=devices):
-            yield
-    finally:
-        random.setstate(plain)
-        if numpy:
-            numpy.random.set_state(drawn)

@@ -192,4 +192,6 @@ class Problem:
 
 def _learner(module: nn.Module, loss: Loss, dtype: torch.dtype) -> BaseLearner:
     criterion = nn.functional.mse_loss if loss == "mse" else nn.functional.cross_entropy
-    return BaseLearner(module.to(dtype), criterion)
+    learner = BaseLearner(module.to(dtype), criterion)
+    learner.check_first_batch = False  # there are thousands of them, all of layers that torch batches right
+    return learner

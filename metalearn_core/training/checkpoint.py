@@ -37,6 +37,8 @@ def load_checkpoint(path: Path, contents: Collection[str]) -> dict[str, Any]:
     Raises CheckpointError where the file is damaged or no such checkpoint; UsageError where it cannot be
     read at all, or is of a newer format.
     """
+    if path.exists() and not path.is_file():  # a pipe would wait for somebody who writes into it
+        raise CheckpointError(path, "it is no regular file")
     try:
         file = io.BytesIO(path.read_bytes())
     except OSError as error:

@@ -73,6 +73,7 @@ def rule_that(way, elementwise):
             return theta - self.inner_lr * way(signal.grad), state
 
     Proposal.elementwise = elementwise
+    Proposal.check_first_update = False  # it would be refused before anything else
     return Proposal
 
 

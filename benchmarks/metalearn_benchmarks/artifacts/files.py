@@ -69,7 +69,8 @@ def read_card(folder: Path) -> dict[str, Any]:
         found = card["format"]
     except FileNotFoundError as error:
         raise UsageError(
-            f"{folder}: no artifact is in it ({CARD} is missing); `metalearn export RUN` writes one"
+            f"{folder}: no artifact is in it ({CARD} is missing); `metalearn export RUN` writes one, and"
+            " `metalearn zoo list` names those that are shipped"
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path}: not the card of an artifact ({error!r}); export the run again") from error

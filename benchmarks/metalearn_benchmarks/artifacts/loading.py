@@ -20,6 +20,7 @@ from metalearn_benchmarks.artifacts.files import (
     installed_version,
     read_artifact,
 )
+from metalearn_benchmarks.artifacts.zoo import shipped_folder, zoo
 from metalearn_benchmarks.learners.head import Head
 from metalearn_core import (
     BaseLearner,
@@ -82,7 +83,8 @@ def load_rule(
     """Load the trained rule and θ⁰ of an artifact that `metalearn export` has written.
 
     Args:
-        path: The folder of the artifact, or one of its two files. Nothing in them is run.
+        path: The folder of the artifact, or one of its two files. Nothing in them is run. Or the name of
+            a trained rule that is shipped, as `metalearn zoo list` has it, where there is no such folder.
         learner: The learner to use it with. Another layout or dtype than in training is refused.
         transfer: Take the rule alone to the learner's layout, whatever that is. The rule's φ must not
             depend on the layout.
@@ -100,7 +102,7 @@ def load_rule(
         raise UsageError(
             f"load_rule: learner must be a BaseLearner or a ParameterLayout, got a {type(learner).__name__}"
         )
-    path = Path(path)
+    path = _folder_of(path)
     folder = path.parent if path.name in (CARD, TENSORS) else path
     card, tensors = read_artifact(folder)
     try:
@@ -123,6 +125,12 @@ def load_rule(
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{folder / CARD}: not as format {FORMAT} has it ({error!r})") from error
+
+
+def _folder_of(path: Path | str) -> Path:
+    """The path of an artifact, or of the one that is shipped under this name."""
+    is_name = isinstance(path, str) and path in zoo() and not Path(path).exists()
+    return shipped_folder(str(path)) if is_name else Path(path)
 
 
 def _require_plain(card: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:

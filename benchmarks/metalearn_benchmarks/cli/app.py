@@ -14,6 +14,7 @@ import click
 from metalearn_benchmarks.cli.archive import archive
 from metalearn_benchmarks.cli.claims import claims
 from metalearn_benchmarks.cli.data import data
+from metalearn_benchmarks.cli.demo import demo
 from metalearn_benchmarks.cli.experiments import experiments
 from metalearn_benchmarks.cli.export import export
 from metalearn_benchmarks.cli.families import families
@@ -25,14 +26,26 @@ from metalearn_benchmarks.cli.run import run
 from metalearn_benchmarks.cli.speed import speed
 from metalearn_benchmarks.cli.support.groups import CommandGroup
 from metalearn_benchmarks.cli.support.versions import show_versions
+from metalearn_benchmarks.cli.zoo import zoo
 from metalearn_benchmarks.host.escape import visible
 from metalearn_benchmarks.host.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from metalearn_benchmarks.host.interrupts import watched_interrupts
 from metalearn_benchmarks.host.terminal import OutputError, discard_output, echo, guarded_output
 from metalearn_core.errors import UsageError, unknown
 
+SECTIONS = {
+    "Run": (demo, run, experiments, methods, families),
+    "Read what came out": (report, claims, archive),
+    "Trained rules": (zoo, export),
+    "Rules and data": (plugins, rule_map, data, speed),
+}
+"""The commands by the heading under which the help has them."""
 
-@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.group(
+    cls=CommandGroup, sections={heading: [str(each.name) for each in of] for heading, of in SECTIONS.items()},
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=show_versions,
     help="The versions of metalearn, torch and every plugin.",
@@ -44,22 +57,7 @@ def metalearn(no_plugins: bool) -> None:
         os.environ["METALEARN_LOAD_PLUGINS"] = ""
 
 
-COMMANDS = (
-    run,
-    report,
-    claims,
-    archive,
-    export,
-    rule_map,
-    speed,
-    plugins,
-    data,
-    families,
-    methods,
-    experiments,
-)
-
-for command in COMMANDS:
+for command in [command for commands in SECTIONS.values() for command in commands]:
     metalearn.add_command(command)
 
 

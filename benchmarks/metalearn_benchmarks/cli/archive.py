@@ -7,18 +7,23 @@ from typing import Any
 
 import click
 
+from metalearn_benchmarks.cli.support.options import JSON, examples
 from metalearn_benchmarks.cli.support.records import readable_records
-from metalearn_benchmarks.host.terminal import echo
+from metalearn_benchmarks.host.terminal import echo, print_json
 from metalearn_core.errors import UsageError
 
 
-@click.command()
+@click.command(
+    short_help="Many records in one compact file.",
+    epilog=examples("metalearn archive results/paper --out mine.records.tar.xz"),
+)
 @click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, metavar="FILE",
     help="The archive, NAME.records.tar.xz. It may be one of the DIRs: what it has is kept.",
 )  # fmt: skip
-def archive(directories: tuple[Path, ...], out: Path) -> None:
+@JSON
+def archive(directories: tuple[Path, ...], out: Path, as_json: bool) -> None:
     """Keep the records in DIRs, folders or archives, in one compact file.
 
     Report, claims and run read it wherever they read a folder. Scores after T steps are kept task by task in
@@ -37,4 +42,7 @@ def archive(directories: tuple[Path, ...], out: Path) -> None:
     if not found:
         raise UsageError(f"{', '.join(map(str, directories))}: no finished run to archive")
     size = write_archive(found, out)
-    echo(f"{out}: {len(found)} records, {size / 1024:.0f} KiB")
+    if as_json:
+        print_json({"archive": str(out), "records": len(found), "bytes": size})
+    else:
+        echo(f"{out}: {len(found)} records, {size / 1024:.0f} KiB")

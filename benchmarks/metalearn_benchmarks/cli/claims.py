@@ -6,13 +6,16 @@ from pathlib import Path
 
 import click
 
-from metalearn_benchmarks.cli.support.options import JSON
+from metalearn_benchmarks.cli.support.options import JSON, examples
 from metalearn_benchmarks.cli.support.records import DIRECTORY, readable_records, require_records
 from metalearn_benchmarks.host import terminal
 from metalearn_benchmarks.host.terminal import print_json
 
 
-@click.command()
+@click.command(
+    short_help="The claims of the paper against the records in DIR.",
+    epilog=examples("metalearn claims results/paper"),
+)
 @DIRECTORY
 @JSON
 def claims(directory: Path, as_json: bool) -> None:

@@ -7,17 +7,21 @@ from typing import Any
 
 import click
 
-from metalearn_benchmarks.cli.support.options import JSON, SCALE
+from metalearn_benchmarks.cli.support.completion import complete_experiment
+from metalearn_benchmarks.cli.support.options import JSON, SCALE, examples
 from metalearn_benchmarks.host.exit_codes import EXIT_INTERRUPTED
 from metalearn_benchmarks.host.terminal import echo, print_table
 
 
-@click.command()
-@click.argument("names", metavar="[EXPERIMENT]...", nargs=-1)
-@click.option("--scale", type=SCALE, default="small", show_default=True, help="How large they would be run.")
+@click.command(
+    short_help="The experiments: what they reproduce, how long they take.",
+    epilog=examples("metalearn experiments", "metalearn experiments sine --scale paper --measure"),
+)
+@click.argument("names", shell_complete=complete_experiment, metavar="[EXPERIMENT]...", nargs=-1)
+@click.option("--scale", type=SCALE, help="How large they would be run. [default: as `metalearn run` does]")
 @click.option("--measure", is_flag=True, help="First time what was not timed on this machine: minutes.")
 @JSON
-def experiments(names: tuple[str, ...], scale: str, measure: bool, as_json: bool) -> None:
+def experiments(names: tuple[str, ...], scale: str | None, measure: bool, as_json: bool) -> None:
     """The shipped experiments, or EXPERIMENTs: what they reproduce, how many runs, about how long here."""
     from metalearn_benchmarks.cli.support import experiment_list
 
@@ -28,8 +32,8 @@ def experiments(names: tuple[str, ...], scale: str, measure: bool, as_json: bool
     if as_json:
         print_table([line.as_data() for line in lines], as_json)
         return
-    print_table([line.as_row() for line in lines], as_json, ("runs", "about"))
-    echo(experiment_list.footnote(lines, scale))
+    print_table([line.as_row() for line in lines], as_json, ("scale", "runs", "about"))
+    echo(experiment_list.footnote(lines))
 
 
 def _measure(experiments: list[Any], quiet: bool) -> None:

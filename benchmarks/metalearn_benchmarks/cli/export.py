@@ -6,11 +6,14 @@ from pathlib import Path
 
 import click
 
-from metalearn_benchmarks.cli.support.options import JSON
+from metalearn_benchmarks.cli.support.options import JSON, examples
 from metalearn_benchmarks.host.terminal import echo, print_json
 
 
-@click.command()
+@click.command(
+    short_help="A trained rule as two files that load anywhere.",
+    epilog=examples("metalearn export results/paper/sine/sine-5-shot/turtle/0 --out turtle"),
+)
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Where to. [default: RUN/artifact]")
 @JSON

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from metalearn_benchmarks.cli.support.options import JSON
+from metalearn_benchmarks.cli.support.options import JSON, examples
 from metalearn_benchmarks.host.terminal import print_table
 
 
-@click.command()
+@click.command(short_help="The families of tasks.", epilog=examples("metalearn families"))
 @JSON
 def families(as_json: bool) -> None:
     """The installed families of tasks, one line each."""

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from metalearn_benchmarks.cli.support.options import JSON
+from metalearn_benchmarks.cli.support.completion import complete_rule
+from metalearn_benchmarks.cli.support.options import JSON, examples
 from metalearn_benchmarks.host import terminal
 from metalearn_benchmarks.host.escape import visible
 from metalearn_benchmarks.host.terminal import echo, print_json
@@ -26,8 +27,12 @@ class ExampleCount(click.IntRange):
         return super().convert(value, param, ctx)
 
 
-@click.command("map")
-@click.argument("rules", metavar="[RULE]...", nargs=-1)
+@click.command(
+    "map",
+    short_help="What each rule can express, and what it cannot.",
+    epilog=examples("metalearn map lstm feed-forward", "metalearn map lstm --check 10"),
+)
+@click.argument("rules", shell_complete=complete_rule, metavar="[RULE]...", nargs=-1)
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Also write the whole map there: SVG, PNG, text."
 )

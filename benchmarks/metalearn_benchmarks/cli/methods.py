@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import click
 
-from metalearn_benchmarks.cli.support.options import JSON
+from metalearn_benchmarks.cli.support.options import JSON, examples
 from metalearn_benchmarks.host.terminal import print_table
 
 
-@click.command()
+@click.command(
+    short_help="The methods, which are the rows of a table.", epilog=examples("metalearn methods --json")
+)
 @JSON
 def methods(as_json: bool) -> None:
     """The shipped methods, one line each."""

@@ -6,11 +6,22 @@ from pathlib import Path
 
 import click
 
-from metalearn_benchmarks.cli.support.records import DIRECTORY, write_and_print_report
+from metalearn_benchmarks.cli.support.options import JSON, examples
+from metalearn_benchmarks.cli.support.records import (
+    DIRECTORY,
+    write_and_print_report,
+    write_report_as_data,
+)
 from metalearn_benchmarks.host import terminal
+from metalearn_benchmarks.host.terminal import print_json
 
 
-@click.command()
+@click.command(
+    short_help="Tables, figures and a page, from the records in DIR.",
+    epilog=examples(
+        "metalearn report results/paper", "metalearn report results/paper --statistics bootstrap --json"
+    ),
+)
 @DIRECTORY
 @click.option(
     "--statistics", type=click.Choice(["t", "bootstrap", "paper"]), default="t", show_default=True,
@@ -21,6 +32,10 @@ from metalearn_benchmarks.host import terminal
     "--out", type=click.Path(path_type=Path),
     help="Where to. [default: DIR/report; of an archive, `report` beside it]",
 )  # fmt: skip
-def report(directory: Path, statistics: str, out: Path | None) -> None:
+@JSON
+def report(directory: Path, statistics: str, out: Path | None, as_json: bool) -> None:
     """Tables, figures and one self-contained report.html of the records in DIR, a folder or an archive."""
-    write_and_print_report(directory, terminal.console(), statistics, out)
+    if as_json:
+        print_json(write_report_as_data(directory, statistics, out))
+    else:
+        write_and_print_report(directory, terminal.console(), statistics, out)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
-from metalearn_benchmarks.cli.support.options import SCALE, toml_option
-from metalearn_benchmarks.cli.support.records import write_and_print_report
+from metalearn_benchmarks.cli.support.backends import (
+    observers_take_stdout,
+    process_group,
+    ray_cluster,
+    require_one_backend,
+    require_possible_here,
+    torchrun_processes,
+)
+from metalearn_benchmarks.cli.support.completion import complete_experiment, complete_method, complete_rule
+from metalearn_benchmarks.cli.support.options import JSON, SCALE, examples, toml_option
+from metalearn_benchmarks.cli.support.records import write_and_print_report, write_report_as_data
 from metalearn_benchmarks.host import terminal
 from metalearn_benchmarks.host.escape import visible
 from metalearn_benchmarks.host.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
-from metalearn_benchmarks.host.terminal import echo
+from metalearn_benchmarks.host.terminal import echo, print_json
 from metalearn_core.errors import UsageError
 
 
@@ -37,6 +43,8 @@ class RuleCommand(click.Command):
                 rest.append(word)
                 continue
             given = value if equals else next(words, None)
+            if given is None and ctx.resilient_parsing:  # the shell asks what could follow
+                continue
             if given is None:
                 raise UsageError(f"{name} needs a value")
             if name == "--rule":
@@ -61,16 +69,36 @@ class SeedsTogether(click.IntRange):
         return super().convert(value, param, ctx)
 
 
-@click.command(cls=RuleCommand)
-@click.argument("experiment")
-@click.option("--method", "-m", "methods", multiple=True, help="Run this method alone; may be repeated.")
-@click.option("--rule", "_rule", metavar="R", help="Add a row with an installed rule; may be repeated.")
+@click.command(
+    cls=RuleCommand,
+    short_help="Train and test methods: what is missing, from where it stopped.",
+    epilog=examples(
+        "metalearn run sine", "metalearn run sine --scale smoke -m maml --rule lslr --option inner_lr=0.02"
+    ),
+)
+@click.argument("experiment", shell_complete=complete_experiment)
+@click.option(
+    "--method",
+    "-m",
+    "methods",
+    multiple=True,
+    shell_complete=complete_method,
+    help="Run this method alone; may be repeated.",
+)
+@click.option("--all", "every_method", is_flag=True, help="Run all methods; without it, sine runs two.")
+@click.option(
+    "--rule",
+    "_rule",
+    metavar="R",
+    shell_complete=complete_rule,
+    help="Add a row with an installed rule; may be repeated.",
+)
 @click.option("--option", "_option", metavar="K=V", help="An option of the --rule before it; V is TOML.")
 @click.option(
     "--only", multiple=True, metavar="ROW",
     help="Run this row alone, METHOD or SETTING/METHOD as tables have it, * for anything; may be repeated.",
 )  # fmt: skip
-@click.option("--scale", type=SCALE, default="small", show_default=True, help="How large to run it.")
+@click.option("--scale", type=SCALE, help="How large to run it. [default: EXPERIMENT's own, of most small]")
 @click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0 ... N-1 instead of the scale's.")
 @click.option("--tasks", type=click.IntRange(min=1), help="Meta-training tasks instead of the scale's.")
 @click.option("--steps", type=click.IntRange(min=0), help="T, at training and at test.")
@@ -95,16 +123,18 @@ class SeedsTogether(click.IntRange):
     help="Tell this observer too, tensorboard or json-lines or an installed one; may be repeated.",
 )  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Where records go. [default: results/SCALE]")
+@JSON
 @click.pass_context
 def run(
     context: click.Context,
     /,
     experiment: str,
-    scale: str,
+    scale: str | None,
     workers: int | None,
     address: str | None,
     together: int | tuple[int, ...] | None,
     out: Path | None,
+    as_json: bool,
     _rule: None,
     _option: None,
     **given: Any,
@@ -117,111 +147,54 @@ def run(
     from metalearn_benchmarks.host.machine import cores
     from metalearn_benchmarks.runs.runner import run_experiment
 
-    processes = _torchrun_processes()
-    _require_one_backend(workers, address, processes)
-    console = terminal.console(stderr=_observers_take_stdout(given["observe"], address))
+    processes = torchrun_processes()
+    require_one_backend(workers, address, processes)
+    taken = observers_take_stdout(given["observe"], address, as_json)
+    console = terminal.console(stderr=taken or as_json)
     cells, recorded_seeds = _find_cells(context, experiment, scale, {**given, "processes": processes})
     together = recorded_seeds or together
     if address is None:
-        _require_possible_here(cells[0], workers, processes, recorded=bool(recorded_seeds))
+        require_possible_here(cells[0], workers, processes, recorded=bool(recorded_seeds))
     directory = out or Path("results", cells[0].scale)
     if workers is None:
         alone = cells[0].device == "cpu" and processes == 1
         workers = max(cores() // cells[0].threads, 1) if alone else 1
     try:
         with (
-            _process_group(cells) as group,
-            _ray_cluster(address) as cluster,
+            process_group(cells) as group,
+            ray_cluster(address) as cluster,
             Display(console, len(cells)) as display,
         ):
             outcome = run_experiment(cells, directory, display, workers, together, cluster, group)
     except KeyboardInterrupt:
         echo(f"stopped; everything is saved in {directory}, the same command goes on", err=True)
         sys.exit(EXIT_INTERRUPTED)
-    problems = [*outcome.skipped_settings, *outcome.failed, *outcome.diverged]
-    if len(outcome.failed) < len(cells) - outcome.not_run:
+    code = _tell(outcome, cells, directory, None if as_json else console)
+    if code:
+        sys.exit(code)
+
+
+def _tell(outcome: Any, cells: list[Any], directory: Path, console: Any | None) -> int:
+    """Print what came out, on a console or, without one, as JSON; return the exit code."""
+    import attrs
+
+    wanted = len(cells) - outcome.not_run
+    some = len(outcome.failed) < wanted
+    if console is None:
+        report = write_report_as_data(directory) if some else {"report": None, "tables": []}
+        print_json({"directory": str(directory), "runs": len(cells), **attrs.asdict(outcome), **report})
+    elif some:
         write_and_print_report(directory, console)
+    problems = [*outcome.skipped_settings, *outcome.failed, *outcome.diverged]
     for line in problems:
         echo(visible(f"metalearn: {line}"), err=True)
-    if problems:
-        sys.exit(EXIT_USAGE if outcome.user_errors == len(cells) - outcome.not_run else EXIT_FAILED)
-
-
-MOST_RECORDED_THREADS = 64
-"""Threads of a run that is computed again: it repeats only with as many, whatever cores there are."""
-WORKERS_PER_CORE, FEWEST_WORKERS = 8, 64
-"""The most programs at a time on a machine: so many for each core, and so many in any case."""
-
-
-def _require_possible_here(cell: Any, workers: int | None, processes: int, recorded: bool) -> None:
-    """Raise UsageError for a device that is not here, or more threads or programs than are of any use."""
-    from metalearn_benchmarks.host.machine import cores
-    from metalearn_benchmarks.runs.components import usable_device
-
-    most_threads = max(cores(), MOST_RECORDED_THREADS if recorded else 1)
-    most_workers = max(WORKERS_PER_CORE * cores(), FEWEST_WORKERS)
-    for option, given, most in (
-        ("--threads", cell.threads, most_threads),
-        ("--workers", workers, most_workers),
-    ):
-        if given is not None and given > most:
-            raise UsageError(
-                f"{option} {given}: on the {cores()} core(s) there are, the most is {most}; ask for fewer"
-            )
-    if processes == 1:  # torchrun gives each process a device of its own, and looks at it
-        usable_device(cell.device)
-
-
-def _torchrun_processes() -> int:
-    """The number of processes that torchrun has started for this run; 1 without torchrun."""
-    size = os.environ.get("WORLD_SIZE", "1") if {"RANK", "MASTER_ADDR"} <= os.environ.keys() else "1"
-    return int(size) if size.isascii() and size.isdecimal() else 1
-
-
-def _require_one_backend(workers: int | None, address: str | None, processes: int) -> None:
-    """Raise UsageError where several of worker processes, Ray and torchrun are asked for."""
-    backends = [] if workers is None else [f"--workers {workers} (programs on this machine)"]
-    backends += [] if address is None else [f"--ray {address} (programs on a cluster)"]
-    backends += [] if processes == 1 else [f"torchrun ({processes} processes for one run at a time)"]
-    if len(backends) > 1:
-        raise UsageError(f"{' and '.join(backends)} exclude each other: use one of them")
-
-
-def _observers_take_stdout(observe: tuple[str, ...], address: str | None) -> bool:
-    """Whether an observer has standard output to itself; UsageError for an unknown one, or one on Ray."""
-    from metalearn_benchmarks.runs.observers import dispatch
-
-    dispatch.require_observers(observe)
-    taken = dispatch.any_writes_stdout(observe)
-    if taken and address is not None:
-        raise UsageError(
-            f"--ray {address}: an observer that writes on standard output would write on the cluster's nodes;"
-            " run it with --workers"
-        )
-    return taken
-
-
-def _process_group(cells: Sequence[Any]) -> AbstractContextManager[Any]:
-    """The group of processes that torchrun started, or None. Only the first process returns from it."""
-    if cells[0].processes == 1:
-        return nullcontext()
-    from metalearn_benchmarks.runs.backends.torchrun import join_processes, require_shares
-
-    require_shares(cells)
-    return join_processes(cells[0].device)
-
-
-def _ray_cluster(address: str | None) -> AbstractContextManager[Any]:
-    """The Ray cluster at an address, or None."""
-    if address is None:
-        return nullcontext()
-    from metalearn_benchmarks.runs.backends.ray.cluster import RayCluster
-
-    return RayCluster(address)
+    if not problems:
+        return 0
+    return EXIT_USAGE if outcome.user_errors == wanted else EXIT_FAILED
 
 
 def _find_cells(
-    context: click.Context, experiment: str, scale: str, given: dict[str, Any]
+    context: click.Context, experiment: str, scale: str | None, given: dict[str, Any]
 ) -> tuple[list[Any], tuple[int, ...]]:
     """The cells of EXPERIMENT; for a record that is run again, also the seeds that trained with it."""
     import attrs
@@ -237,5 +210,7 @@ def _find_cells(
         recompute.require_data(cell, experiment, checksums)
         return [attrs.evolve(cell, observe=tuple(given["observe"]))], seeds
     name, found = catalogue.find_experiment(experiment)
+    every_method = given.pop("every_method")
     overrides = catalogue.Overrides(rules=context.obj, **given)
+    scale, overrides = catalogue.default_run(found, scale, overrides, every_method)
     return catalogue.cells(name, found, scale, overrides), ()

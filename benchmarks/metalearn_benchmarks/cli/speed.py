@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from metalearn_benchmarks.cli.support.options import JSON
+from metalearn_benchmarks.cli.support.options import JSON, RenamedOption, examples
 from metalearn_benchmarks.host import terminal
 from metalearn_benchmarks.host.exit_codes import EXIT_INTERRUPTED
 from metalearn_benchmarks.host.terminal import echo, print_table, table
@@ -25,16 +25,24 @@ class Threads(click.IntRange):
         return super().convert(cores() if value == "all" else value, param, ctx)
 
 
-def _axis(flag: str, kind: Any, text: str, default: str) -> Callable[[Any], Any]:
+def _axis(flags: str, kind: Any, text: str, default: str) -> Callable[[Any], Any]:
     shown = f"{text}; may be repeated. [default: {default}]"
-    return click.option(flag, multiple=True, type=kind, help=shown)
+    return click.option(*flags.split(), cls=RenamedOption, multiple=True, type=kind, help=shown)
 
 
-@click.command()
+@click.command(
+    short_help="This engine timed beside its peers, on the same work.",
+    epilog=examples("metalearn speed --method maml --meta-batch 25"),
+)
 @click.option("--learner", type=click.Choice(["mlp", "conv-4"]), default="mlp", show_default=True,
               help="Sine regression; or 5-way images, of which a setting takes minutes.")  # fmt: skip
-@_axis("--rule", click.Choice(["maml", "turtle", "lstm"]), "This rule alone", "each; of conv-4 maml")
-@_axis("--tasks", click.IntRange(min=1), "Tasks of a meta-batch", "1, 25; of conv-4 1, 4")
+@_axis(
+    "--method --rule rule",
+    click.Choice(["maml", "turtle", "lstm"]),
+    "This method alone",
+    "each; of conv-4 maml",
+)
+@_axis("--meta-batch --tasks tasks", click.IntRange(min=1), "Tasks of a meta-batch", "1, 25; of conv-4 1, 4")
 @_axis("--steps", click.IntRange(min=0), "T", "5")
 @_axis("--order", click.Choice(["first", "second"]), "Of the meta-gradient", "second")
 @_axis("--threads", Threads(min=1), "CPU threads, a number or `all`", "1")
@@ -53,7 +61,8 @@ def _axis(flag: str, kind: Any, text: str, default: str) -> Callable[[Any], Any]
               " between calls, and of a fresh process with all its imports and compiling.")  # fmt: skip
 @click.option("--compile-times", is_flag=True, help="Too: seconds from the start of a fresh process until"
               " its first meta-gradient, with empty caches of compiled code, and once more.")  # fmt: skip
-@click.option("--figure", type=click.Path(path_type=Path), metavar="FILE",
+@click.option("--out", "--figure", "figure", cls=RenamedOption, metavar="FILE",
+              type=click.Path(path_type=Path),
               help="Instead: draw the cost against tasks, T and n there; PNG, PDF or SVG.")  # fmt: skip
 @JSON
 def speed(
@@ -101,7 +110,7 @@ def _time_all(comparison: Any, timings: list[Any], quiet: bool) -> None:
             timings += found
             bars.advance(bar)
             if not quiet:
-                console.print(f"\n{setting}, n = {found[0].n}", style="bold", highlight=False)
+                console.print(f"\n{setting}, n = {found[0].n}", style="bold")
                 console.print(table([row(timing, comparison.extras) for timing in found]))
 
 

@@ -32,7 +32,7 @@ from metalearn_benchmarks.experiments.limits import (
     require_run_size,
     require_task_size,
 )
-from metalearn_benchmarks.experiments.method import Component, Method, Scale
+from metalearn_benchmarks.experiments.method import Component, DefaultRun, Method, Scale
 from metalearn_benchmarks.experiments.rows import experiment_rows, method_grids, select_rows
 from metalearn_benchmarks.experiments.settings import experiment_settings
 from metalearn_benchmarks.experiments.toml_tables import read_toml, require_valid_tables, structure_tables
@@ -40,7 +40,7 @@ from metalearn_core.errors import UsageError, unknown
 
 __all__ = [
     "SCALES", "Cell", "Component", "Experiment", "Method", "Overrides", "Scale",
-    "cells", "experiments", "find_experiment", "methods",
+    "cells", "default_run", "experiments", "find_experiment", "methods",
 ]  # fmt: skip
 
 SCALES = ("smoke", "small", "paper")
@@ -134,6 +134,49 @@ def _require_known(experiment: Experiment, where: str) -> None:
     for scale in (*experiment.scale, *(name for one in experiment.where for name in one.scale)):
         if scale not in SCALES:
             raise UsageError(f"{where}: {unknown('scale', scale, SCALES)}")
+    _require_known_default(experiment, where)
+
+
+def _require_known_default(experiment: Experiment, where: str) -> None:
+    """Raise UsageError where the default run has a scale or a method that the experiment lacks."""
+    default = experiment.default
+    if default != DefaultRun() and default.scale not in experiment.scale:
+        raise UsageError(f"{where}: key 'default.scale': {unknown('scale', default.scale, experiment.scale)}")
+    for name in default.methods:
+        if name not in experiment.methods:
+            raise UsageError(f"{where}: key 'default.methods': {unknown('method', name, experiment.methods)}")
+
+
+def default_run(
+    experiment: Experiment, scale: str | None, overrides: Overrides, every_method: bool = False
+) -> tuple[str, Overrides]:
+    """Return the scale and the overrides of a command that may leave the scale out.
+
+    Args:
+        experiment: The experiment.
+        scale: The scale that the command names, or None.
+        overrides: What the command line says over the experiment.
+        every_method: Whether all methods of the experiment are asked for.
+
+    Returns:
+        `scale` and `overrides` as they are where there is a scale. Without one, those of the default run.
+
+    Raises:
+        UsageError: All methods are asked for, and some by name.
+    """
+    if every_method and overrides.methods:
+        raise UsageError(
+            f"--all runs every method, and -m {overrides.methods[0]} some: leave one of them out"
+        )
+    if scale is not None:
+        return scale, overrides
+    default = experiment.default
+    methods = () if every_method or overrides.only else default.methods
+    return default.scale, attrs.evolve(
+        overrides,
+        seeds=default.seeds if overrides.seeds is None else overrides.seeds,
+        methods=overrides.methods or methods,
+    )
 
 
 def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -> list[Cell]:

@@ -12,7 +12,7 @@ import attrs
 
 from metalearn_benchmarks.experiments.axes import Axes
 from metalearn_benchmarks.experiments.conditions import Condition
-from metalearn_benchmarks.experiments.method import Component, Method, Scale
+from metalearn_benchmarks.experiments.method import Component, DefaultRun, Method, Scale
 from metalearn_benchmarks.experiments.toml_tables import CONVERTER
 
 CONVERTER.register_structure_hook(Axes, Axes.read)
@@ -37,6 +37,7 @@ class Experiment:
         where: Changes that hold in some settings only.
         settings: Fields of `metalearn_core.Settings`, for all methods.
         scale: The sizes at which it can be run, by name.
+        default: What is run of it where the command line names no scale.
     """
 
     extends: str = ""
@@ -52,6 +53,7 @@ class Experiment:
     where: list[Condition] = attrs.field(factory=list)
     settings: dict[str, Any] = attrs.field(factory=dict)
     scale: dict[str, Scale]
+    default: DefaultRun = attrs.field(factory=DefaultRun)
 
 
 @attrs.frozen(kw_only=True)

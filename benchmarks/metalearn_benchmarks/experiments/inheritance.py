@@ -2,9 +2,9 @@
 
 Tables are merged key by key, at any depth. Everything else is replaced as a whole: numbers, strings and
 lists, so axes, too. Where a table names another family, base-learner or rule, the inherited `options` are
-dropped, because they were meant for something else. Two keys are not inherited: what an experiment
-reproduces, and the title of the method that another extends. A method that extends its own name is the
-shipped method with changes, and keeps its title.
+dropped, because they were meant for something else. Three keys are not inherited: what an experiment
+reproduces, what is run of it by default, and the title of the method that another extends. A method that
+extends its own name is the shipped method with changes, and keeps its title.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def resolve_inheritance(
         if above.identity in (one.identity for one in chain[:-1]):
             raise UsageError(f"{source.where}: extends itself: {' -> '.join(one.where for one in chain)}")
         under = {**above.data, "axes": flatten_tables(above.data.get("axes", {}))}
-        tables = merge_tables(tables, _without(under, "reproduces"))
+        tables = merge_tables(tables, _without(_without(under, "reproduces"), "default"))
     own = tables.get("method", {})
     tables["method"] = {name: _resolve_method(name, own, methods, source.where) for name in own}
     return tables

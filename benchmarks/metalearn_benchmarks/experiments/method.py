@@ -1,4 +1,4 @@
-"""What a method is: a row of a results table. And what a scale is: how large an experiment is run."""
+"""What a method is: a row of a results table. And how large an experiment is run: scales, and the default."""
 
 from __future__ import annotations
 
@@ -72,3 +72,18 @@ class Scale:
     seeds: int = attrs.field(validator=at_least_1)
     test_tasks: int = attrs.field(validator=at_least_1)
     settings: dict[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class DefaultRun:
+    """What is run of an experiment where the command line names no scale.
+
+    Args:
+        scale: Name of the scale.
+        seeds: Runs of each row; None for as many as the scale has.
+        methods: Names of the methods; an empty list stands for all of the experiment.
+    """
+
+    scale: str = "small"
+    seeds: int | None = attrs.field(default=None, validator=attrs.validators.optional(at_least_1))
+    methods: list[str] = attrs.field(factory=list)

@@ -14,6 +14,9 @@ from metalearn_benchmarks.experiments.experiment import Experiment, Overrides
 from metalearn_benchmarks.experiments.method import Method, Scale
 from metalearn_core.errors import UsageError, unknown
 
+UNDER_CONDITIONS = "no method of its own: trained under the conditions of "
+"""What the source of a row of `--rule` begins with; the title of a method follows."""
+
 
 def experiment_rows(
     experiment: Experiment, known: Mapping[str, Method], size: Scale, overrides: Overrides
@@ -37,7 +40,7 @@ def experiment_rows(
     same: dict[str, str] = {}
     axes = experiment.axes
     for label, method in itertools.chain(
-        _method_rows(experiment, known, size, overrides), _rule_rows(experiment, size, overrides)
+        _method_rows(experiment, known, size, overrides), _rule_rows(experiment, known, size, overrides)
     ):
         require_folder_name("method", label)
         if label.casefold() in labels:
@@ -131,13 +134,34 @@ def _unknown_method(name: str, known: Mapping[str, Method]) -> UsageError:
     return unknown("method", name, known)
 
 
-def _rule_rows(experiment: Experiment, size: Scale, overrides: Overrides) -> Iterator[tuple[str, Method]]:
+def _rule_rows(
+    experiment: Experiment, known: Mapping[str, Method], size: Scale, overrides: Overrides
+) -> Iterator[tuple[str, Method]]:
     """Yield the rows of `--rule`, named after every option that was given."""
+    beside = _gradient_descent_method(overrides.methods or experiment.methods, known)
+    source = f"{UNDER_CONDITIONS}{beside.title}"
     for rule, options in overrides.rules:
-        method = Method(title=rule, start="meta", rule=rule, options=dict(options))
+        settings = {key: value for key, value in beside.settings.items() if key != "order"}
+        method = Method(
+            title=rule, source=source, start="meta", rule=rule, options=dict(options), settings=settings
+        )
         base = _resolved(method, experiment, size, overrides)
         for point in grid_points({**experiment.axes.method_grid, **_fixed(overrides, method)}):
             yield folder_name(rule, {**options, **_in_order(point)}), _varied(base, point)
+
+
+def _gradient_descent_method(names: Sequence[str], known: Mapping[str, Method]) -> Method:
+    """Return the method whose clipping, T, batch size and outer learning rate a row of `--rule` has.
+
+    It is the first meta-trained gradient descent among the rows, second order before first, or MAML.
+    """
+    beside = [
+        known[name]
+        for name in names
+        if name in known and (known[name].start, known[name].rule) == ("meta", "gradient-descent")
+    ]
+    beside.sort(key=lambda method: method.settings.get("order") == "first")
+    return beside[0] if beside else known["maml"]
 
 
 def _fixed(overrides: Overrides, method: Method) -> Grid:

@@ -44,7 +44,7 @@ class FittedTable:
         rows: The cells of each row.
         elsewhere: Where a reader finds the columns that are left out, such as "--json has them".
         title: What stands above.
-        caption: What stands below.
+        below: Paragraphs that stand below.
         box: The lines around the cells; None for none.
     """
 
@@ -52,7 +52,7 @@ class FittedTable:
     rows: Sequence[Sequence[Text]]
     elsewhere: str = ""
     title: str | None = None
-    caption: str | None = None
+    below: Sequence[str] = ()
     box: Box | None = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -60,7 +60,6 @@ class FittedTable:
         widths = self._widths(options.max_width - edges, between)
         table = Table(
             title=None if self.title is None else Text(visible(self.title)),
-            caption=None if self.caption is None else Text(visible(self.caption)),
             box=self.box, pad_edge=self.box is not None,
         )  # fmt: skip
         for index, width in widths.items():
@@ -74,6 +73,8 @@ class FittedTable:
         away = [column.header for index, column in enumerate(self.columns) if index not in widths]
         if away:
             yield Text(f"no room for: {', '.join(away)}; {self.elsewhere}", style="dim")
+        for paragraph in self.below:
+            yield Text(visible(paragraph), style="dim")
 
     def _widths(self, room: int, between: int) -> dict[int, int]:
         """The width of each column that is shown, in the columns' order."""

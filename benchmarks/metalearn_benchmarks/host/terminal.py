@@ -88,7 +88,7 @@ def discard_output() -> None:
 def console(stderr: bool = False) -> Any:
     """Open a `rich.console.Console` as wide as the terminal, or wide enough for tables in a log.
 
-    Nothing in brackets or between colons has a meaning in it.
+    Nothing in brackets or between colons has a meaning in it, and no number has a colour.
 
     Args:
         stderr: Whether it writes to the standard error in place of the standard output.
@@ -97,7 +97,8 @@ def console(stderr: bool = False) -> Any:
 
     stream = sys.stderr if stderr else sys.stdout
     has_width = "COLUMNS" in os.environ or (stream is not None and stream.isatty())
-    return Console(stderr=stderr, markup=False, emoji=False, width=None if has_width else LOG_WIDTH)
+    width = None if has_width else LOG_WIDTH
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, width=width)
 
 
 def echo(text: str = "", err: bool = False, end: str = "\n") -> None:

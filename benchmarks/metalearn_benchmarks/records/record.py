@@ -17,15 +17,17 @@ from metalearn_benchmarks.host.folders import find_files
 from metalearn_benchmarks.records.cell_file import parse_cell, read_cell_text, require_valid_cell
 from metalearn_benchmarks.records.contents import number_array, require_result
 from metalearn_benchmarks.records.files import (
+    CHECKPOINT,
     ERROR,
     EXPERIMENT,
+    METRICS,
     RESULT,
     DamagedError,
     read_bytes,
     replace_non_finite,
     write_atomically,
 )
-from metalearn_benchmarks.records.seal import checkpoint_digest, is_whole, require_whole, seal
+from metalearn_benchmarks.records.seal import file_digest, is_whole, require_whole, seal
 from metalearn_core.errors import UsageError
 
 FORMAT, ARCHIVE_FORMAT = 1, 2
@@ -116,15 +118,16 @@ class Record:
 def write_result(folder: Path, result: dict[str, Any]) -> None:
     """Write the `result.json` of a run, which finishes it.
 
-    It is sealed together with the `experiment.toml` and the checkpoint beside it: see `records.seal`. The
-    traceback of an earlier attempt is removed.
+    It is sealed together with the other files of the run beside it: see `records.seal`. The traceback
+    of an earlier attempt is removed.
     """
     plain = replace_non_finite({"format": FORMAT, **result})
     text = json.dumps(plain, allow_nan=False).encode()
     experiment = read_cell_text(folder)
     if experiment is None:
         raise DamagedError(folder / EXPERIMENT, "there is none, and a result is written beside it")
-    write_atomically(folder / RESULT, seal(text, experiment, checkpoint_digest(folder)))
+    beside = [file_digest(folder / name) for name in (CHECKPOINT, METRICS)]
+    write_atomically(folder / RESULT, seal(text, experiment, *beside))
     (folder / ERROR).unlink(missing_ok=True)  # of an earlier attempt
 
 

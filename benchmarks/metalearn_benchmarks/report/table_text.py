@@ -66,7 +66,7 @@ def format_never_learned(row: Row) -> str:
 
 
 def _columns(headline: str) -> tuple[Column, ...]:
-    """The columns on a terminal; in a narrow one the last ones by rank are left out."""
+    """The columns on a terminal. In a narrow one each has its turn by rank, and is shown where it fits."""
     return (
         Column("method", wraps=True), Column(f"{headline}, 95 %", right=True),
         Column("less the first", right=True, rank=1), Column("never learned", right=True, rank=3),
@@ -79,7 +79,8 @@ def rich_table(table: ResultTable) -> FittedTable:
     """Return the table for printing with rich."""
     return FittedTable(
         _columns(table.headline), [_cells(row) for row in table.rows], elsewhere="report.html has all",
-        box=box.HEAVY_HEAD, title=f"{table.experiment}: {table.setting}", caption=table.caption,
+        box=box.HEAVY_HEAD, title=f"{table.experiment}: {table.setting}",
+        below=[*table.notes, *table.sentences],
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import attrs
 from metalearn_benchmarks.records.record import Record
 from metalearn_benchmarks.report.grouping import steps_of_groups
 from metalearn_benchmarks.report.numbers import NO_ESTIMATE
+from metalearn_benchmarks.report.table_notes import table_notes
 from metalearn_benchmarks.statistics.comparisons import Contrast, holm
 from metalearn_benchmarks.statistics.estimate import Estimate
 from metalearn_benchmarks.statistics.headline import count_never_learned, headline_difference, headline_name
@@ -88,6 +89,7 @@ class ResultTable:
         higher_is_better: whether a higher score is better.
         rows: a row for each method, by group and then by headline, the best one first.
         interval_method: how the intervals are made, see `summarise_method`.
+        notes: what the rows have to be read with, a line each, see `table_notes`.
     """
 
     experiment: str
@@ -96,6 +98,7 @@ class ResultTable:
     higher_is_better: bool
     rows: list[Row]
     interval_method: str = "t"
+    notes: Sequence[str] = ()
 
     @property
     def headline(self) -> str:
@@ -110,6 +113,11 @@ class ResultTable:
     @property
     def caption(self) -> str:
         """The caption: what the numbers are, what the intervals are over, and what the marks mean."""
+        return " ".join([*self.notes, *self.sentences])
+
+    @property
+    def sentences(self) -> list[str]:
+        """The parts of the caption without the notes, a sentence or two each."""
         up = self.higher_is_better
         parts = [
             f"Experiment {self.experiment}, {self.setting}: {self.score} on the query set after T steps,"
@@ -133,7 +141,7 @@ class ResultTable:
                     f"{row.title}: the paper's way leaves {', '.join(map(str, row.outliers))} of {row.seeds}"
                     " runs out of the mean, the median and the interquartile mean."
                 )
-        return " ".join(parts)
+        return parts
 
     def _headline_notes(self) -> list[str]:
         if self.higher_is_better or self.interval_method == "paper":
@@ -213,7 +221,9 @@ def result_tables(records: Iterable[Record], interval_method: str = "t") -> list
         rows.sort(key=lambda row: (row.group, _rank(row.headline, up)))
         table = ResultTable(experiment, setting, score, up, rows, interval_method)
         marked = [row for group in table.groups for row in _mark_best(group, scores, up)]
-        found.append(attrs.evolve(table, rows=marked))
+        second = marked[1].difference_from_best if len(marked) > 1 else None
+        notes = table_notes(runs, [row.title for row in marked], second)
+        found.append(attrs.evolve(table, rows=marked, notes=notes))
     return found
 
 

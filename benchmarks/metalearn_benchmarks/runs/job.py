@@ -87,7 +87,7 @@ class GroupReporter:
 
     def __call__(self, event: Event) -> None:
         self.stop.interruptible = event.kind == "compiling"
-        if event.kind == "observer":  # of any seed, wherever it stands
+        if event.kind in ("observer", "warning"):  # of any seed, wherever it stands
             self.tell(self.label, event)
         elif self._is_news(event):
             self.last_positions[event.kind] = event.position

@@ -18,8 +18,8 @@ from metalearn_core.errors import UsageError
 
 CELL_KEYS = {"experiment", "setting", "name", "seed"}
 """The keys that tell a resolved cell from an experiment."""
-ALLOWED_OPTIONS = {"experiment", "out", "workers", "address", "observe"}
-"""Parameters of `metalearn run` that the file does not settle: where to write and run, whom to inform."""
+ALLOWED_OPTIONS = {"experiment", "out", "workers", "address", "observe", "as_json"}
+"""Parameters of `metalearn run` that the file does not settle: where to write and run, whom to tell, how."""
 
 
 def read_recorded_cell(path: str) -> tuple[Cell, tuple[int, ...], dict[str, str]] | None:

@@ -15,6 +15,7 @@ from metalearn_benchmarks.records import record
 from metalearn_benchmarks.records.archive import ArchivedRun, find_archives, read_archived_runs
 from metalearn_benchmarks.records.compatibility import require_same_experiment
 from metalearn_benchmarks.records.files import EXPERIMENT, RESULT
+from metalearn_benchmarks.records.seal import changed_files
 from metalearn_benchmarks.runs import seed_groups
 from metalearn_benchmarks.runs.backends.local import run_in_processes
 from metalearn_benchmarks.runs.components import Components
@@ -109,8 +110,11 @@ def run_experiment(
 def _is_done(folder: Path) -> bool:
     """Return whether there is a readable record. A damaged one is handled when its job is run."""
     try:
-        if record.is_finished(folder) and not record.has_valid_checksum(folder):
-            record.read_record(folder)
+        if record.is_finished(folder):
+            if not record.has_valid_checksum(folder):
+                record.read_record(folder)
+            if changed_files(folder):
+                return False
     except UsageError:
         return False
     return all((folder / name).exists() for name in (EXPERIMENT, RESULT))

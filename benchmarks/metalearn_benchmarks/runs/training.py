@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import attrs
 import torch
@@ -24,7 +25,7 @@ from metalearn_benchmarks.runs.results.provenance import reset_peak
 from metalearn_benchmarks.runs.results.result import make_result, observer_values
 from metalearn_benchmarks.tasks.minibatches import FlatFamily
 from metalearn_core import Event, Observer, Processes, Settings, TaskFamily, Trained, meta_train_seeds
-from metalearn_core.errors import DivergenceWarning
+from metalearn_core.errors import DivergenceWarning, TrainingWarning
 
 HOLD_OUT_EVERY = 10
 """Where tasks have a new head, one training example in this many is held out for validation."""
@@ -180,8 +181,7 @@ def _train(
         for seed, run in zip(seeds, own_runs, strict=True)
     ]
     watchers = [[*((run.metrics_log, run.observer_group) if run else ()), *observers] for run in own_runs]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DivergenceWarning)  # the record and the command's last lines tell it
+    with _warnings_as_events(observers):
         trained = meta_train_seeds(
             [member.rule for member in members], components.learner, family, settings,
             generators=[member.generator for member in members],
@@ -191,6 +191,25 @@ def _train(
             processes=processes,
         )  # fmt: skip
     return dict(zip(seeds, trained, strict=True))
+
+
+@contextmanager
+def _warnings_as_events(observers: Sequence[Observer]) -> Iterator[None]:
+    """In it, what a training warns of comes as an event of kind `warning`, with its `message`."""
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, TrainingWarning):
+            shown(message, category, *where, **more)
+            return
+        for observer in observers:
+            observer(Event("warning", 0, {"message": str(message).removeprefix("meta_train: ")}))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", TrainingWarning)
+        warnings.simplefilter("ignore", DivergenceWarning)  # the record and the command's last lines tell it
+        warnings.showwarning = show
+        yield
 
 
 def _outer_loop_inputs(cell: Cell, components: Components) -> tuple[TaskFamily, Settings]:

@@ -109,11 +109,11 @@ def plan_comparison(
         peers, quantities = peers or settings.PEERS[learner], quantities or few
     else:
         if figure.suffix.removeprefix(".") not in ENDINGS:
-            raise UsageError(f"--figure {figure}: its name must end in one of {', '.join(ENDINGS)}")
+            raise UsageError(f"--out {figure}: its name must end in one of {', '.join(ENDINGS)}")
         if whole or quantities:
-            raise UsageError("--figure times in settings of its own; leave --whole and --what out")
+            raise UsageError("--out times in settings of its own; leave --whole and --what out")
         if learner != "mlp" or any(given.get(name) for name in ("width", "size", "shots")):
-            raise UsageError("--figure is of mlp, and n varies in it; leave --learner and what is of it out")
+            raise UsageError("--out is of mlp, and n varies in it; leave --learner and what is of it out")
         chosen = settings.lines(given)
         peers = peers or ("compiled",)
     return Comparison(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -66,10 +67,9 @@ def typical_error_by_bootstrap(scores: Array) -> Estimate:
     generator, again = np.random.default_rng([3, seeds]), 10
     places = generator.integers(seeds, size=(again * len(drawn), seeds))
     means = middle_mean(np.take_along_axis(np.tile(drawn, (again, 1)), places, 1))
-    if np.isfinite(means).all():
-        low, high = np.quantile(means, (0.025, 0.975))
-    else:  # between a number and an infinity there is nothing to interpolate
-        low, high = np.quantile(means, (0.025, 0.975), method="closest_observation")
+    method: Literal["linear", "closest_observation"]
+    method = "linear" if np.isfinite(means).all() else "closest_observation"
+    low, high = np.quantile(means, (0.025, 0.975), method=method)
     return Estimate(value, float(low), float(high))
 
 

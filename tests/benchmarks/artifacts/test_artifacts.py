@@ -20,7 +20,7 @@ from torch import nn
 from metalearn_benchmarks import load_rule
 from metalearn_benchmarks.artifacts import files, loading
 from metalearn_benchmarks.experiments.catalogue import Method, Overrides, cells, find_experiment
-from metalearn_benchmarks.records.seal import checkpoint_digest, seal
+from metalearn_benchmarks.records.seal import file_digest, seal
 from metalearn_benchmarks.runs.components import Components
 from metalearn_benchmarks.runs.evaluation import Evaluation
 from metalearn_benchmarks.runs.export import export_run
@@ -186,7 +186,9 @@ def reseal(folder):
     result = json.loads((folder / "result.json").read_text())
     del result["seal"], result["crc32"]
     text = seal(
-        json.dumps(result).encode(), (folder / "experiment.toml").read_bytes(), checkpoint_digest(folder)
+        json.dumps(result).encode(),
+        (folder / "experiment.toml").read_bytes(),
+        file_digest(folder / "checkpoint.pt"),
     )
     (folder / "result.json").write_bytes(text)
 

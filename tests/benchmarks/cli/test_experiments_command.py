@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from metalearn_benchmarks.experiments.catalogue import Overrides, cells, experiments, find_experiment
 from metalearn_benchmarks.runs.durations.estimates import (
+    COMPILED_STEPS,
     Timing,
     TimingCache,
     estimate,
@@ -24,7 +25,9 @@ from metalearn_benchmarks.runs.durations.estimates import (
 )
 from metalearn_benchmarks.runs.durations.measuring import EventTimes, time_program
 from metalearn_core import Event
+from metalearn_core.settings import LONG_RUN
 
+SCALES = ("small", "smoke", "paper")
 MINE = """
 extends = "sine"
 methods = ["maml", "train-from-scratch"]
@@ -72,7 +75,9 @@ def test_each_experiment_says_what_it_reproduces_and_how_many_runs_it_is(metalea
         assert "Figure 3.2" in lines["figure-3.2"]["reproduces"]
     out = metalearn("experiments")[1]
     assert "? was not timed here: add --measure" in out
-    assert "Scale small" in out
+    lines = {line["experiment"]: line for line in listed(metalearn)}
+    assert (lines["sine"]["scale"], lines["sine"]["runs"]) == ("paper", 2)
+    assert {line["scale"] for name, line in lines.items() if name != "sine"} == {"small"}
 
 
 def test_measuring_tells_a_time_and_keeps_it(metalearn, cache):
@@ -86,7 +91,7 @@ def test_measuring_tells_a_time_and_keeps_it(metalearn, cache):
         "timing mine: maml,steps=2",
         "timing mine: train-from-scratch,steps=3",
     ]
-    assert re.search(r"mine +6 +\d+ s ", out)
+    assert re.search(r"mine +smoke +6 +\d+ s ", out)
     assert "not timed" not in out
     (after,) = listed(metalearn, "mine.toml", "--scale", "smoke")
     assert after["timed"] == 3
@@ -180,6 +185,31 @@ def test_jobs_go_to_the_worker_that_is_free_first():
     assert estimate(found, times, 99).workers == 6
     times.put(maml, timing(5.0, seeds=2))
     assert estimate(found, times, 1).seconds == 10 + 5 + 2 * 3
+
+
+def test_a_sister_that_was_timed_tells_how_long_another_length_takes():
+    times = TimingCache.load()
+    (small,), (smoke,), (paper,) = (runs("sine", scale, methods=["maml"], seeds=1) for scale in SCALES)
+    # 2,000 steps with 5 validations of 200 tasks; and 100 steps with 3 of 50
+    times.put(
+        small,
+        Timing(1, "eager", 3.0, step=0.01, validation=2.0, steps=2000, validations=5, validation_tasks=200),
+    )
+    times = TimingCache.load()
+    assert times.get(smoke) is None
+    assert estimate([smoke], times, 1).seconds == pytest.approx(3 + 100 * 0.01 + 3 * 0.5)
+    assert estimate([paper], times, 1).seconds is None  # it would be compiled
+    (longer,) = runs("sine", "paper", methods=["maml"], seeds=1, tasks=35_000)
+    times.put(
+        longer, Timing(1, "compiled", 30.0, 0.001, 4.0, steps=35_000, validations=15, validation_tasks=1000)
+    )
+    assert estimate([paper], times, 1).seconds == pytest.approx(30 + 70 + 29 * 4)
+    for other in (runs("sine", methods=["fo-maml"]), runs("sine", methods=["maml"], steps=2)):
+        assert estimate(other, times, 1).seconds is None
+    (untrained,) = runs("sine", "small", methods=["train-from-scratch"])
+    times.put(untrained, timing())
+    assert estimate(runs("sine", methods=["train-from-scratch"]), times, 1).seconds is None
+    assert COMPILED_STEPS == LONG_RUN
 
 
 def test_rows_of_two_experiments_are_one_program_and_other_numbers_another():

@@ -16,10 +16,10 @@ import pytest
 import synthetic_records as synthetic
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from undrawn import without_figures
 
 from metalearn_benchmarks.cli import app
 from metalearn_benchmarks.records.cell_file import write_cell
-from metalearn_benchmarks.report import page, sections
 from metalearn_benchmarks.runs import runner
 from metalearn_core import UsageError
 
@@ -43,10 +43,7 @@ def _nothing_runs():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "run_experiment", refuse)
-        patch.setattr(page, "_rule_map", lambda: ({}, {"graph": "", "matrix": "", "witnesses": []}))
-        for figures in ("_figures", "_first_figures"):
-            patch.setattr(sections, figures, lambda *_: iter(()))
-        patch.setattr(page, "paper_figures", lambda records: ([], []))
+        without_figures(patch)
         yield
 
 

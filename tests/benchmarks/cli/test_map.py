@@ -548,6 +548,7 @@ class TestThirdParties:
         code, out, _ = metalearn("map", "polyak", "--check", 5)
         assert (code, out) == (0, "holds  polyak contains gradient-descent (same_rate)\n")
 
+    @pytest.mark.usefixtures("unshrunk")
     def test_a_wrong_claim_of_a_plugin_fails_with_a_counterexample(self, metalearn, install):
         install(mine={"polyak": lambda rule_map: below_momentum(rule_map, beta=0.5)})
         code, out, err = metalearn("map", "polyak", "--check", 20)

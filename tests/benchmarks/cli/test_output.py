@@ -11,9 +11,13 @@ import threading
 
 import pytest
 import synthetic_records as synthetic
+from undrawn import without_figures
 
 from metalearn_benchmarks.host import interrupts, terminal
-from metalearn_benchmarks.report import page, sections
+from metalearn_benchmarks.records.reading import read_records
+from metalearn_benchmarks.report import page
+from metalearn_benchmarks.report.table_text import rich_table
+from metalearn_benchmarks.report.tables import result_tables
 
 COMMAND = [sys.executable, "-m", "metalearn_benchmarks"]
 
@@ -57,16 +61,9 @@ def test_json_is_the_same_in_every_encoding():
     assert "α" in plain
 
 
-def no_drawing(monkeypatch):
-    monkeypatch.setattr(page, "_rule_map", lambda: ({}, {"graph": "", "matrix": "", "witnesses": []}))
-    for figures in ("_figures", "_first_figures"):
-        monkeypatch.setattr(sections, figures, lambda *_: iter(()))
-    monkeypatch.setattr(page, "paper_figures", lambda records: ([], []))
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux alone")
 def test_a_folder_whose_name_is_no_text(metalearn, tmp_path, monkeypatch):
-    no_drawing(monkeypatch)
+    without_figures(monkeypatch)
     folder = tmp_path / "caf\udce9\x1b[2J"
     synthetic.write(folder, synthetic.cell("maml", 0))
     code, out, err = metalearn("report", folder)
@@ -93,7 +90,7 @@ class Loses:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("lost", [False, True])
 def test_ctrl_c_while_a_report_is_drawn_is_130_and_writes_nothing(metalearn, tmp_path, monkeypatch, lost):
-    no_drawing(monkeypatch)
+    without_figures(monkeypatch)
     synthetic.write(tmp_path, synthetic.cell("maml", 0))
     before = signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(page, "deviations", (lambda: [Loses()][1:]) if lost else press)
@@ -106,7 +103,7 @@ def test_ctrl_c_while_a_report_is_drawn_is_130_and_writes_nothing(metalearn, tmp
 
 
 def test_ctrl_c_while_the_files_of_a_report_are_written_waits_for_them(metalearn, tmp_path, monkeypatch):
-    no_drawing(monkeypatch)
+    without_figures(monkeypatch)
     synthetic.write(tmp_path, synthetic.cell("maml", 0))
     write = page.write_atomically
     monkeypatch.setattr(page, "write_atomically", lambda *given: (press(), write(*given)))
@@ -134,7 +131,7 @@ def test_a_group_alone_prints_its_help(metalearn, words):
     code, out, err = metalearn(*words)
     assert (code, err) == (0, "")
     assert out.startswith(f"Usage: metalearn {' '.join(words)}".strip())
-    assert "\nCommands:\n" in out
+    assert ("\nCommands:\n" in out) == bool(words)  # the whole command has sections of its own
 
 
 @pytest.mark.parametrize(
@@ -185,9 +182,35 @@ def test_names_stay_whole_and_no_line_is_wider_than_the_terminal(monkeypatch, ca
     assert ("no room for" in out) == (width < 140)
 
 
+ALWAYS, DIFFERENCE, LEARNED = ["method", "typical error, 95 %"], ["less the first"], ["never learned"]
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (40, [*ALWAYS, "T"]),
+        (60, [*ALWAYS, *DIFFERENCE]),
+        (80, [*ALWAYS, *DIFFERENCE, "T", "seeds", "tasks"]),
+        (100, [*ALWAYS, *DIFFERENCE, *LEARNED, "T", "seeds", "tasks"]),
+        (120, [*ALWAYS, *DIFFERENCE, *LEARNED, "T", "seeds", "tasks"]),
+    ],
+)
+def test_result_tables_drop_columns_in_their_order(tmp_path, monkeypatch, capsys, width, shown):
+    monkeypatch.setenv("COLUMNS", str(width))
+    for name in ("maml", "turtle"):
+        synthetic.write(tmp_path, synthetic.cell(name, 0))
+    terminal.console().print(rich_table(*result_tables(read_records(tmp_path))))
+    out = capsys.readouterr().out
+    (header,) = [line for line in out.splitlines() if line.startswith("┃")]
+    assert [cell.strip() for cell in header.strip("┃").split("┃")] == shown
+    left_out = [name for name in (*DIFFERENCE, *LEARNED, "T", "seeds", "tasks") if name not in shown]
+    told = f"no room for: {', '.join(left_out)}; report.html has all"
+    assert (told in " ".join(out.split())) == bool(left_out)
+
+
 @pytest.mark.parametrize("width", [20, 60, 80])
 def test_result_tables_show_methods_at_every_width(metalearn, tmp_path, monkeypatch, width):
-    no_drawing(monkeypatch)
+    without_figures(monkeypatch)
     monkeypatch.setenv("COLUMNS", str(width))
     for name in ("maml", "turtle"):
         synthetic.write(tmp_path, synthetic.cell(name, 0))
@@ -197,3 +220,10 @@ def test_result_tables_show_methods_at_every_width(metalearn, tmp_path, monkeypa
     assert "TURTLE" in out
     lines = [line for line in out.splitlines() if "report.html" not in line]
     assert max(map(len, lines)) <= max(width, 42)
+
+
+def test_numbers_in_a_line_have_no_colour(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    terminal.console().print("maml, seed 0: mean 0.357, /tmp/12/report.html")
+    assert capsys.readouterr().out == "maml, seed 0: mean 0.357, /tmp/12/report.html\n"

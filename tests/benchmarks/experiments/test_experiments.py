@@ -46,7 +46,10 @@ def labels(found, **overrides):
 # --- what is shipped
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize(
+    "scale",
+    [scale if scale == "smoke" else pytest.param(scale, marks=pytest.mark.nightly) for scale in SCALES],
+)
 @pytest.mark.parametrize("name", sorted(experiments()))
 def test_every_shipped_experiment_has_every_scale_and_could_be_run(name, scale, prepared):
     from metalearn_benchmarks.runs.components import Components

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import zlib
@@ -10,6 +11,7 @@ import zlib
 import pytest
 import synthetic_records as synthetic
 
+from metalearn_benchmarks.cli import app
 from metalearn_benchmarks.cli import run as run_command
 from metalearn_benchmarks.records import record
 from metalearn_benchmarks.records.archive import SUFFIX, write_archive
@@ -160,6 +162,77 @@ def test_a_run_makes_a_changed_record_again_and_says_so(metalearn, directory, tm
     assert (code, out.count("already done"), err.count("\n")) == (0, 1, 1)
     assert f"{path}: it was changed after it was written" in err
     assert json.loads(path.read_text())["scores"] == whole
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of one seed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_command, "write_and_print_report", lambda *_: None)
+        patch.setattr(
+            "sys.argv", ["metalearn", *map(str, ONE), "--out", str(made := tmp_path_factory.mktemp("run"))]
+        )
+        app.main()
+    return made
+
+
+ONE = ("run", "sine", "--scale", "smoke", "--tasks", 4, "-m", "maml", "--seeds", 1)
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pt", "metrics.jsonl"])
+def test_a_run_names_a_changed_file_beside_a_result_that_stands(
+    metalearn, finished, tmp_path, monkeypatch, name
+):
+    monkeypatch.setattr(run_command, "write_and_print_report", lambda *_: None)
+    shutil.copytree(finished, tmp_path / "r")
+    folder = tmp_path / "r" / PLACE / "maml/0"
+    code, out, err = metalearn(*ONE, "--out", tmp_path / "r")
+    assert (code, "already done" in out, err) == (0, True, "")
+    whole, result = (folder / name).read_bytes(), (folder / "result.json").read_bytes()
+    changed = whole[:-30] + bytes([whole[-30] ^ 1]) + whole[-29:]
+    (folder / name).write_bytes(changed)
+    code, out, err = metalearn(*ONE, "--out", tmp_path / "r")
+    made = "made from" if name == "checkpoint.pt" else "made with"
+    assert code == 0
+    assert err == (
+        f"metalearn: {folder / name}: it is not the one that result.json beside it was {made}, or it was"
+        f" changed; set aside as {name}.damaged-1, and the result.json beside it stands\n"
+    )
+    assert (folder / f"{name}.damaged-1").read_bytes() == changed
+    assert (folder / "result.json").read_bytes() == result
+    code, out, err = metalearn(*ONE, "--out", tmp_path / "r")
+    assert (code, "already done" in out, err) == (0, True, "")
+
+
+def test_seals_of_earlier_versions_say_nothing_of_the_log(metalearn, finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_command, "write_and_print_report", lambda *_: None)
+    shutil.copytree(finished, tmp_path / "r")
+    folder = tmp_path / "r" / PLACE / "maml/0"
+    path = folder / "result.json"
+    found = json.loads(path.read_text())
+    del found["crc32"], found["seal"]["log"]
+    text = json.dumps(found)[:-1]
+    path.write_text(f'{text}, "crc32": "{zlib.crc32(text.encode()):08x}"}}')
+    (folder / "metrics.jsonl").write_text("")
+    code, out, err = metalearn(*ONE, "--out", tmp_path / "r")
+    assert (code, "already done" in out, err) == (0, True, "")
+    assert record.has_valid_checksum(folder)
+    (folder / "experiment.toml").write_text((folder / "experiment.toml").read_text() + "\n")
+    assert not record.has_valid_checksum(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with a name")
+def test_a_run_does_not_wait_for_a_checkpoint_that_is_a_pipe(metalearn, finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_command, "write_and_print_report", lambda *_: None)
+    shutil.copytree(finished, tmp_path / "r")
+    folder = tmp_path / "r" / PLACE / "maml/0"
+    (folder / "checkpoint.pt").unlink()
+    os.mkfifo(folder / "checkpoint.pt")
+    assert metalearn(*ONE, "--out", tmp_path / "r")[0] == 0  # finished: nothing reads it
+    (folder / "result.json").unlink()
+    code, _, err = metalearn(*ONE, "--out", tmp_path / "r")
+    assert (code, err.count("\n")) == (0, 1)
+    assert "checkpoint.pt: it is no regular file; set aside as checkpoint.pt.damaged-1, and made anew" in err
 
 
 def test_export_refuses_a_checkpoint_that_the_result_was_not_made_from(metalearn, tmp_path, monkeypatch):

@@ -10,9 +10,9 @@ from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 import synthetic_records as synthetic
+from undrawn import without_map
 
 from metalearn_benchmarks.cli import app
-from metalearn_benchmarks.report import page
 
 TITLES = [
     "$\\frac{1}{$ and 100 %",
@@ -41,7 +41,7 @@ def printed(folder):
     """The exit code of `report`, and what it prints; without the map, which is the same for all records."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(page, "_rule_map", lambda: ({}, {"graph": "", "matrix": "", "witnesses": []}))
+        without_map(patch)
         patch.setattr(sys, "argv", ["metalearn", "report", str(folder)])
         app.main()
     return out.getvalue(), err.getvalue()

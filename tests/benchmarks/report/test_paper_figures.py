@@ -11,6 +11,7 @@ import pytest
 import synthetic_records as synthetic
 from matplotlib.figure import Figure
 from scipy import stats
+from undrawn import without_map
 
 from metalearn_benchmarks.claims import published
 from metalearn_benchmarks.experiments import catalogue
@@ -207,7 +208,7 @@ def no_figures(monkeypatch):
     """A page without what takes long to draw and is not asked for."""
     for module in (setting_figures, rule_figures):
         monkeypatch.setattr(module, "FIGURES", {})
-    monkeypatch.setattr(report, "_rule_map", lambda: ({}, {"graph": "", "matrix": "", "witnesses": []}))
+    without_map(monkeypatch)
     monkeypatch.setattr(report, "paper_figures", lambda records: ([], []))
 
 

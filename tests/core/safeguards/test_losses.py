@@ -72,6 +72,9 @@ COMPARED = {
     "minus, turned": lambda p, y: (y - p).square().mean(),
     "sub": lambda p, y: torch.sub(p, y).abs().mean(),
     "huber": F.huber_loss,
+    "made of the prediction": lambda p, y: (p + 0 - y).square().mean(),
+    "made of the targets": lambda p, y: (p - y.float().clamp(-1, 1)).square().mean(),
+    "made of both": lambda p, y: F.mse_loss(p.sigmoid(), 1 - y.sigmoid()),
 }
 
 
@@ -245,8 +248,12 @@ def test_a_function_that_is_differentiable_once_is_told_the_first_order():
         (lambda p, t: F.mse_loss(p.squeeze(-1), t), 1, torch.randn(5, generator=GENERATOR)),
         (lambda p, t: F.mse_loss(p.view_as(t), t), 4, torch.randn(5, 2, 2, generator=GENERATOR)),
         (F.cross_entropy, 1, torch.zeros(5, dtype=torch.long)),
+        (lambda p, t: (p.sigmoid()[:, 0] - t).square().mean(), 1, torch.randn(5, generator=GENERATOR)),
+        (lambda p, t: (p - t.unsqueeze(0)).square().mean(), 1, torch.randn(5, generator=GENERATOR)),
+        (lambda p, t: torch.cdist(p, t[:, None]).mean(), 1, torch.randn(5, generator=GENERATOR)),
+        (lambda p, t: (p.exp() * t - p.mean()).mean(), 2, torch.rand(5, 1, generator=GENERATOR)),
     ],
-    ids=["squeezed", "viewed", "one class"],
+    ids=["squeezed", "viewed", "one class", "a column", "pairs", "distances", "weights"],
 )
 def test_a_loss_that_gives_them_one_shape_itself_is_taken(loss, outputs, targets):
     learner, _, theta = start(nn.Linear(3, outputs), loss)
@@ -258,3 +265,18 @@ def test_a_loss_that_is_a_count_is_refused_by_its_kind():
     learner, _, theta = start(nn.Linear(3, 1), lambda p, t: (p > t).sum())
     with pytest.raises(UsageError, match=r"loss must return a floating-point number, got torch.int64"):
         learner.loss(theta, Batch(INPUTS, torch.zeros(5, 1)))
+
+
+@pytest.mark.parametrize("away", ["theta", "inputs", "targets"])
+def test_what_is_on_another_device_is_told_before_anything_is_computed(away):
+    """On the meta device, torch itself computes with memory that nobody has written to."""
+    learner, rule, theta = start(nn.Linear(3, 1), F.mse_loss)
+    given = {"theta": theta, "inputs": INPUTS, "targets": torch.zeros(5, 1)}
+    given[away] = given[away].to("meta")
+    where = {"theta": r"meta and the examples on cpu", "inputs": "cpu and the examples on meta and cpu"}
+    said = where.get(away, "cpu and the examples on cpu and meta")
+    batch = Batch(given["inputs"], given["targets"])
+    with pytest.raises(UsageError, match=rf"^adapt: theta is on {said}; move them with \.to$"):
+        adapt(rule, learner, given["theta"], batch, steps=1)
+    with pytest.raises(UsageError, match=r"^adapt: theta is on "):
+        meta_gradient(rule, learner, given["theta"], Task(batch, batch), steps=0)

@@ -8,7 +8,7 @@ from metalearn_benchmarks.cli.data.verify import verify_command
 from metalearn_benchmarks.cli.support.groups import CommandGroup
 
 
-@click.group(cls=CommandGroup)
+@click.group(cls=CommandGroup, short_help="Datasets of images on this machine.")
 def data() -> None:
     """Datasets of images on this machine: prepare one from what you have, check it, list what is there."""
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import click
 
 from metalearn_benchmarks.cli.data.output import PATH, describe, store_row
-from metalearn_benchmarks.cli.support.options import JSON
+from metalearn_benchmarks.cli.support.options import JSON, examples
 from metalearn_benchmarks.host.terminal import echo, print_json
 
 
-@click.command("list")
+@click.command("list", epilog=examples("metalearn data list"))
 @click.argument("path", type=PATH, required=False)
 @JSON
 def list_command(path: Path | None, as_json: bool) -> None:
-    """What is prepared, here or in PATH (what was given to --to)."""
+    """What is prepared, here or in PATH (what was given to --out)."""
     from metalearn_benchmarks.tasks.images.datasets import datasets
     from metalearn_benchmarks.tasks.images.store.locations import data_home
     from metalearn_benchmarks.tasks.images.store.preparation import find_stores

@@ -8,12 +8,12 @@ from pathlib import Path
 import click
 
 from metalearn_benchmarks.cli.data.output import PATH, SIZE, describe, progress_bar, store_row
-from metalearn_benchmarks.cli.support.options import JSON
+from metalearn_benchmarks.cli.support.options import JSON, RenamedOption, examples
 from metalearn_benchmarks.host.exit_codes import EXIT_INTERRUPTED
 from metalearn_benchmarks.host.terminal import echo, print_json
 
 
-@click.command("prepare")
+@click.command("prepare", epilog=examples("metalearn data prepare cub CUB_200_2011.tgz --size 84"))
 @click.argument("name")
 @click.argument("path", type=PATH)
 @click.option(
@@ -22,7 +22,7 @@ from metalearn_benchmarks.host.terminal import echo, print_json
 )  # fmt: skip
 @click.option("--split", metavar="LIST", help="Which published split. [default: the usual one]")
 @click.option(
-    "--to", type=PATH, metavar="DIR",
+    "--out", "--to", "to", cls=RenamedOption, type=PATH, metavar="DIR",
     help="Where to, DIR/NAME/PIXELS. [default: $METALEARN_DATA, or the user's data folder]",
 )  # fmt: skip
 @JSON

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from metalearn_benchmarks.cli.data.output import PATH, SIZE, describe, doubts, progress_bar, store_row
-from metalearn_benchmarks.cli.support.options import JSON
+from metalearn_benchmarks.cli.support.options import JSON, examples
 from metalearn_benchmarks.host.exit_codes import EXIT_INTERRUPTED
 from metalearn_benchmarks.host.terminal import echo, print_json
 from metalearn_core.errors import unknown
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from metalearn_benchmarks.tasks.images.store.image_store import ImageStore
 
 
-@click.command("verify")
+@click.command("verify", epilog=examples("metalearn data verify cub"))
 @click.argument("name")
 @click.argument("path", type=PATH, required=False)
 @click.option("--size", type=SIZE, metavar="PIXELS", help="Which one. [default: each that is there]")
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def verify_command(name: str, path: Path | None, size: int | None, as_json: bool) -> None:
     """Check that prepared dataset NAME still is what was prepared: checksum, classes, split, counts.
 
-    PATH: what was given to --to, where that was given. NAME as `metalearn data list` has it.
+    PATH: what was given to --out, where that was given. NAME as `metalearn data list` has it.
     """
     from metalearn_benchmarks.tasks.images.datasets import datasets
     from metalearn_benchmarks.tasks.images.store.locations import data_home

@@ -10,7 +10,7 @@ from metalearn_benchmarks.cli.plugins.validate import validate_command
 from metalearn_benchmarks.cli.support.groups import CommandGroup
 
 
-@click.group(cls=CommandGroup)
+@click.group(cls=CommandGroup, short_help="What is installed; check a rule, begin a plugin.")
 def plugins() -> None:
     """What is installed and whether it is in order: list it, show one, check a rule, begin your own."""
 

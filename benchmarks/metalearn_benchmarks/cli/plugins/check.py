@@ -8,13 +8,14 @@ from typing import Any
 
 import click
 
-from metalearn_benchmarks.cli.support.options import JSON, toml_option
+from metalearn_benchmarks.cli.support.completion import complete_rule
+from metalearn_benchmarks.cli.support.options import JSON, examples, toml_option
 from metalearn_benchmarks.host.exit_codes import EXIT_FAILED
 from metalearn_benchmarks.host.terminal import echo, print_json, print_table
 
 
-@click.command("check")
-@click.argument("rule")
+@click.command("check", epilog=examples("metalearn plugins check lstm --option hidden=0"))
+@click.argument("rule", shell_complete=complete_rule)
 @click.option("--option", "-o", "given", metavar="K=V", multiple=True, help="An option of it; V is TOML.")
 @click.option("--slow", is_flag=True, help="The laws too that train, compile and resume: a minute or two.")
 @JSON

@@ -9,14 +9,14 @@ from typing import Any
 
 import click
 
-from metalearn_benchmarks.cli.support.options import JSON
+from metalearn_benchmarks.cli.support.options import JSON, examples
 from metalearn_benchmarks.host.escape import visible
 from metalearn_benchmarks.host.exit_codes import EXIT_FAILED
 from metalearn_benchmarks.host.terminal import echo, print_table
 from metalearn_benchmarks.plugins.entry_points import LOAD_PLUGINS
 
 
-@click.command("list")
+@click.command("list", epilog=examples("metalearn plugins list"))
 @click.option("--all", "everything", is_flag=True, help="Those too that METALEARN_LOAD_PLUGINS leaves out.")
 @JSON
 @click.pass_context

@@ -7,12 +7,21 @@ from pathlib import Path
 
 import click
 
+from metalearn_benchmarks.cli.support.options import RenamedOption, examples
 from metalearn_benchmarks.host.terminal import echo
 
 
-@click.command("new")
+@click.command("new", epilog=examples("metalearn plugins new my-rule --out plugins"))
 @click.argument("name")
-@click.option("--to", type=click.Path(path_type=Path), default=".", help="Where it goes. [default: here]")
+@click.option(
+    "--out",
+    "--to",
+    "to",
+    cls=RenamedOption,
+    type=click.Path(path_type=Path),
+    default=".",
+    help="Where it goes. [default: here]",
+)
 @click.option("--author", help="Whose it is, for the licence. [default: as git or the system knows you]")
 def new_command(name: str, to: Path, author: str | None) -> None:
     """Begin a plugin of your own: the project metalearn-NAME with a rule, its tests and its packaging."""

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from metalearn_benchmarks.cli.support.options import JSON
+from metalearn_benchmarks.cli.support.completion import complete_rule
+from metalearn_benchmarks.cli.support.options import JSON, examples
 from metalearn_benchmarks.host.exit_codes import EXIT_FAILED
 from metalearn_benchmarks.host.terminal import console, echo, print_json, table
 from metalearn_core.errors import unknown
@@ -17,8 +18,8 @@ NEEDED = "(needed)"
 """What stands in place of the default of an option that must be given."""
 
 
-@click.command("show")
-@click.argument("name")
+@click.command("show", epilog=examples("metalearn plugins show feed-forward"))
+@click.argument("name", shell_complete=complete_rule)
 @JSON
 def show_command(name: str, as_json: bool) -> None:
     """What NAME is (a rule, a family, a base-learner, an observer, a placement): its equation and options."""

@@ -6,12 +6,12 @@ import sys
 
 import click
 
-from metalearn_benchmarks.cli.support.options import JSON
+from metalearn_benchmarks.cli.support.options import JSON, examples
 from metalearn_benchmarks.host.exit_codes import EXIT_FAILED
 from metalearn_benchmarks.host.terminal import print_table
 
 
-@click.command("validate")
+@click.command("validate", epilog=examples("metalearn plugins validate metalearn-lstm --imports"))
 @click.argument("distribution")
 @click.option("--imports", is_flag=True, help="Import it too, which runs its code.")
 @JSON

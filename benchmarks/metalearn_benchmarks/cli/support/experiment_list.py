@@ -47,6 +47,7 @@ class ExperimentLine:
         experiment = self.listed.experiment
         return {
             "experiment": self.listed.name,
+            "scale": self.listed.scale,
             "runs": estimate.runs,
             "about": duration,
             "title": experiment.title,
@@ -65,21 +66,23 @@ class ExperimentLine:
         }
 
 
-def list_experiments(names: Sequence[str], scale: str) -> list[ListedExperiment]:
+def list_experiments(names: Sequence[str], scale: str | None) -> list[ListedExperiment]:
     """Return the runs of experiments.
 
     Args:
         names: Names or files of experiments; without any, the shipped experiments.
-        scale: Name of the scale.
+        scale: Name of the scale; None for what `metalearn run` runs of each without one.
 
     Raises:
         UsageError: There is no such experiment.
     """
     experiments = catalogue.experiments().items() if not names else map(catalogue.find_experiment, names)
-    return [
-        ListedExperiment(name, e, scale, catalogue.cells(name, e, scale, Overrides()))
-        for name, e in experiments
-    ]
+    listed = []
+    for name, experiment in experiments:
+        size, overrides = catalogue.default_run(experiment, scale, Overrides())
+        cells = catalogue.cells(name, experiment, size, overrides)
+        listed.append(ListedExperiment(name, experiment, size, cells))
+    return listed
 
 
 def estimate_durations(experiments: Sequence[ListedExperiment]) -> list[ExperimentLine]:
@@ -88,9 +91,9 @@ def estimate_durations(experiments: Sequence[ListedExperiment]) -> list[Experime
     return [ExperimentLine(one, estimate(one.cells, times, cores())) for one in experiments]
 
 
-def footnote(lines: Sequence[ExperimentLine], scale: str) -> str:
+def footnote(lines: Sequence[ExperimentLine]) -> str:
     """Return a line that says what the times are, and how to get those that are missing."""
     missing = any(line.estimate.seconds is None for line in lines)
     at_a_time = f"{cores()} runs at a time" if cores() > 1 else "one run at a time"
-    text = f"Scale {scale}; times are for this machine, {at_a_time}, without the report"
+    text = f"Times are for this machine, {at_a_time}, without the report"
     return f"{text}; ? was not timed here: add --measure." if missing else f"{text}."

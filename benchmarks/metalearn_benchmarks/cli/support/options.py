@@ -11,7 +11,29 @@ from metalearn_core.errors import UsageError
 
 MAX_SHOWN = 100
 """Characters of an option that a message repeats."""
-JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+def examples(*commands: str) -> str:
+    """Return the end of a command's help: commands that can be copied as they are.
+
+    Args:
+        commands: The commands, whole.
+    """
+    title = "Example:" if len(commands) == 1 else "Examples:"
+    return "\n".join(["\b", title, *(f"  {command}" for command in commands)])
+
+
+class RenamedOption(click.Option):
+    """An option that is still known by its former names, which the help does not show."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Return the words of the help, of the first name alone."""
+        every, self.opts = self.opts, self.opts[:1]
+        try:
+            return super().get_help_record(ctx)
+        finally:
+            self.opts = every
 
 
 def toml_option(text: str) -> tuple[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,10 +13,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from metalearn_benchmarks.host.escape import visible
+from metalearn_benchmarks.runs.durations.estimates import format_duration
 from metalearn_core import Event
 
 QUIET_SECONDS = 10.0
 """Without a terminal, each run prints at most one line in this time."""
+WIDE = 100
+"""Columns of a terminal from which on there is room for long bars."""
 
 
 @attrs.define
@@ -25,18 +29,28 @@ class RunLine:
     Args:
         bar: The bar that shows it.
         total: Meta-training tasks of the run.
+        since: The task at which this command began or went on, and when, by the monotonic clock.
         note: What is shown beside the bar.
         printed_at: When a line was last printed, by the monotonic clock.
     """
 
     bar: TaskID
     total: int = 0
+    since: tuple[int, float] | None = None
     note: str = ""
     printed_at: float = 0.0
 
 
+def _time_left(line: RunLine, position: int, now: float) -> str:
+    """How long the rest of the training takes at the pace so far, in words; empty where it is not known."""
+    if line.since is None or position <= line.since[0] or now <= line.since[1]:
+        return ""
+    pace = (now - line.since[1]) / (position - line.since[0])
+    return f"{format_duration(pace * max(line.total - position, 0))} left"
+
+
 class Display:
-    """A live bar for each run on a terminal; elsewhere a line now and then.
+    """A live bar for each run on a terminal; elsewhere a line with its time now and then.
 
     Args:
         console: The console to print on.
@@ -46,10 +60,10 @@ class Display:
     def __init__(self, console: Console, cells: int) -> None:
         self.console = console
         self.lines: dict[str, RunLine] = {}
-        self.failed_observers: set[str] = set()
+        self.said: set[str] = set()
         self.bars = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=24 if console.width >= WIDE else 8),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}", markup=False),
             TimeRemainingColumn(elapsed_when_finished=True),
@@ -76,6 +90,10 @@ class Display:
         if event.kind == "observer":
             self._say_once(str(event.values["name"]), str(event.values["message"]))
             return
+        if event.kind == "warning":
+            message = f"{label}: {event.values['message']}"
+            self._say_once(message, message)
+            return
         line = self.lines.get(label)
         if line is None:
             line = self.lines[label] = RunLine(self.bars.add_task(visible(label), total=None, note=""))
@@ -99,18 +117,26 @@ class Display:
             self._say_now_and_then(label, line, event)
 
     def _say(self, text: str, **style: Any) -> None:
-        self.console.print(visible(text), **style)
+        when = "" if self.console.is_terminal else f"{datetime.now():%Y-%m-%d %H:%M:%S} "
+        self.console.print(f"{when}{visible(text)}", **style)
 
-    def _say_once(self, observer: str, message: str) -> None:
-        if observer not in self.failed_observers:
-            self.failed_observers.add(observer)
-            self._say(message, style="yellow", highlight=False, soft_wrap=True)
+    def _say_once(self, what: str, message: str) -> None:
+        if what not in self.said:
+            self.said.add(what)
+            self._say(message, style="yellow", soft_wrap=True)
 
     def _say_now_and_then(self, label: str, line: RunLine, event: Event) -> None:
         now = time.monotonic()
+        if line.since is None and event.position:
+            line.since = (event.position, now)
         if now - line.printed_at >= QUIET_SECONDS:
             line.printed_at = now
-            self._say(f"{label}: task {event.position} of {line.total}, {line.note}")
+            parts = [
+                f"task {event.position} of {line.total}",
+                line.note,
+                _time_left(line, event.position, now),
+            ]
+            self._say(f"{label}: {', '.join(filter(None, parts))}")
 
     def skipped(self, label: str) -> None:
         """Show that a run was finished before."""
@@ -130,7 +156,7 @@ class Display:
 
     def failed(self, line: str) -> None:
         """Show that a run failed; the others go on."""
-        self._say(line, style="red", highlight=False)
+        self._say(line, style="red")
 
     def end(self, label: str) -> None:
         """Remove the bar of a run that has ended."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +29,35 @@ def write_and_print_report(
     Raises:
         UsageError: There is no record.
     """
+    from metalearn_benchmarks.report.table_text import rich_table
+
+    for part in _write_report(directory, statistics, out):
+        if isinstance(part, Path):
+            console.print(visible(f"report: {part}"), soft_wrap=True)
+        else:
+            console.print(rich_table(part))
+
+
+def write_report_as_data(directory: Path, statistics: str = "t", out: Path | None = None) -> dict[str, Any]:
+    """Write the report of a DIR as `write_and_print_report` does, and return its tables as plain data."""
+    from metalearn_benchmarks.report.table_data import table_as_data
+
+    *tables, page = _write_report(directory, statistics, out)
+    return {"report": str(page), "tables": [table_as_data(table) for table in tables]}
+
+
+def _write_report(directory: Path, statistics: str, out: Path | None) -> Iterator[Any]:
+    """Yield the tables of a DIR, and after them the page, which is written last."""
     from metalearn_benchmarks.report import tables
     from metalearn_benchmarks.report.grouping import cross_family_records
     from metalearn_benchmarks.report.page import write_report
-    from metalearn_benchmarks.report.table_text import rich_table
 
     records, left_out = readable_records(directory)
     unfinished = require_records(records, directory)
     results = tables.result_tables([*records, *cross_family_records(records)], statistics)
-    for result in results:
-        console.print(rich_table(result))
+    yield from results
     folder = directory if directory.is_dir() else directory.parent
-    page = write_report(records, out or folder / "report", unfinished, left_out, statistics, results)
-    console.print(visible(f"report: {page}"), soft_wrap=True)
+    yield write_report(records, out or folder / "report", unfinished, left_out, statistics, results)
 
 
 def require_records(records: list[Any], directory: Path) -> int:

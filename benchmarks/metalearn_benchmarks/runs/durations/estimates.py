@@ -10,7 +10,7 @@ import hashlib
 import heapq
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,10 @@ PACKAGES = ("metalearn-core", "metalearn-benchmarks", "torch")
 """Packages whose versions a timing depends on."""
 NAMING_FIELDS = ("experiment", "setting", "name", "scale", "seed")
 """Fields of a cell that only name it, and do not change its time."""
+LENGTHS = ("tasks", "validation_interval", "validation_tasks")
+"""Settings that say how long a program runs, and not what it does."""
+COMPILED_STEPS = 10_000
+"""`LONG_RUN` of metalearn_core.settings: the outer steps from which a program is compiled."""
 
 
 @attrs.frozen
@@ -43,6 +47,7 @@ class Timing:
         validation: Seconds of a validation of all seeds.
         steps: Number of outer steps.
         validations: Number of validations.
+        validation_tasks: Tasks of each validation; 0 where it was not kept.
     """
 
     seeds: int
@@ -52,6 +57,7 @@ class Timing:
     validation: float
     steps: int
     validations: int
+    validation_tasks: int = 0
 
     @property
     def seconds(self) -> float:
@@ -86,11 +92,13 @@ class TimingCache:
         path: The file that holds them.
         start: Seconds that a fresh process takes to start; 0 where this was not measured.
         programs: The timing of each program, by its digest.
+        sisters: The digest of a program that was timed, by what all its lengths share.
     """
 
     path: Path
     start: float = 0.0
     programs: dict[str, Timing] = attrs.field(factory=dict)
+    sisters: dict[str, str] = attrs.field(factory=dict)
 
     @classmethod
     def load(cls) -> TimingCache:
@@ -105,7 +113,7 @@ class TimingCache:
             kept = json.loads(path.read_text(encoding="utf-8"))
             if kept["format"] == FORMAT:
                 timings = {key: Timing(**timing) for key, timing in kept["programs"].items()}
-                return cls(path, float(kept["start"]), timings)
+                return cls(path, float(kept["start"]), timings, dict(kept.get("sisters", {})))
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             pass  # a cache that cannot be read is an empty one
         return cls(path)
@@ -114,6 +122,24 @@ class TimingCache:
         """Return the timing of a cell's program, or None."""
         return self.programs.get(program_digest(cell))
 
+    def closest(self, cell: Cell) -> Timing | None:
+        """Return the timing of a cell's program, or what follows from that of a sister, or None.
+
+        A sister is the same program with another number of tasks, of training or of validation.
+        """
+        exact = self.get(cell)
+        sister = self.programs.get(self.sisters.get(_sister_digest(cell), ""))
+        if exact is not None or sister is None or not cell.method.trains:
+            return exact
+        steps, validations, validation_tasks = run_length(cell.method.settings)
+        known = sister.validation_tasks and validation_tasks
+        return attrs.evolve(
+            sister,
+            steps=steps,
+            validations=validations,
+            validation=sister.validation * (validation_tasks / sister.validation_tasks if known else 1),
+        )
+
     def put(self, cell: Cell, timing: Timing) -> None:
         """Add the timing of a cell's program, and write the file.
 
@@ -121,8 +147,10 @@ class TimingCache:
             UsageError: The file cannot be written.
         """
         self.programs[program_digest(cell)] = timing
+        self.sisters[_sister_digest(cell)] = program_digest(cell)
         kept = {key: attrs.asdict(timing) for key, timing in self.programs.items()}
-        text = json.dumps({"format": FORMAT, "start": self.start, "programs": kept}, indent=1)
+        whole = {"format": FORMAT, "start": self.start, "programs": kept, "sisters": self.sisters}
+        text = json.dumps(whole, indent=1)
         try:
             write_atomically(self.path, text)
         except UsageError as error:
@@ -131,8 +159,38 @@ class TimingCache:
             ) from error
 
 
+def run_length(settings: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Return how many outer steps, validations and tasks of a validation settings ask for.
+
+    There is a validation at 0, at every multiple of the interval, and at the end. What is left to a default
+    counts as 0.
+    """
+    tasks, interval = int(settings.get("tasks", 0)), int(settings.get("validation_interval", 0))
+    validations = 1 + -(-tasks // interval) if tasks and interval else 0
+    return (
+        -(-tasks // int(settings.get("meta_batch", 1))),
+        validations,
+        int(settings.get("validation_tasks", 0)),
+    )
+
+
+def _sister_digest(cell: Cell) -> str:
+    """Return the digest of what programs share that differ in their length alone, and in no engine."""
+    settings = dict(cell.method.settings)
+    steps, _, _ = run_length(settings)
+    if settings.get("engine", "auto") == "auto":
+        settings["engine"] = "compiled" if steps >= COMPILED_STEPS else "eager"
+    for name in LENGTHS:
+        settings.pop(name, None)
+    return _digest(attrs.evolve(cell, test_tasks=1, method=attrs.evolve(cell.method, settings=settings)))
+
+
 def program_digest(cell: Cell) -> str:
     """Return the digest of everything that a cell's time depends on. Two rows may be the same program."""
+    return _digest(cell)
+
+
+def _digest(cell: Cell) -> str:
     plain: dict[str, Any] = cell.as_toml()
     for name in NAMING_FIELDS:
         del plain[name]
@@ -154,7 +212,7 @@ def estimate(cells: Sequence[Cell], cache: TimingCache, workers: int) -> Estimat
     for cell in cells:
         seeds[cell.row] = seeds.get(cell.row, 0) + 1
         first.setdefault(cell.row, cell)
-    timings = {row: cache.get(cell) for row, cell in first.items()}
+    timings = {row: cache.closest(cell) for row, cell in first.items()}
     known = {program_digest(cell): timings[row] is not None for row, cell in first.items()}
     seconds = None
     if all(known.values()):

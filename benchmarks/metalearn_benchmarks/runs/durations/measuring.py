@@ -82,6 +82,7 @@ def time_program(cell: Cell, seeds: int, workers: int) -> Timing:
         validation=validation,
         steps=_count_steps(cell, settings),
         validations=_count_validations(cell, settings),
+        validation_tasks=settings.validation_tasks if cell.method.trains else 0,
     )
 
 

@@ -166,6 +166,7 @@ def test_workers_killed_and_interrupted_the_same_command_ends_in_the_bits_of_a_l
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.nightly
 def test_a_node_that_does_not_see_the_folder_is_told_of_in_one_line(cluster, experiment, tmp_path):
     """As far as one machine can play two: what the command puts there for its workers is taken away."""
     ended = threading.Event()
@@ -188,6 +189,7 @@ def test_a_node_that_does_not_see_the_folder_is_told_of_in_one_line(cluster, exp
     assert not list(tmp_path.rglob("experiment.toml"))
 
 
+@pytest.mark.nightly
 def test_a_folder_that_a_worker_cannot_write_ends_the_command_with_one_line(cluster, experiment, tmp_path):
     """DIR itself can be written, and the folders of the runs cannot; no other run fares better."""
     (tmp_path / "tiny").write_text("in the way")
@@ -219,6 +221,7 @@ def test_a_disk_that_is_full_ends_the_command_with_one_line(cluster, experiment,
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+@pytest.mark.nightly
 def test_workers_find_the_data_where_the_command_does(cluster, tmp_path):
     """METALEARN_DATA is that of the command, and relative to its folder."""
     noise_store(tmp_path / "images", 0)

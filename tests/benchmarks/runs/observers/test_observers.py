@@ -496,3 +496,26 @@ def test_a_run_that_fails_or_is_stopped_is_told_as_such(tmp_path, install):
         "result",
         "closed",
     ]
+
+
+class Ends(UpdateRule):
+    """θ is what the rule says, whatever came before; nothing can be learned."""
+
+    def __init__(self, layout):
+        super().__init__()
+
+    def update(self, theta, signal, state):
+        return torch.ones_like(theta), state
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_training_that_cannot_learn_is_told_in_one_line_of_the_run(tmp_path, install):
+    install()
+    rules = registry.default_registry().catalogues["metalearn_update_rules"]
+    rules["ends"] = attrs.evolve(rules["gradient-descent"], name="ends", factory=Ends)
+    runs = smoke("maml", seeds=2, tasks=16)
+    runs = [attrs.evolve(run, method=attrs.evolve(run.method, rule="ends", options={})) for run in runs]
+    lines = told_of(runs, tmp_path, (0, 1)).splitlines()
+    told = [line for line in lines if "the meta-gradient was exactly 0, for θ⁰ and every φ" in line]
+    assert len(told) == 1
+    assert told[0].startswith("maml, seeds 0-1: rule Ends (")

@@ -248,3 +248,40 @@ def test_what_was_lost_is_told_with_a_count_and_an_example(tmp_path):
         conversion.TRANSPARENT: str(tmp_path / "a/images/Greek/character01/0_0.png"),
         "converted from LA": str(tmp_path / "a/images/Latin/character01/2_0.png"),
     }
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "GIF", "RGB", "L"])
+def test_a_picture_that_is_transparent_everywhere_is_told(mode, channels):
+    pixels, done = decoded(grey_of(mode, np.zeros((SIZE, SIZE), np.uint8)), channels)
+    assert (pixels == 255).all()
+    assert done == (conversion.BLANK,)
+    assert conversion.BLANK in conversion.LOSSES
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("form", ["PNG", "PGM", "colours", "with an alpha channel"])
+def test_8_bits_in_16_are_refused(form, channels):
+    values = np.random.default_rng(3).integers(0, 256, (SIZE, SIZE), dtype=np.uint16)
+    values[0, 0] = 255
+    data = {
+        "PNG": lambda: encoded(Image.fromarray(values)),
+        "PGM": lambda: pgm(values, 65535),
+        "colours": lambda: png16(values[..., None].repeat(3, -1), 2),
+        "with an alpha channel": lambda: png16(np.stack([values, np.full_like(values, 65535)], -1), 4),
+    }[form]()
+    most = " and none of its values is above 255" if form in ("PNG", "PGM") else ""
+    with pytest.raises(UsageError) as caught:
+        decoded(data, channels)
+    assert str(caught.value) == (
+        f"x.png: cannot be decoded (it has 16 bits a channel{most}, so it would become black; save it with 8"
+        " bits a channel); mend or replace it"
+    )
+
+
+def test_what_is_black_or_dark_in_16_bits_is_taken():
+    assert (decoded(encoded(Image.fromarray(np.zeros((SIZE, SIZE), np.uint16))))[0] == 0).all()
+    dark = np.where(STROKE, 0, 600).astype(np.uint16)
+    np.testing.assert_array_equal(decoded(encoded(Image.fromarray(dark)))[0][..., 0], np.where(STROKE, 0, 2))
+    strokes = np.stack([np.zeros((SIZE, SIZE), int), np.where(STROKE, 65535, 0)], -1)
+    np.testing.assert_array_equal(decoded(png16(strokes, 4))[0][..., 0], np.where(STROKE, 0, 255))

@@ -9,6 +9,8 @@ import numpy as np
 import PIL
 from PIL import Image, ImageOps, WebPImagePlugin  # noqa: F401 (Pillow has not registered WebP else)
 
+from metalearn_benchmarks.tasks.images.store.whole import require_whole
+
 READ = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM")
 """Formats of Pillow that are read. Others start programs (EPS), or are no pictures as datasets have them."""
 LARGEST_PICTURE = 80_000_000
@@ -21,10 +23,11 @@ ORIENTATION = 0x0112
 """The tag of EXIF that says how a camera was held."""
 
 TRANSPARENT = "with transparent parts, which are white now"
+BLANK = "that are transparent everywhere, and blank now"
 SCALED = "scaled from 16 bits to 8"
 TURNED = "turned as their EXIF orientation says"
 FIRST = "of which the first of several pictures in a JPEG file is taken"
-LOSSES = (TRANSPARENT, SCALED, TURNED, FIRST)
+LOSSES = (TRANSPARENT, BLANK, SCALED, TURNED, FIRST)
 """What changes more than the form of an image: it is told as a warning."""
 
 
@@ -32,7 +35,7 @@ def open_picture(data: bytes) -> Image.Image:
     """Open the file of a still image.
 
     Raises:
-        ValueError: It is none of the formats that are read, is animated, or is enormous.
+        ValueError: It is none of the formats that are read, is animated, is enormous, or is not whole.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its size, which is looked at here, and of damaged EXIF data
@@ -46,6 +49,7 @@ def open_picture(data: bytes) -> Image.Image:
         if image.format != "MPO" and getattr(image, "is_animated", False):
             raise ValueError("it is animated: save the one picture that is meant")
         image.load()
+    require_whole(image, data)
     return image
 
 
@@ -79,15 +83,14 @@ def convert_picture(
     if plain is not upright or (image.format == "PNG" and data[24:25] == b"\x10"):  # PNG's bits of a channel
         done.append(SCALED)
     if plain.has_transparency_data:
-        opaque = _on_white(plain)
-        if opaque is not None:
-            plain = opaque
-            done.append(TRANSPARENT)
-        else:
-            plain = plain.convert("RGBA").convert("RGB")
+        plain, changed = _on_white(plain)
+        done += changed
     if mode not in PLAIN[channels] and not done:
         done.append(f"converted from {mode}")
-    return plain.convert(MODES[channels]), tuple(done)
+    converted = plain.convert(MODES[channels])
+    if SCALED in done:
+        _require_more_than_8_bits(upright, converted)
+    return converted, tuple(done)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -114,15 +117,26 @@ def _scaled(image: Image.Image) -> Image.Image:
     return grey
 
 
-def _on_white(image: Image.Image) -> Image.Image | None:
-    """The picture on a white ground; None where all of it is opaque."""
+def _require_more_than_8_bits(image: Image.Image, converted: Image.Image) -> None:
+    """ValueError for values of 8 bits in 16: scaled, they are black. What was black before may be."""
+    grey = len(image.getbands()) == 1  # of others Pillow has kept the upper 8 bits
+    most = int(np.asarray(image).max())
+    if int(np.asarray(converted).max()) <= 1 and (most or not grey):
+        largest = f" and none of its values is above {most}" if grey else ""
+        raise ValueError(
+            f"it has 16 bits a channel{largest}, so it would become black; save it with 8 bits a channel"
+        )
+
+
+def _on_white(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    """The picture on a white ground, and in words what was done to it."""
     picture = image.convert("RGBA")
     alpha = np.asarray(picture.getchannel("A"))
     least, most = int(alpha.min()), int(alpha.max())
     if least == 255:
-        return None
+        return picture.convert("RGB"), []
     white = Image.new("RGBA", picture.size, "white")
     opaque = Image.alpha_composite(white, picture).convert("RGB")
     if least != most and len(opaque.getcolors(1) or ()) == 1:
         raise ValueError("its strokes are as white as the ground that is put under transparent parts")
-    return opaque
+    return opaque, [TRANSPARENT if most else BLANK]

@@ -1,0 +1,85 @@
+"""What a reader of a result table must know first: a line for each thing, made from records. No torch."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Sequence
+
+from metalearn_benchmarks.experiments import catalogue
+from metalearn_benchmarks.experiments.rows import UNDER_CONDITIONS
+from metalearn_benchmarks.records.record import Record
+from metalearn_benchmarks.report.numbers import format_interval, format_number
+from metalearn_benchmarks.statistics.comparisons import Contrast
+from metalearn_benchmarks.statistics.estimate import Estimate
+from metalearn_core.errors import UsageError
+
+
+def table_notes(records: Sequence[Record], titles: Sequence[str], apart: Contrast | None) -> list[str]:
+    """Return a line for each thing that the rows of a setting have to be read with.
+
+    Args:
+        records: The runs of the setting.
+        titles: The titles of the rows, best mean first.
+        apart: How much the second row differs from the first, paired.
+    """
+    small = _size_note(records)
+    return [*(small or _finding(titles, apart)), *_condition_notes(records)]
+
+
+def _finding(titles: Sequence[str], apart: Contrast | None) -> list[str]:
+    """A line that says which of two methods is ahead, or that this is not known."""
+    if len(titles) != 2 or apart is None or not math.isfinite(apart.standard_error):
+        return []
+    first, second = titles
+    bounds = apart.interval()
+    by = f"{format_number(abs(apart.value))} {_positive_interval(bounds)}"
+    pairs = f"paired over {apart.tasks:,} test tasks of {_count(apart.seeds, 'seed')}"
+    if bounds.low > 0 or bounds.high < 0:
+        return [f"{first} is ahead of {second} by {by}, {pairs}."]
+    return [f"{first} and {second} cannot be told apart: they differ by {by}, {pairs}."]
+
+
+def _positive_interval(bounds: Estimate) -> str:
+    """The interval of a difference that is told without its sign."""
+    if bounds.value >= 0:
+        return format_interval(bounds)
+    return format_interval(Estimate(-bounds.value, -bounds.high, -bounds.low))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _size_note(records: Iterable[Record]) -> list[str]:
+    """A line where what is trained was trained for less than the paper's scale has."""
+    trained = [r for r in records if r.cell["method"]["start"] in ("meta", "pretrained")]
+    counts = [int(r.cell["method"]["settings"].get("tasks", 0)) for r in trained]
+    scales = {str(r.cell.get("scale", "paper")) for r in trained}
+    if not trained or (scales == {"paper"} and min(counts) >= _paper_tasks(trained[0].experiment)):
+        return []
+    where = f"scale {', '.join(sorted(scales))}" if scales != {"paper"} else "less than scale paper"
+    return [f"{_count(min(counts), 'task')} of training, {where}: the order of the methods means little yet."]
+
+
+@functools.cache
+def _paper_tasks(experiment: str) -> int:
+    """The training tasks of a shipped experiment at the paper's scale; 0 for any other experiment."""
+    try:
+        _, shipped = catalogue.find_experiment(experiment)
+    except UsageError:
+        return 0
+    return int(shipped.scale["paper"].settings.get("tasks", 0)) if "paper" in shipped.scale else 0
+
+
+def _condition_notes(records: Iterable[Record]) -> list[str]:
+    """A line for all rules that were trained under the conditions of the same method."""
+    rules: dict[str, dict[str, None]] = {}
+    for record in records:
+        source = str(record.cell["method"].get("source", ""))
+        if source.startswith(UNDER_CONDITIONS):
+            rules.setdefault(source.removeprefix(UNDER_CONDITIONS), {})[record.title] = None
+    return [
+        f"{' and '.join(titles)}: trained as {method} is (clipping, T, outer learning rate, meta-batch)."
+        for method, titles in rules.items()
+    ]

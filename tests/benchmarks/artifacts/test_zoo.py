@@ -1,0 +1,131 @@
+"""Trained rules that are shipped: what their cards say is what they do, and `metalearn demo` shows it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from metalearn_benchmarks import load_rule
+from metalearn_benchmarks.artifacts.zoo import SHIPPED, zoo
+from metalearn_benchmarks.host.text_plot import TextPlot
+from metalearn_core import UsageError, adapt, seeded_generator, task_families
+
+NAMES = sorted(zoo())
+
+
+def errors_of(name, seed, count):
+    """Mean squared errors before and after adapting, one wave at a time, by what is public alone."""
+    artifact = load_rule(name)
+    learner, theta = artifact.start()
+    family = task_families()["sine"](support=5, query=50)
+    found = []
+    for block in range(-(-count // 100)):
+        tasks = family.sample("test", 100, seeded_generator(seed, "test", block))
+        for index in range(min(100, count - 100 * block)):
+            task = tasks[index]
+            after = adapt(
+                artifact.rule, learner, theta, task.support, steps=artifact.steps, clip=artifact.clip
+            )
+            found.append(
+                [
+                    float(
+                        ((learner.predict(at, task.query.inputs) - task.query.targets) ** 2).mean().detach()
+                    )
+                    for at in (theta, after)
+                ]
+            )
+    return torch.tensor(found)
+
+
+def test_the_papers_two_are_there_and_small():
+    assert {"maml-sine", "turtle-sine"} <= set(NAMES)
+    for name in NAMES:
+        assert sum(path.stat().st_size for path in (SHIPPED / name).iterdir()) < 200_000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_is_of_the_papers_scale_and_says_what_it_scored(name):
+    card = load_rule(name).card
+    assert card["training"]["settings"]["tasks"] == 70_000
+    assert card["finished"]
+    assert (card["run"]["experiment"], card["scores"]["test"]["tasks"]) == ("sine", 2000)
+    assert 0 < card["scores"]["test"]["mean"] < 0.6
+    assert name in (SHIPPED / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_score_is_found_again_on_other_waves(name):
+    """On a hundred that it was not scored on: within four standard errors of what its card says."""
+    before, after = errors_of(name, 5, 100).T
+    low, high = load_rule(name).card["scores"]["test"]["ci95"]
+    error = (high - low) / 2 / 1.96 * (2000 / 100) ** 0.5
+    assert abs(float(after.mean()) - load_rule(name).card["scores"]["test"]["mean"]) < 4 * error
+    assert float(after.mean()) < 0.5 * float(before.mean())
+
+
+def test_the_demo_tells_the_errors_of_the_artifacts(metalearn, tmp_path):
+    picture = tmp_path / "demo.png"
+    code, out, err = metalearn("demo", "--seed", 3, "--waves", 20, "--out", picture, "--json")
+    assert (code, err) == (0, "")
+    told = json.loads(out)
+    assert [one["name"] for one in told["rules"]] == NAMES
+    for one in told["rules"]:
+        expected = errors_of(one["name"], 3, 20)
+        by_step = one["error_by_step"]
+        assert [by_step[0], by_step[-1]] == pytest.approx(expected.mean(0).tolist(), rel=1e-4)
+        first = one["first_task"]["error_by_step"]
+        assert [first[0], first[-1]] == pytest.approx(expected[0].tolist(), rel=1e-4)
+        assert by_step[-1] < 0.5 * by_step[0]
+    assert told["picture"] == str(picture)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_demo_fits_a_terminal_and_says_where_the_picture_is(metalearn, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+    code, out, err = metalearn("demo", "--waves", 2)
+    assert (code, err) == (0, "")
+    assert max(map(len, out.splitlines())) <= 80
+    assert "picture: metalearn-demo.png" in out
+    assert (tmp_path / "metalearn-demo.png").is_file()
+    for words in ("MAML, the first wave", "TURTLE, the first wave", 'load_rule("turtle-sine")'):
+        assert words in out
+    again = metalearn("demo", "--waves", 2)[1]
+    assert (again == out, metalearn("demo", "--waves", 2, "--seed", 9)[1] == out) == (True, False)
+
+
+@pytest.mark.parametrize("words", [("--out", "a.jpg"), ("--waves", "0"), ("--seed", "-1")])
+def test_a_mistake_is_one_line_and_draws_nothing(metalearn, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = metalearn("demo", *words)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_list_and_show(metalearn):
+    code, out, _ = metalearn("zoo", "list", "--json")
+    assert (code, [row["name"] for row in json.loads(out)]) == (0, NAMES)
+    code, out, _ = metalearn("zoo", "show", "maml-sine")
+    assert code == 0
+    assert 'load_rule("maml-sine")' in out
+    assert "70,000 tasks, T = 5, second order; seed 0 of experiment sine" in out
+    told = json.loads(metalearn("zoo", "show", "maml-sine", "--json")[1])
+    assert told["card"] == json.loads((SHIPPED / "maml-sine/card.json").read_text())
+    code, _, err = metalearn("zoo", "show", "maml-sin")
+    assert (code, "did you mean 'maml-sine'?" in err) == (2, True)
+
+
+def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "maml-sine").mkdir()
+    with pytest.raises(UsageError, match=r"no artifact is in it .*metalearn zoo list"):
+        load_rule("maml-sine")
+
+
+def test_characters_stand_where_the_points_are():
+    plot = TextPlot(width=17, height=3, x=(0.0, 1.0), y=(-1.0, 1.0))
+    plot.add(".", [0.0, 0.5, 1.0, 2.0, float("nan")], [-1.0, 0.0, 1.0, 0.0, 0.0])
+    plot.add("O", [1.0], [1.0])
+    assert plot.lines() == ["  1.0 |         O", "      |     .", " -1.0 |."]
