@@ -4,7 +4,7 @@ Of errors it is the typical error. Each run counts with its median over the test
 decide a mean. The method has the mean over the middle half of its runs, since a single run that never learned
 decides the mean over all of them. Such runs are not hidden by this: their count stands beside the number. Of
 fewer than four runs nothing is left out. Of scores that grow, such as accuracies, the headline is the mean
-over runs and tasks, which no run can decide alone.
+over runs and tasks: they are bounded, so that one run moves it little.
 """
 
 from __future__ import annotations
@@ -37,6 +37,11 @@ OVER_CHANCE = 1.1
 def headline_name(score: str, higher_is_better: bool) -> str:
     """Return what the headline is called: "typical error", or "mean" with the name of the score."""
     return f"mean {score}" if higher_is_better else "typical error"
+
+
+def number_of_run(final: Array, higher_is_better: bool) -> float:
+    """Return the number with which a run counts: its median error, or its mean of a score that grows."""
+    return float(final.mean() if higher_is_better else np.median(final))
 
 
 def headline_difference(one: MethodScores, other: MethodScores, *, higher_is_better: bool) -> Contrast:

@@ -88,7 +88,7 @@ def test_every_figure_is_there_to_see_and_has_a_name(view):
         " s.getAttribute('role') === 'img' && s.getAttribute('aria-label')])"
     ):
         assert box["width"] > 250
-        assert box["height"] > 100  # those of two rows are the lowest
+        assert box["height"] > 100
         assert label
 
 

@@ -16,6 +16,7 @@ from metalearn_benchmarks.plotting.style import FIGURE_WIDTH, TEXT_COLOUR, UNDEC
 from metalearn_benchmarks.records.record import Record
 from metalearn_benchmarks.records.row_names import compact_title, title_without_steps
 from metalearn_benchmarks.report.tables import ResultTable, Row
+from metalearn_benchmarks.statistics.headline import number_of_run
 
 ROW, EDGES, HEAD = 0.34, 0.75, 0.3
 """Heights in inches: of a row, of the axis below all rows, and of the title of a group."""
@@ -32,12 +33,11 @@ def score_dots(table: ResultTable, records: Sequence[Record], styles: MethodStyl
         styles: the colour and the marker of each method.
     """
     figure, panels = _panels(table, [len(rows) for rows in table.groups])
-    of_run = np.mean if table.higher_is_better else np.median
     lowest = []
     for axes, rows in zip(panels, table.groups, strict=True):
         for place, row in enumerate(rows):
-            runs = [float(of_run(run.final)) for run in records if run.method == row.method]
-            finite = [value for value in runs if np.isfinite(value)]
+            own = [run.final for run in records if run.method == row.method]
+            finite = [x for x in (number_of_run(f, table.higher_is_better) for f in own) if np.isfinite(x)]
             lowest += finite
             style = styles[row.method]
             axes.plot(finite, [place] * len(finite), ".", color=style["color"], alpha=0.4, markersize=5)

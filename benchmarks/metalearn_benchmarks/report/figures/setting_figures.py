@@ -30,6 +30,7 @@ from metalearn_benchmarks.plotting.style import (
 from metalearn_benchmarks.records.record import Record
 from metalearn_benchmarks.report.figures.drawing import SettingFigure, labelled_runs
 from metalearn_benchmarks.statistics.comparisons import middle_mean
+from metalearn_benchmarks.statistics.headline import number_of_run
 
 MIN_TASKS = 10
 """With fewer test tasks than these, their scores make no curve."""
@@ -134,11 +135,10 @@ def cost_scatter(records: Sequence[Record], styles: MethodStyles) -> Figure | No
     panels = figure.subplots(2, 1, sharey=True)
     scales = (("seconds", 1.0, "wall time of a run, s"), ("peak_memory_bytes", 2**20, "peak memory, MiB"))
     drawn, up = False, records[0].higher_is_better
-    of_run = np.mean if up else np.median
     for axes, (key, unit, label) in zip(panels, scales, strict=True):
         for title, runs in labelled_runs(records):
             values = [(run.result.get(key), run) for run in runs]
-            points = [(value / unit, float(of_run(run.final))) for value, run in values if value]
+            points = [(value / unit, number_of_run(run.final, up)) for value, run in values if value]
             if not points:
                 continue
             drawn = True

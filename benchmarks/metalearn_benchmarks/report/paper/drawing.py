@@ -26,6 +26,12 @@ SINE_METHODS = {
 }  # fmt: skip
 """The methods of Figure 3.3 in its order, with the names whose colour and marker they have."""
 
+DEPTH_STYLES = {
+    ("MAML", "first"): "fo-maml", ("MAML", "second"): "maml",
+    ("TURTLE", "first"): "fo-turtle", ("TURTLE", "second"): "turtle",
+}  # fmt: skip
+"""The methods of Figure 3.2, with the names whose colour and marker they have."""
+
 
 def draw_depths(values: Mapping[tuple[int, str, int], Sequence[float]], depths: Sequence[int]) -> Figure:
     """Draw Figure 3.2: a panel for each T, with MAML at the left.
@@ -37,13 +43,17 @@ def draw_depths(values: Mapping[tuple[int, str, int], Sequence[float]], depths: 
     all_steps = sorted({steps for _, _, steps in values})
     figure = Figure(figsize=(FIGURE_WIDTH, 0.6 + 2.1 * len(all_steps)), layout="constrained")
     panels = list(figure.subplots(len(all_steps), 1, sharex=True, squeeze=False)[:, 0])
-    styles = {"first": style_of_shipped("fo-turtle"), "second": style_of_shipped("turtle")}
     maml = any(depth < 0 for depth, *_ in values)
     places = {depth: x for x, depth in enumerate(([-1] if maml else []) + list(depths))}
     for axes, steps in zip(panels, all_steps, strict=True):
-        for index, order in enumerate(GRADIENT_ORDERS):
-            points = [(places[d], v) for (d, o, s), v in values.items() if (o, s) == (order, steps)]
-            _draw_estimates(axes, sorted(points), (index - 0.5) * 0.24, f"{order} order", styles[order])
+        for (name, order), style in DEPTH_STYLES.items():
+            points = [
+                (places[depth], found)
+                for (depth, *where), found in values.items()
+                if where == [order, steps] and (depth < 0) == (name == "MAML")
+            ]
+            beside = (GRADIENT_ORDERS.index(order) - 0.5) * 0.24
+            _draw_estimates(axes, sorted(points), beside, f"{name}, {order} order", style_of_shipped(style))
         axes.set_title(f"T = {steps}", fontsize="medium")
         axes.set_ylabel("validation error")
         set_log_axis(axes, "y", _lowest_score(v for (_, _, s), v in values.items() if s == steps))
