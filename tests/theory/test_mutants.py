@@ -30,7 +30,7 @@ class Wrong(UpdateRule):
     def __init__(self, rule):
         super().__init__()
         self.rule = rule
-        for name in ("uses_loss", "uses_step", "elementwise", "coordinatewise"):
+        for name in ("uses_loss", "uses_step", "elementwise", "coordinatewise", "check_first_update"):
             setattr(self, name, getattr(rule, name))
 
     def named_parameters(self, *args, **kwargs):

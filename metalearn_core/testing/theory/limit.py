@@ -80,6 +80,7 @@ class SideBySide(UpdateRule):
         self.uses_loss = general.uses_loss or special.uses_loss
         self.uses_step = general.uses_step or special.uses_step
         self.elementwise = general.elementwise and special.elementwise
+        self.check_first_update = general.check_first_update and special.check_first_update
 
     def init_state(self, theta: Tensor) -> _Both:
         states = self.general.init_state(theta), self.special.init_state(theta)

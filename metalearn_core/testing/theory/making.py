@@ -20,10 +20,11 @@ from metalearn_core.testing.theory.statement import Maker
 
 
 def make_seeded_rule(maker: Maker, learner: BaseLearner, options: Mapping[str, Any], seed: int) -> UpdateRule:
-    """A rule for a learner, what it draws seeded, in the learner's dtype."""
+    """A rule for a learner, what it draws seeded, in the learner's dtype; claims say if it mixes tasks."""
     layout: ParameterLayout = learner.layout
     with forked_rng(torch.Generator().manual_seed(seed)):
         rule = make_rule(maker, layout, **options) if isinstance(maker, str) else maker(layout, **options)
+    rule.check_first_update = False
     return rule.to(learner.dtype)
 
 

@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from command_runs import SMALL_EXPERIMENT
 
 from metalearn_core import Registry, UpdateRule, hookimpl, registry
 
@@ -78,31 +79,8 @@ def test_a_broken_experiment_file_is_refused_by_its_key(metalearn, tmp_path, tex
     assert told in err
 
 
-MINE = """
-title = "Mine"
-setting = "sine-3-shot"
-methods = ["maml", "two-layer"]
-[family]
-name = "sine"
-options = { support = 3, query = 7 }
-[learner]
-name = "mlp"
-options = { hidden = [8] }
-[method.two-layer]
-title = "A small TURTLE"
-start = "meta"
-rule = "feed-forward"
-options = { hidden = [4, 4], learn_lr = "parameter" }
-settings = { meta_batch = 2, outer_lr = 0.01 }
-[scale.smoke]
-seeds = 1
-test_tasks = 30
-settings = { tasks = 10, validation_interval = 5, validation_tasks = 10 }
-"""
-
-
 def test_an_experiment_of_ones_own_with_a_method_of_its_own(metalearn, tmp_path):
-    (tmp_path / "mine.toml").write_text(MINE)
+    (tmp_path / "mine.toml").write_text(SMALL_EXPERIMENT)
     arguments = ("run", tmp_path / "mine.toml", "--scale", "smoke", "--workers", 1, "--out", tmp_path / "o")
     code, out, _ = metalearn(*arguments)
     assert code == 0
@@ -116,7 +94,7 @@ def test_an_experiment_of_ones_own_with_a_method_of_its_own(metalearn, tmp_path)
 def test_a_methods_own_option_of_the_base_learner_stands_beside_the_experiments(metalearn, tmp_path):
     """Both say how wide the network is; what the methods share is what the experiment says."""
     own = 'rule = "feed-forward"\nlearner = { hidden = [4] }'
-    (tmp_path / "mine.toml").write_text(MINE.replace('rule = "feed-forward"', own))
+    (tmp_path / "mine.toml").write_text(SMALL_EXPERIMENT.replace('rule = "feed-forward"', own))
     arguments = ("run", tmp_path / "mine.toml", "--scale", "smoke", "--workers", 1, "--out", tmp_path / "o")
     assert [metalearn(*arguments)[0] for _ in range(2)] == [0, 0]
     parameters = {
@@ -144,7 +122,7 @@ def test_a_methods_own_option_of_the_base_learner_stands_beside_the_experiments(
 def test_what_cannot_be_trained_or_tested_is_refused_before_anything_runs(
     metalearn, tmp_path, old, new, told
 ):
-    (tmp_path / "mine.toml").write_text(MINE.replace(old, new))
+    (tmp_path / "mine.toml").write_text(SMALL_EXPERIMENT.replace(old, new))
     code, _, err = metalearn("run", tmp_path / "mine.toml", "--scale", "smoke", "--out", tmp_path / "o")
     assert (code, err.count("\n")) == (2, 1)
     assert told in err
@@ -162,7 +140,9 @@ def test_what_cannot_be_trained_or_tested_is_refused_before_anything_runs(
     ],
 )
 def test_a_bad_setting_is_refused_by_method_and_name(metalearn, tmp_path, line, told):
-    (tmp_path / "mine.toml").write_text(MINE.replace("settings = { meta_batch = 2, outer_lr = 0.01 }", line))
+    (tmp_path / "mine.toml").write_text(
+        SMALL_EXPERIMENT.replace("settings = { meta_batch = 2, outer_lr = 0.01 }", line)
+    )
     arguments = ("run", tmp_path / "mine.toml", "--scale", "smoke", "--out", tmp_path / "o")
     code, _, err = metalearn(*arguments)
     assert (code, err.count("\n")) == (2, 1)
@@ -331,7 +311,7 @@ def test_a_nan_in_a_task_is_refused_before_anything_runs(metalearn, tmp_path, mo
     fresh = Registry()
     fresh.register(Plugin(), "torn", "torn-distribution")
     monkeypatch.setattr(registry, "default_registry", lambda: fresh)
-    (tmp_path / "mine.toml").write_text(MINE.replace('name = "sine"', 'name = "torn"'))
+    (tmp_path / "mine.toml").write_text(SMALL_EXPERIMENT.replace('name = "sine"', 'name = "torn"'))
     out = tmp_path / "out"
     code, _, err = metalearn("run", tmp_path / "mine.toml", "--scale", "smoke", "--out", out)
     assert (code, err.count("\n")) == (2, 1)
@@ -340,7 +320,7 @@ def test_a_nan_in_a_task_is_refused_before_anything_runs(metalearn, tmp_path, mo
 
 
 def test_a_rule_is_a_row_beside_the_experiments_own_methods(metalearn, tmp_path):
-    (tmp_path / "mine.toml").write_text(MINE)
+    (tmp_path / "mine.toml").write_text(SMALL_EXPERIMENT)
     arguments = ("--scale", "smoke", "--workers", 1, "--rule", "lstm", "--out", tmp_path / "o")
     assert metalearn("run", tmp_path / "mine.toml", *arguments)[0] == 0
     rows = {path.name for path in (tmp_path / "o/mine/sine-3-shot").iterdir()}
@@ -364,7 +344,7 @@ def test_two_rows_of_one_name_are_refused(metalearn, tmp_path):
     ],
 )
 def test_what_would_lose_or_misplace_a_record_is_refused(metalearn, tmp_path, old, new, told):
-    (tmp_path / "mine.toml").write_text(MINE.replace(old, new))
+    (tmp_path / "mine.toml").write_text(SMALL_EXPERIMENT.replace(old, new))
     code, _, err = metalearn("run", tmp_path / "mine.toml", "--scale", "smoke", "--out", tmp_path / "o")
     assert (code, err.count("\n")) == (2, 1)
     assert told in err
@@ -372,7 +352,7 @@ def test_what_would_lose_or_misplace_a_record_is_refused(metalearn, tmp_path, ol
 
 
 def test_titles_are_text_and_never_markup(metalearn, tmp_path):
-    (tmp_path / "mine.toml").write_text(MINE.replace("A small TURTLE", "50 % & [/red] | [bold]x"))
+    (tmp_path / "mine.toml").write_text(SMALL_EXPERIMENT.replace("A small TURTLE", "50 % & [/red] | [bold]x"))
     arguments = ("--scale", "smoke", "--workers", 1, "--out", tmp_path / "o")
     code, out, _ = metalearn("run", tmp_path / "mine.toml", *arguments)
     assert code == 0

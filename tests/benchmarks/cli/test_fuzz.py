@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import synthetic_records as synthetic
+from command_runs import SMALL_EXPERIMENT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from undrawn import without_figures
@@ -86,28 +87,7 @@ def test_any_command_line_ends_well(examples):
     check()
 
 
-EXPERIMENT = """
-title = "Mine"
-methods = ["maml", "mine"]
-[family]
-name = "sine"
-options = { support = 3, query = 7 }
-[learner]
-name = "mlp"
-options = { hidden = [8] }
-[axes]
-steps = [1, 2]
-[method.mine]
-title = "A small one"
-start = "meta"
-rule = "feed-forward"
-options = { hidden = [4, 4], learn_lr = "parameter" }
-settings = { meta_batch = 2, outer_lr = 0.01 }
-[scale.smoke]
-seeds = 1
-test_tasks = 30
-settings = { tasks = 10, validation_interval = 5, validation_tasks = 10 }
-""".strip().split("\n")
+EXPERIMENT = f"{SMALL_EXPERIMENT}[axes]\nsteps = [1, 2]".strip().split("\n")
 VALUES = st.sampled_from(
     ["-1", "0", "1e400", "nan", '""', '"\\u001b[2J$\\n"', "[]", "{}", "[[]]", "true", "[1, 'a']",
      '"../../x"', '"/x"', '"maml"', "{ a = { b = 1 } }", "'''\n'''", "9" * 400, '"\\u0000"', '"sine"']
