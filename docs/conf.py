@@ -36,7 +36,7 @@ myst_heading_anchors = 3
 # Notebooks are kept without outputs and are run here; an error in one ends the build.
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 600
+nb_execution_timeout = 1200
 
 # The button copies commands and examples without their prompts.
 copybutton_prompt_text = r"\$ |>>> |\.\.\. "

@@ -50,8 +50,9 @@ def words(sentence: str) -> list[str]:
 
 
 def has_verb(sentence: str) -> bool:
-    """Whether one of its words is a form of a known verb, or a formula says something."""
-    if re.search(r"[=·→⊂]", sentence):
+    """Whether one of its words is a form of a known verb, it is a formula, or a label."""
+    label = sentence.endswith(":") and len(words(sentence)) < 6  # of the block below it
+    if label or re.search(r"[=·→⊂]", sentence):
         return True
     return any(VERBS.intersection(_stems(word.lower())) for word in words(sentence))
 

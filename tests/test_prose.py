@@ -44,6 +44,7 @@ def test_it_complains_of(text, complaint):
 def test_it_leaves_out_what_is_no_prose():
     parts = (
         "# A heading of no verb",
+        "Fish, once in a terminal:",
         f"```text\n{LONG}\n```",
         "| a table | without | verbs |",
         f"<!-- {LONG} -->",
