@@ -286,3 +286,14 @@ def test_protocol_0_of_python_2():
     """Its strings stand in quotes, with what is no letter as an escape."""
     body = b"(dp0\nS'a\\xff\\n\\'\"\\\\'\np1\nI01\nsS\"b\"\nL12L\nsVu\\u00e4\nF2.5\ns."
     assert load(body) == {"aÿ\n'\"\\": True, "b": 12, "uä": 2.5}
+
+
+@pytest.mark.parametrize("place", [5, 6, 7])
+def test_a_dtype_whose_size_is_no_number_is_refused_as_numpy_refuses_it(place):
+    state = list(plain_state())
+    state[place] = text("x")
+    data = pickled(array(kind=dtype("u1", *state)))
+    with pytest.raises(TypeError):
+        pickle._Unpickler(io.BytesIO(data)).load()
+    with pytest.raises(UsageError, match="a dtype whose size is no number"):
+        load(data)

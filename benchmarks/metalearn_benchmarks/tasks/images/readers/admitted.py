@@ -44,6 +44,8 @@ class NumberType:
         version, order, *structure = state
         if type(version) is not int or order not in ORDERS or any(part is not None for part in structure[:3]):
             raise RefusedError("it asks for a dtype that is no plain number")
+        if any(type(size) is not int for size in structure[3:]):
+            raise RefusedError("it asks for a dtype whose size is no number")
         self.order = order
 
     @property
