@@ -8,9 +8,6 @@ from collections.abc import Iterable, Sequence
 from metalearn_benchmarks.records.files import RESULT
 from metalearn_benchmarks.records.record import Record
 
-PAPER_TASKS = 70_000
-"""The meta-training tasks of a run of the paper's."""
-
 
 def conditions(records: Sequence[Record]) -> list[str]:
     """Return the parts of the line below a report's opening."""
@@ -29,13 +26,6 @@ def conditions(records: Sequence[Record]) -> list[str]:
         parts.append(f"torch {_listed(torch)}")
     date = _dates(records)
     return [*parts, date] if date else parts
-
-
-def below_the_papers_scale(records: Sequence[Record]) -> bool:
-    """Return whether a method is meta-trained on fewer tasks than the paper has."""
-    meta = [record for record in records if record.cell["method"].get("start") == "meta"]
-    sizes = [record.cell["method"]["settings"].get("tasks") for record in meta]
-    return any(size is not None and size < PAPER_TASKS for size in sizes)
 
 
 def _dates(records: Sequence[Record]) -> str:

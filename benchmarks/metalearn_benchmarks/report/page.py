@@ -22,13 +22,14 @@ from metalearn_benchmarks.plotting.style import COLOURS, DARK_COLOURS, styles_by
 from metalearn_benchmarks.records.files import write_atomically
 from metalearn_benchmarks.records.record import Record
 from metalearn_benchmarks.records.row_names import base_method
-from metalearn_benchmarks.report.conditions import below_the_papers_scale, conditions
+from metalearn_benchmarks.report.conditions import conditions
 from metalearn_benchmarks.report.findings import findings, opening
 from metalearn_benchmarks.report.grids import grid_of_settings
 from metalearn_benchmarks.report.grouping import cross_family_records
 from metalearn_benchmarks.report.numbers import format_interval, format_number
 from metalearn_benchmarks.report.paper.figures import PaperFigure, paper_figures
 from metalearn_benchmarks.report.sections import Files, add_figure, report_section
+from metalearn_benchmarks.report.table_notes import size_note
 from metalearn_benchmarks.report.table_text import format_difference, format_never_learned, table_environment
 from metalearn_benchmarks.report.tables import ResultTable, result_tables
 from metalearn_benchmarks.rule_map.drawing import draw_map
@@ -87,7 +88,7 @@ def write_report(
         opening=opening(tables) if tables else "",
         findings=[one for table in tables for one in findings(table)],
         conditions=conditions(records),
-        small=below_the_papers_scale(records),
+        small=_size_notes(records),
         experiments=_experiments(sections),
         unfinished=unfinished,
         skipped=skipped,
@@ -109,6 +110,12 @@ def write_report(
         for name, content in files.items():
             write_atomically(target / name, content)
     return target / "report.html"
+
+
+def _size_notes(records: Sequence[Record]) -> list[str]:
+    """A line for each experiment that was not trained at the paper's scale."""
+    groups = groupby(records, lambda record: record.experiment)
+    return list(dict.fromkeys(note for _, of in groups for note in size_note(list(of))))
 
 
 def _experiments(sections: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

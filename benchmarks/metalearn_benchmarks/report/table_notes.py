@@ -23,7 +23,7 @@ def table_notes(records: Sequence[Record], titles: Sequence[str], apart: Contras
         titles: The titles of the rows, best mean first.
         apart: How much the second row differs from the first, paired.
     """
-    small = _size_note(records)
+    small = size_note(records)
     return [*(small or _finding(titles, apart)), *_condition_notes(records)]
 
 
@@ -51,8 +51,8 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def _size_note(records: Iterable[Record]) -> list[str]:
-    """A line where what is trained was trained for less than the paper's scale has."""
+def size_note(records: Iterable[Record]) -> list[str]:
+    """Return a line where the runs of an experiment were trained for less than the paper's scale has."""
     trained = [r for r in records if r.cell["method"]["start"] in ("meta", "pretrained")]
     counts = [int(r.cell["method"]["settings"].get("tasks", 0)) for r in trained]
     scales = {str(r.cell.get("scale", "paper")) for r in trained}

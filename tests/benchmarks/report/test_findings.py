@@ -103,6 +103,7 @@ def test_an_experiment_with_axes_is_a_grid(axes, tmp_path):
     page = write_report(axes, tmp_path).read_text()
     assert page.count('<table class="grid">') == 3
     assert "Methods are compared within a column" in page
+    assert "means little yet" not in page
 
 
 def test_a_table_without_axes_is_no_grid():
@@ -113,11 +114,12 @@ def test_a_table_without_axes_is_no_grid():
 
 def test_a_page_has_what_concerns_its_rows(tmp_path):
     """Deviations of images and of the LSTM say nothing to one who ran MAML alone."""
-    found = synthetic.read(tmp_path / "in", [synthetic.cell("maml", 0)])
+    small = {**synthetic.cell("maml", 0, tasks=200), "scale": "smoke"}
+    found = synthetic.read(tmp_path / "in", [small])
     page = write_report(found, tmp_path / "out").read_text()
     assert "Clipping of MAML and TURTLE" in page
     assert "Clipping of the LSTM" not in page
     assert "Clipping of the LSTM" in (tmp_path / "out/deviations.md").read_text()
     assert 'id="paper"' not in page
-    assert "scale paper; 70,000 meta-training tasks; 20 test tasks; run on cpu: x86_64" in page
-    assert "below the paper's scale" not in page
+    assert "scale smoke; 200 meta-training tasks; 20 test tasks; run on cpu: x86_64" in page
+    assert "<p>200 tasks of training, scale smoke: the order of the methods means little yet.</p>" in page
