@@ -212,9 +212,10 @@ def require_contract(rule: UpdateRule, given: object, answer: object) -> None:
     """UsageError unless (θ, state) comes back in the structure, shapes and dtypes it was given in."""
     (old, before), (new, after) = pytree.tree_flatten(given), pytree.tree_flatten(answer)
     if before != after:
+        alone = "a tensor alone; write `return theta, state`" if isinstance(answer, Tensor) else None
         raise UsageError(
             f"rule {rule.label}: update must return (theta, state) as it was given them:"
-            f" {' '.join(str(before).split())}; it returned {' '.join(str(after).split())}"
+            f" {' '.join(str(before).split())}; it returned {alone or ' '.join(str(after).split())}"
         )
     require_tensors(rule, "update", "θ", new[:1])
     require_tensors(rule, "update", "the state", new[1:])

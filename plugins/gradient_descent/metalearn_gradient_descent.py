@@ -68,6 +68,8 @@ class GradientDescent(UpdateRule):
             raise UsageError(f"inner_lr must be a number >= 0, got {inner_lr!r}")
         if not isinstance(optimizer, str):
             raise UsageError(f"optimizer must be a name, got {optimizer!r}")
+        if "lr" in options:
+            raise UsageError("unknown option 'lr': did you mean 'inner_lr'?")
         self.twin = TwinOptimizer(optimizer, options)
         self.plain = optimizer == "sgd" and not any(options.values())
         self.starts_as_descent = self.plain and inner_lr > 0

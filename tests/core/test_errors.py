@@ -99,6 +99,16 @@ def test_a_state_too():
         )  # fmt: skip
 
 
+class ForgetsTheState(UpdateRule):
+    def update(self, theta, signal, state):
+        return theta - signal.grad
+
+
+def test_a_rule_that_returns_the_next_theta_alone_is_told_what_to_write():
+    with pytest.raises(UsageError, match="it returned a tensor alone; write `return theta, state`"):
+        adapt(ForgetsTheState(), PROBLEM.learner, PROBLEM.theta, PROBLEM.task.support, steps=1)
+
+
 @pytest.mark.parametrize("way", [read_out, branch, with_numpy])
 def test_a_value_that_is_read_never_becomes_a_constant_of_a_program(way):
     """Eager these work, elementwise as they claim; compiled they would repeat the first batch's values."""

@@ -45,7 +45,8 @@ def rule_map(rules: tuple[str, ...], out: Path | None, examples: int | None, as_
     """What each rule can express: what it contains and what it does not, of all rules or of each RULE."""
     from metalearn_benchmarks.rule_map import text
     from metalearn_benchmarks.rule_map.installed import installed_map, require_testing
-    from metalearn_core.errors import unknown
+    from metalearn_core import rules as installed_rules
+    from metalearn_core.errors import UsageError, unknown
 
     if examples is not None:
         require_testing()
@@ -53,6 +54,11 @@ def rule_map(rules: tuple[str, ...], out: Path | None, examples: int | None, as_
     for line in problems:
         echo(visible(f"metalearn: {line}"), err=True)
     for rule in rules:
+        if rule not in whole_map.nodes and rule in installed_rules():
+            raise UsageError(
+                f"the rule {rule!r} is installed and has no place on the map; a plugin gives it one with"
+                " the hook metalearn_map, see docs/theory.md"
+            )
         if rule not in whole_map.nodes:
             raise unknown("rule on the map", rule, whole_map.nodes)
     if out is not None:

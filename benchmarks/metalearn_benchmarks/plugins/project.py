@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from metalearn_benchmarks.experiments.catalogue import methods
 from metalearn_benchmarks.plugins.entry_points import installed_plugins
 from metalearn_core.errors import UsageError, writing
 
@@ -101,6 +102,8 @@ def _require_free(name: str, module: str) -> None:
     distribution, advice = f"metalearn-{name}", "which yours would replace; choose another name"
     if name in {plugin for plugin, _ in installed_plugins()}:
         raise UsageError(f"a plugin {name!r} is installed already; choose another name")
+    if name in methods():
+        raise UsageError(f"{name!r} is the name of a method; choose another name for the rule")
     if name in OURS:
         raise UsageError(f"{distribution} is a distribution of metalearn itself, {advice}")
     try:

@@ -98,7 +98,7 @@ def _first_figures(
     )
     for name, title, caption, draw in (
         ("scores", table.headline.capitalize(), dots, comparison_figures.score_dots),
-        ("differences", "Differences from the best", forest, comparison_figures.difference_forest),
+        ("differences", "Differences from the first row", forest, comparison_figures.difference_forest),
     ):
         with matplotlib.rc_context(RC_PARAMS):
             figure = draw(table, records, styles)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import strategies as st
 from torch import nn
 
+import metalearn_core
 from metalearn_benchmarks.plotting.rendering import render
 from metalearn_benchmarks.records.reading import read_records
 from metalearn_benchmarks.rule_map import installed
@@ -544,6 +545,14 @@ def test_without_hypothesis_the_map_is_the_same(metalearn):
     listed, start, shown = done.stdout.partition("{")
     assert all(f"placement {name} " in listed for name in ("alfa", "lslr", "lstm-optimizer"))
     assert json.loads(start + shown) == json.loads(metalearn("map", "--json")[1])
+
+
+def test_an_installed_rule_without_a_place_is_told_how_to_get_one(metalearn, monkeypatch):
+    monkeypatch.setattr(metalearn_core, "rules", lambda: {"mine": None})
+    code, out, err = metalearn("map", "mine")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "'mine' is installed and has no place on the map" in err
+    assert "the hook metalearn_map, see docs/theory.md" in err
 
 
 class TestThirdParties:

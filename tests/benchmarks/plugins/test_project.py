@@ -64,6 +64,7 @@ def test_its_tests_pass_as_they_stand(new, tmp_path):
         ("../x", "is no name for a rule"),
         ("class", "is no name for a rule"),
         ("lstm", "a plugin 'lstm' is installed already"),
+        ("turtle", "'turtle' is the name of a method; choose another name for the rule"),
         ("core", "metalearn-core is a distribution of metalearn itself, which yours would replace"),
         ("a" * 300, "expected at most 64 letters, got 300"),
     ],
