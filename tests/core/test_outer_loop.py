@@ -685,7 +685,7 @@ def test_a_file_that_is_damaged_is_refused_or_does_no_harm(finished, tmp_path):
 
 
 def test_a_folder_is_no_checkpoint(tmp_path):
-    with refused("checkpoint", "cannot be read"):
+    with refused("checkpoint", "it is no regular file; move it away to start anew"):
         train(checkpoint=tmp_path)
 
 

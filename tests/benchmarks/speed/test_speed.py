@@ -360,7 +360,7 @@ def test_the_table_and_the_figure(metalearn, tmp_path):
         (("-p", "jaxx"), "unknown peer 'jaxx': did you mean 'jax'?"),
         (("--threads", "many"), "Invalid value for '--threads': 'many'"),
         (("--threads", 1_000_000), "threads must be at most"),
-        (("--tasks", 0), "Invalid value for '--tasks'"),
+        (("--meta-batch", 0), "Invalid value for '--meta-batch'"),
         (("--size", 28), "--size is for --learner conv-4; mlp has no such axis"),
         (("--learner", "conv-4", "-p", "jax"), "peer 'jax' has no conv-4; those that have it: higher loop"),
         (("--learner", "conv-4", "--figure", "speed.png"), "--out is of mlp"),
