@@ -9,7 +9,6 @@ import attrs
 from metalearn_benchmarks.records.row_names import compact_title, title_without_steps
 from metalearn_benchmarks.report.numbers import format_interval, format_number
 from metalearn_benchmarks.report.tables import ResultTable, Row
-from metalearn_benchmarks.statistics.estimate import Estimate
 
 MOST_NAMES = 3
 """More methods than these are counted and not named."""
@@ -67,8 +66,8 @@ def _finding(table: ResultTable, rows: Sequence[Row], grouped: bool) -> Finding:
         )
     by = ""
     if len(rest) == 1 and (contrast := rest[0][1].difference_from_best) is not None:
-        apart = contrast.interval()
-        by = f", by {format_number(abs(apart.value))} {format_interval(_outwards(apart))}"
+        apart = contrast.interval().without_sign()
+        by = f", by {format_number(apart.value)} {format_interval(apart)}"
     return Finding(f"{leads}, and is ahead of {_listed(behind)}{by}.{seeds}", decided=True)
 
 
@@ -79,13 +78,6 @@ def _that_never_learned(row: Row) -> str:
     if row.seeds == 1:
         return " Its only seed never learned."
     return f" {row.never_learned} of its {row.seeds} seeds never learned."
-
-
-def _outwards(difference: Estimate) -> Estimate:
-    """A difference by how far the best is ahead, whichever way is up."""
-    if difference.value >= 0:
-        return difference
-    return Estimate(-difference.value, -difference.high, -difference.low)
 
 
 def _listed(names: Sequence[str]) -> str:

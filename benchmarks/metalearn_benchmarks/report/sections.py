@@ -88,10 +88,9 @@ def _which_are_shown(chosen: Sequence[str], table: ResultTable) -> str:
 def _first_figures(
     table: ResultTable, records: Sequence[Record], styles: MethodStyles, files: Files, stem: str
 ) -> Iterator[dict[str, str]]:
-    dots = (
-        "Each method with its 95 % interval, in the order of the table. A faint dot is a run"
-        f" ({'mean' if table.higher_is_better else 'median'} over test tasks)."
-    )
+    dots = "Each method with its 95 % interval, in the order of the table."
+    if any(row.seeds > 1 for row in table.rows):
+        dots += f" A faint dot is a run ({'mean' if table.higher_is_better else 'median'} over test tasks)."
     forest = (
         "Paired differences from the first row, with 95 % intervals. A hollow grey mark is not told from"
         " chance once all pairs of rows are allowed for (Holm), even where its own interval leaves 0 out."

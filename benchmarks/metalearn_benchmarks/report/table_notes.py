@@ -11,7 +11,6 @@ from metalearn_benchmarks.experiments.rows import UNDER_CONDITIONS
 from metalearn_benchmarks.records.record import Record
 from metalearn_benchmarks.report.numbers import format_interval, format_number
 from metalearn_benchmarks.statistics.comparisons import Contrast
-from metalearn_benchmarks.statistics.estimate import Estimate
 from metalearn_core.errors import UsageError
 
 
@@ -32,19 +31,12 @@ def _finding(titles: Sequence[str], apart: Contrast | None) -> list[str]:
     if len(titles) != 2 or apart is None or not math.isfinite(apart.standard_error):
         return []
     first, second = titles
-    bounds = apart.interval()
-    by = f"{format_number(abs(apart.value))} {_positive_interval(bounds)}"
+    bounds = apart.interval().without_sign()
+    by = f"{format_number(bounds.value)} {format_interval(bounds)}"
     pairs = f"paired over {apart.tasks:,} test tasks of {_count(apart.seeds, 'seed')}"
     if bounds.low > 0 or bounds.high < 0:
         return [f"{first} is ahead of {second} by {by}, {pairs}."]
     return [f"{first} and {second} cannot be told apart: they differ by {by}, {pairs}."]
-
-
-def _positive_interval(bounds: Estimate) -> str:
-    """The interval of a difference that is told without its sign."""
-    if bounds.value >= 0:
-        return format_interval(bounds)
-    return format_interval(Estimate(-bounds.value, -bounds.high, -bounds.low))
 
 
 def _count(number: int, what: str) -> str:

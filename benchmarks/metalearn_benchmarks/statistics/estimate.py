@@ -26,6 +26,12 @@ class Estimate:
     low: float
     high: float
 
+    def without_sign(self) -> Estimate:
+        """Return the size of a difference, whichever way it points; the interval turns with it."""
+        if self.value >= 0:
+            return self
+        return Estimate(-self.value, -self.high, -self.low)
+
     def clip_to_range(self, score: str) -> Estimate:
         """Cut off the part of the interval that no mean of this score can reach.
 
