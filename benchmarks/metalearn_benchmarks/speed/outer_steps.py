@@ -10,7 +10,7 @@ import attrs
 import torch
 
 from metalearn_benchmarks.speed.peers.base import Peer
-from metalearn_benchmarks.speed.peers.jax_program import jax_outer_step
+from metalearn_benchmarks.speed.peers.jax_program import jax_outer_step, jax_scanned_steps
 from metalearn_benchmarks.speed.peers.shipped import PEERS
 from metalearn_benchmarks.speed.work import OUTER_LR, Work, stream, weights
 from metalearn_core import Event, Settings, meta_train_seeds
@@ -18,6 +18,8 @@ from metalearn_core import Event, Settings, meta_train_seeds
 LEFT_OUT = 3
 """Outer steps at the start that are not timed: they compile, and their losses are compared."""
 ENDLESS = 10**9
+SCANNED, MOST_SCANNED = 200, 500
+"""Outer steps in one scan of JAX, and tasks in it, at most."""
 
 
 class Enough(KeyboardInterrupt):
@@ -58,9 +60,17 @@ class Clock:
 
     @property
     def times(self) -> list[float]:
-        """Seconds of every step that counts."""
+        """Seconds of a step, in each call that counts.
+
+        Steps that one call takes end together, for the clock: so time is taken from the first of a call to
+        the first of the next one. A call begins where more than half of the mean time has passed.
+        """
         kept = self.ends[LEFT_OUT - 1 :]
-        return [after - before for before, after in pairwise(kept)]
+        gaps = [after - before for before, after in pairwise(kept)]
+        begun = [0, *(i for i, gap in enumerate(gaps, 1) if gap > (kept[-1] - kept[0]) / len(gaps) / 2)]
+        if len(gaps) <= 3 or len(begun) <= 3:
+            return gaps
+        return [(kept[after] - kept[before]) / (after - before) for before, after in pairwise(begun)]
 
 
 OnLoss = Callable[[float], None]
@@ -119,11 +129,21 @@ def _jax(work: Work, on_loss: OnLoss) -> None:
         on_loss(step(tasks.take(position, work.setting.tasks)))
 
 
+def _jax_scan(work: Work, on_loss: OnLoss) -> None:
+    size = work.setting.tasks
+    steps = max(1, min(SCANNED, MOST_SCANNED // size))
+    scan, tasks = jax_scanned_steps(work, steps), stream(work.family, work.learner)
+    for position in count(0, size * steps):
+        for loss in scan(tasks.take(position, size * steps)):
+            on_loss(loss)
+
+
 RUNS: dict[str, Run] = {
     **{name: _torch_adam(PEERS[name]) for name in ("higher loop", "clone loop", "torch.func", "TorchOpt")},
     "eager": _meta_train("eager"),
     "compiled": _meta_train("compiled"),
     "jax": _jax,
+    "jax scan": _jax_scan,
 }
 """The outer steps of each peer, by its name."""
 

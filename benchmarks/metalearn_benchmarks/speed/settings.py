@@ -13,7 +13,7 @@ from metalearn_core.errors import UsageError
 
 RULES = ("maml", "turtle", "lstm")
 PEERS = {
-    "mlp": ("higher loop", "torch.func", "TorchOpt", "eager", "compiled", "jax"),
+    "mlp": ("higher loop", "torch.func", "TorchOpt", "eager", "compiled", "jax", "jax scan"),
     "conv-4": ("higher loop", "clone loop", "torch.func", "eager", "compiled"),
 }
 """The peers that are timed with each base-learner by default."""

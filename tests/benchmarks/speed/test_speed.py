@@ -19,14 +19,14 @@ from metalearn_benchmarks.speed import (
     outer_steps,
     settings,
 )
-from metalearn_benchmarks.speed.peers import engine, functional, shipped
+from metalearn_benchmarks.speed.peers import engine, functional, jax_program, shipped
 from metalearn_benchmarks.speed.peers.loops import clone_module
 from metalearn_benchmarks.speed.settings import GRADIENT, OUTER, Panel, Setting
 from metalearn_benchmarks.speed.timing import Sample, row, timings
 from metalearn_benchmarks.speed.work import Work
 from metalearn_core import UsageError
 
-NEEDS = {"jax": "jax", "TorchOpt": "torchopt"}
+NEEDS = {"jax": "jax", "jax scan": "jax", "TorchOpt": "torchopt"}
 SMALL = Setting(rule="maml", tasks=2, steps=2)
 FOREIGN = ["higher loop", "torch.func", "TorchOpt", "jax"]
 
@@ -110,13 +110,31 @@ def test_the_base_learner_has_the_width_asked_for(width):
     assert measure._distance(theirs, ours) < 1e-4
 
 
-@pytest.mark.parametrize("peer", FOREIGN)
+@pytest.mark.parametrize("peer", [*FOREIGN, "jax scan"])
 def test_peers_take_the_same_outer_steps(peer):
     require(peer)
     work = Work.of(attrs.evolve(SMALL, rule="turtle"))
     ours, theirs = (outer_steps.clocked(name, work, 0.0).losses for name in ("eager", peer))
     assert len(set(ours)) == len(ours) == outer_steps.LEFT_OUT + 3
     assert theirs == pytest.approx(ours, rel=1e-4)
+
+
+def test_steps_that_end_together_share_the_time_of_their_call():
+    """Three that are left out, then calls of 4 steps in 4 seconds, which are told of within a millisecond."""
+    calls = [3 + 4 * call + step / 1000 for call in range(1, 6) for step in range(4)]
+    clock = outer_steps.Clock(0.0, started=0.0, ends=[1.0, 2.0, 3.0, *calls])
+    assert clock.times[1:] == pytest.approx([1.0] * 4)
+    alone = outer_steps.Clock(0.0, started=0.0, ends=[float(end) for end in range(12)])
+    assert alone.times == [1.0] * 9
+
+
+def test_a_scan_of_jax_goes_on_where_the_last_one_ended():
+    require("jax")
+    work = Work.of(SMALL)
+    tasks = outer_steps.stream(work.family, work.learner)
+    scan, step = jax_program.jax_scanned_steps(work, 3), jax_program.jax_outer_step(work)
+    ours = [loss for start in (0, 6) for loss in scan(tasks.take(start, 6))]
+    assert ours == pytest.approx([step(tasks.take(start, 2)) for start in range(0, 12, 2)], rel=1e-5)
 
 
 def test_the_compiled_engine_is_timed_by_both_measures():

@@ -1,4 +1,4 @@
-"""JAX as a peer: jit of value_and_grad of vmap, and the outer step with Adam in the same program."""
+"""JAX as a peer: jit of value_and_grad of vmap; outer steps with Adam, one or many in one program."""
 
 from __future__ import annotations
 
@@ -42,6 +42,51 @@ def jax_outer_step(work: Work) -> Callable[[Task], float]:
     """
     import jax
 
+    program, state = jax.jit(_step(work), donate_argnums=0), _state(work)
+
+    def outer(task: Task) -> float:
+        nonlocal state
+        loss, state = program(state, _arrays(task))
+        return float(loss)
+
+    return outer
+
+
+def jax_scanned_steps(work: Work, count: int) -> Callable[[Task], list[float]]:
+    """Return a function that takes `count` outer steps in one call and returns their losses.
+
+    The steps are one `lax.scan`, without a way back to Python between them. The function's argument holds
+    their meta-batches, one after the other.
+
+    Raises:
+        ImportError: JAX is not installed.
+    """
+    import jax
+
+    step, state = _step(work), _state(work)
+    program = jax.jit(lambda state, tensors: jax.lax.scan(_swapped(step), state, tensors), donate_argnums=0)
+
+    def steps(task: Task) -> list[float]:
+        nonlocal state
+        tensors = [x.reshape(count, -1, *x.shape[1:]) for x in _arrays(task)]
+        state, losses = program(state, tensors)
+        return [float(loss) for loss in np.asarray(losses)]
+
+    return steps
+
+
+def _swapped(step: Callable[[Any, Any], tuple[Any, Any]]) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """The step as a scan has it: the state comes first."""
+
+    def swapped(state: Any, tensors: Any) -> tuple[Any, Any]:
+        loss, state = step(state, tensors)
+        return state, loss
+
+    return swapped
+
+
+def _step(work: Work) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """An outer step: from the state and a meta-batch's tensors to the loss and the next state."""
     both, (first, second) = _value_and_grad(work), BETAS
 
     def step(state: Any, tensors: Any) -> Any:
@@ -56,16 +101,15 @@ def jax_outer_step(work: Work) -> Callable[[Task], float]:
         ]
         return loss, (count, parameters, means, squares)
 
-    program = jax.jit(step, donate_argnums=0)
+    return step
+
+
+def _state(work: Work) -> Any:
+    """Adam's steps so far, the parameters, and Adam's two averages."""
+    import jax.numpy as jnp
+
     parameters = _parameters(work)
-    state = (jax.numpy.zeros(()), parameters, *([0 * p for p in parameters] for _ in range(2)))
-
-    def outer(task: Task) -> float:
-        nonlocal state
-        loss, state = program(state, _arrays(task))
-        return float(loss)
-
-    return outer
+    return jnp.zeros(()), parameters, *([0 * p for p in parameters] for _ in range(2))
 
 
 def _parameters(work: Work) -> list[Any]:

@@ -19,5 +19,6 @@ PEERS: dict[str, Callable[[Work], Peer]] = {
     "eager": eager,
     "compiled": compiled,
     "jax": jax_jit,
+    "jax scan": jax_jit,
 }
-"""A function for each peer that prepares it for some work."""
+"""A function for each peer that prepares it for some work. `jax scan` is `jax`, but for its outer steps."""
