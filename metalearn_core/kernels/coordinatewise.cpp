@@ -626,3 +626,5 @@ extern "C" {
 ENTRY(float, float)
 ENTRY(double, double)
 }
+
+#include "direct_calls.h"

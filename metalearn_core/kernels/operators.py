@@ -12,16 +12,16 @@ Shapes: inputs `[groups, rows, d, n]`, parameters `[groups, P]`; a group is a se
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from metalearn_core.kernels.sources import loaded
+from metalearn_core.kernels.products import SHIM
+from metalearn_core.kernels.sources import Shims, call, for_programs
 
 ACTIVATIONS: tuple[type[nn.Module], ...] = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.ELU)
 """What the fused network can do between its layers, in the order of the source's enumeration."""
@@ -39,12 +39,6 @@ for _schema in (
 
 ROW = 256
 """Rows of fewer coordinates than this are laid end to end, or most of a block would be padding."""
-
-
-def _call(name: str, shape: Sequence[int], *tensors: Tensor) -> None:
-    kind = {torch.float32: "float", torch.float64: "double"}[tensors[0].dtype]
-    function = getattr(loaded("coordinatewise.cpp"), f"{name}_{kind}")
-    function((ctypes.c_int64 * len(shape))(*shape), *(ctypes.c_void_p(t.data_ptr()) for t in tensors))
 
 
 def _joined(x: Tensor) -> Tensor:
@@ -92,7 +86,9 @@ def _sizes(x: Tensor) -> list[int]:
 @_on_long_rows
 def _network(x: Tensor, parameters: Tensor, widths: list[int], activation: int) -> tuple[Tensor]:
     y = _with_features(x, widths[-1])
-    _call("network", [*_sizes(x), activation, len(widths) - 1, *widths], x, parameters, y)
+    call(
+        "coordinatewise.cpp", "network", [*_sizes(x), activation, len(widths) - 1, *widths], x, parameters, y
+    )
     return (y,)
 
 
@@ -102,14 +98,23 @@ def _network_vjp(
 ) -> tuple[Tensor, Tensor]:
     grads = torch.empty_like(x), torch.empty_like(parameters)
     shape = [*_sizes(x), activation, len(widths) - 1, *widths]
-    _call("network_vjp", shape, x, parameters, cotangent, *grads)
+    call("coordinatewise.cpp", "network_vjp", shape, x, parameters, cotangent, *grads)
     return grads
 
 
 @_on_long_rows
 def _cell(x: Tensor, h: Tensor, c: Tensor, parameters: Tensor, outputs: int) -> tuple[Tensor, Tensor, Tensor]:
     answers = _with_features(x, outputs), torch.empty_like(h), torch.empty_like(c)
-    _call("cell", [*_sizes(x), x.shape[2], h.shape[2], outputs], x, h, c, parameters, *answers)
+    call(
+        "coordinatewise.cpp",
+        "cell",
+        [*_sizes(x), x.shape[2], h.shape[2], outputs],
+        x,
+        h,
+        c,
+        parameters,
+        *answers,
+    )
     return answers
 
 
@@ -119,7 +124,7 @@ def _cell_vjp(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     grads = torch.empty_like(x), torch.empty_like(h), torch.empty_like(c), torch.empty_like(parameters)
     shape = [*_sizes(x), x.shape[2], h.shape[2], dy.shape[2]]
-    _call("cell_vjp", shape, x, h, c, parameters, dy, dh, dc, *grads)
+    call("coordinatewise.cpp", "cell_vjp", shape, x, h, c, parameters, dy, dh, dc, *grads)
     return grads
 
 
@@ -224,3 +229,33 @@ def _batching(name: str, parameters: int) -> Callable[..., Any]:
 
 for _name, _parameters in (("network", 1), ("network_vjp", 1), ("cell", 3), ("cell_vjp", 3)):
     torch.library.register_vmap(f"metalearn::{_name}", _batching(_name, _parameters), lib=_library)
+
+_INPUTS = {
+    "network": ("x p", "const int64_t* widths, int64_t count, int64_t activation", "y"),
+    "network_vjp": ("x p d", "const int64_t* widths, int64_t count, int64_t activation", "gx gp"),
+    "cell": ("x h c p", "int64_t outputs", "y hn cn"),
+    "cell_vjp": ("x h c p dy dh dc", "", "gx gh gc gp"),
+}
+"""What each function of `direct_calls.h` takes: tensors, numbers, and where its answers go."""
+
+
+def shims(graph: torch.fx.Graph) -> Shims:
+    """What programs of a traced graph call themselves, not through Python: small products, and networks.
+
+    Networks are left to `_on_long_rows` where some of their rows are short.
+    """
+    found = Shims({torch.ops.metalearn.bmm.default: [SHIM]})
+    named = {getattr(torch.ops.metalearn, name).default: name for name in _INPUTS}
+    nodes = [node for node in graph.nodes if node.op == "call_function" and node.target in named]
+    shapes = [node.args[0].meta["val"].shape for node in nodes]
+    if not nodes or any(rows > 1 and n < ROW for _, rows, _, n in shapes):
+        return found
+    for_programs("coordinatewise.cpp")
+    return Shims({**found, **{operator: [_declaration(named[operator])] for operator in named}})
+
+
+def _declaration(name: str) -> str:
+    tensors, numbers, answers = _INPUTS[name]
+    given = [f"AtenTensorHandle {x}" for x in tensors.split()] + [numbers] * bool(numbers)
+    back = [f"AtenTensorHandle* {x}" for x in answers.split()]
+    return f"AOTITorchError aoti_torch_cpu_{name}({', '.join([*given, *back])})"

@@ -5,9 +5,7 @@
 // the result stays in registers.
 
 #include <ATen/cpu/vec/vec.h>
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -131,19 +129,44 @@ struct Product {
   }
 };
 
-torch::stable::Tensor bmm(const torch::stable::Tensor& a, const torch::stable::Tensor& b) {
-  const auto result = torch::stable::new_empty(a, {a.size(0), a.size(1), b.size(2)});
-  const Strides sa{a.stride(0), a.stride(1), a.stride(2)}, sb{b.stride(0), b.stride(1), b.stride(2)};
+}  // namespace
+
+// As compiled programs call it, without torch's table of operators in between
+extern "C" AOTITorchError aoti_torch_cpu_bmm(AtenTensorHandle a, AtenTensorHandle b, AtenTensorHandle* result) {
+  struct Factor {
+    int64_t *sizes = nullptr, *strides = nullptr;
+    void* data = nullptr;
+    bool read(AtenTensorHandle of) {
+      return !aoti_torch_get_sizes(of, &sizes) && !aoti_torch_get_strides(of, &strides) &&
+          !aoti_torch_get_data_ptr(of, &data);
+    }
+    Strides all() const { return {strides[0], strides[1], strides[2]}; }
+  } left, right;
+  int32_t dtype = 0;
+  if (!left.read(a) || !right.read(b) || aoti_torch_get_dtype(a, &dtype)) return 1;
+  const int64_t batch = left.sizes[0], rows = left.sizes[1], depth = left.sizes[2], columns = right.sizes[2];
+  const int64_t sizes[] = {batch, rows, columns}, strides[] = {rows * columns, columns, 1};
+  void* c = nullptr;
+  if (aoti_torch_empty_strided(3, sizes, strides, dtype, aoti_torch_device_type_cpu(), 0, result) ||
+      aoti_torch_get_data_ptr(*result, &c)) {
+    return 1;
+  }
   const auto call = [&](auto zero) {
     using Real = decltype(zero);
     Product<Real>::all(
-        a.size(0), a.size(1), b.size(2), a.size(2), static_cast<const Real*>(a.data_ptr()), sa,
-        static_cast<const Real*>(b.data_ptr()), sb, static_cast<Real*>(result.data_ptr()));
+        batch, rows, columns, depth, static_cast<const Real*>(left.data), left.all(),
+        static_cast<const Real*>(right.data), right.all(), static_cast<Real*>(c));
   };
-  a.element_size() == 4 ? call(float(0)) : call(double(0));
-  return result;
+  dtype == aoti_torch_dtype_float32() ? call(float(0)) : call(double(0));
+  return 0;
 }
 
-}  // namespace
-
-STABLE_TORCH_LIBRARY_IMPL(metalearn, CPU, m) { m.impl("bmm", TORCH_BOX(&bmm)); }
+// As Python calls it: `shape` is batch, rows, columns and depth, then the strides of both factors
+#define ENTRY(REAL)                                                                                         \
+  extern "C" void bmm_##REAL(const int64_t* shape, const REAL* a, const REAL* b, REAL* c) {                 \
+    Product<REAL>::all(                                                                                     \
+        shape[0], shape[1], shape[2], shape[3], a, {shape[4], shape[5], shape[6]}, b,                       \
+        {shape[7], shape[8], shape[9]}, c);                                                                 \
+  }
+ENTRY(float)
+ENTRY(double)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalearn_core.kernels.sources import loaded
+from metalearn_core.kernels.sources import call, for_programs
 
 aten = torch.ops.aten
 
@@ -24,15 +24,27 @@ torch.library.register_fake(
     "metalearn::bmm", lambda a, b: a.new_empty(a.shape[0], a.shape[1], b.shape[2]), lib=_library
 )
 
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """Outside of a compiled program."""
+    c = a.new_empty(a.shape[0], a.shape[1], b.shape[2])
+    call("products.cpp", "bmm", [*c.shape, a.shape[2], *a.stride(), *b.stride()], a, b, c)
+    return c
+
+
+_library.impl("bmm", _product, "CPU")
+
 SMALL = 64**3
 """Multiplications of one product up to which it is taken here."""
 FEW = 4
 """Batches of fewer products are left to torch: a call is then all that they cost."""
+SHIM = "AOTITorchError aoti_torch_cpu_bmm(AtenTensorHandle a, AtenTensorHandle b, AtenTensorHandle* result)"
+"""What a compiled program calls in the place of the operator."""
 
 
 def load() -> None:
-    """Compile the source, or find it compiled; loading it registers the operator."""
-    loaded("products.cpp")
+    """Compile the source, or find it compiled."""
+    for_programs("products.cpp")
 
 
 def arrange(graph: torch.fx.Graph) -> None:

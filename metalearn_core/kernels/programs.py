@@ -20,6 +20,7 @@ from metalearn_core.errors import UsageError, describe_error, require_count, req
 from metalearn_core.inner_loop import require_unroll
 from metalearn_core.kernels.by_steps import BySteps, Function, is_recomputed
 from metalearn_core.kernels.coordinatewise import fused_networks
+from metalearn_core.kernels.operators import shims
 from metalearn_core.kernels.products import arrange
 from metalearn_core.learner import BaseLearner
 from metalearn_core.many_steps.calls import Entry
@@ -199,10 +200,11 @@ def compiled(function: Function, arguments: Sequence[Tensor], *, eager_first: bo
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             graph = traced(function, arguments)
+            on_cpu = {"cpp_wrapper": True, "aot_inductor.custom_ops_to_c_shims": shims(graph.graph)}
             for node in graph.graph.nodes:  # shapes come anew; those of several tracers do not mix
                 node.meta.clear()
             # between its kernels a step is C++ too; on a GPU it is one graph, launched at once
-            options = {"triton.cudagraphs": True} if arguments[0].is_cuda else {"cpp_wrapper": True}
+            options = {"triton.cudagraphs": True} if arguments[0].is_cuda else on_cpu
             with torch.no_grad(), _disk_cache():
                 program: Program = torch._inductor.compile(graph, list(arguments), options=options)
                 program(*arguments)

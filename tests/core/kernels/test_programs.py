@@ -19,7 +19,7 @@ from metalearn_core import (
 )
 from metalearn_core.evaluation import scores
 from metalearn_core.kernels import engine as engine_module
-from metalearn_core.kernels import operators, programs
+from metalearn_core.kernels import operators, programs, sources
 from metalearn_core.kernels.engine import Engine
 from metalearn_core.kernels.programs import CompilationError, CompiledMetaGradient, traced
 from metalearn_core.kernels.scores import CompiledScores
@@ -213,7 +213,7 @@ def test_with_a_compiler_that_fails_everything_runs_eager(rule, monkeypatch):
         raise RuntimeError("fatal error: 'omp.h' file not found")
 
     monkeypatch.setattr(torch._inductor, "compile", broken)
-    monkeypatch.setattr(operators, "loaded", broken)
+    monkeypatch.setattr(sources, "loaded", broken)
     told = []
     ours = trained_with(make_rule(rule, small_learner().layout), told)
     assert ours.engine == "eager"
@@ -372,3 +372,15 @@ def test_a_training_that_was_begun_compiled_never_goes_on_eager(tmp_path, monkey
     assert (go_on().engine, go_on().position) == ("compiled", 6)
     refuse_compiler(monkeypatch)
     assert go_on().position == 6  # nothing is left to train
+
+
+@pytest.mark.parametrize("name", ["feed-forward-default", "lstm-program"])
+def test_a_program_that_calls_networks_itself_is_the_eager_step(name):
+    """One task: its rows are long enough to be taken as they lie."""
+    problem = Problem(Architecture((1, 6, 1)), tasks=1, steps=2, seed=1)
+    torch.manual_seed(0)
+    rule = FACTORIES[name](problem.learner.layout).double()
+    step = CompiledMetaGradient(rule, problem.learner, steps=2)
+    assert len(operators.shims(traced(step._traced, arguments_of(rule, problem)).graph)) > 1
+    theirs = meta_gradient(rule, problem.learner, problem.theta, problem.task, steps=2)
+    assert furthest(flat(step(problem.theta, problem.task)), flat(theirs)) < 1e-10
