@@ -21,7 +21,7 @@ _PUBLIC = {
     "registration.hooks": "hookimpl",
     "registry": "Registry base_learners default_registry make_rule observers placements rules task_families",
     "rule": "State UpdateRule log_and_sign",
-    "settings": "Clipping Order Settings",
+    "settings": "Clipping Order OuterSchedule Settings",
     "signal": "Signal SupportSet",
     "task": "Batch Task TaskFamily",
     "training.events": "Event Observer",

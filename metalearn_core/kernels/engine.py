@@ -88,7 +88,9 @@ class Engine:
                 self._fall_back(error)
         settings = self._settings.at(position)
         eager = [
-            eager_step(member, self._learner, settings, task, self._processes) if is_alive else (0.0, False)
+            eager_step(member, self._learner, settings, task, self._processes, position)
+            if is_alive
+            else (0.0, False)
             for member, is_alive in zip(self._members, alive, strict=True)
         ]
         return [loss for loss, _ in eager], [taken for _, taken in eager]
@@ -112,7 +114,7 @@ class Engine:
         step = self._outer_step(position)
         parts = torch.split(alive, [len(pack.members) for pack in self._packs])
         answers = [
-            step(pack, task, part) if part.any() else (torch.zeros(len(part)), part)
+            step(pack, task, part, position) if part.any() else (torch.zeros(len(part)), part)
             for pack, part in zip(self._packs, parts, strict=True)
         ]
         losses, taken = (torch.cat(found) for found in zip(*answers, strict=True))
@@ -140,9 +142,10 @@ class Engine:
 
 
 def eager_step(
-    member: Member, learner: BaseLearner, settings: Settings, task: Task, processes: Processes = ALONE
-) -> tuple[float, bool]:
-    """The loss, and whether everything was finite and the step taken."""
+    member: Member, learner: BaseLearner, settings: Settings, task: Task, processes: Processes = ALONE,
+    position: int = 0,
+) -> tuple[float, bool]:  # fmt: skip
+    """The loss, and whether everything was finite and the step taken, the one after `position` tasks."""
     rule, theta, every = member.rule, member.theta, settings.checkpoint_every
     how = gradient_settings(settings)
 
@@ -165,6 +168,8 @@ def eager_step(
     for parameter, g in zip([member.theta, *member.rule.parameters()], grads, strict=True):
         parameter.grad = g * scale if parameter.requires_grad else None
     _clip(member, settings)
+    for group in member.optimizer.param_groups:
+        group["lr"] = settings.outer_lr_at(position)
     member.optimizer.step()
     return float(loss), True
 

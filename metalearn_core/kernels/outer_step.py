@@ -16,7 +16,7 @@ from metalearn_core.kernels.pieces import over_pieces
 from metalearn_core.kernels.programs import CompilationError, Programs, require_one_step_for_all
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule, parameters_as
-from metalearn_core.settings import Settings
+from metalearn_core.settings import OuterSchedule, Settings
 from metalearn_core.task import Task
 from metalearn_core.training.meta_gradient import meta_gradient, meta_gradients
 from metalearn_core.training.processes import ALONE, FailedElsewhereError, Processes
@@ -98,15 +98,18 @@ class OuterStep:
         self._shapes = {name: p.shape for name, p in named.items() if p.requires_grad}
         self._constants = [name for name, p in named.items() if not p.requires_grad]
 
-    def __call__(self, packed: Packed, task: Task, alive: Tensor) -> tuple[Tensor, Tensor]:
-        """One step in place of every seed that is `alive`, `[seeds]`, and stays finite.
+    def __call__(self, packed: Packed, task: Task, alive: Tensor, position: int = 0) -> tuple[Tensor, Tensor]:
+        """One step, after `position` tasks, in place of every seed that is `alive`, and stays finite.
 
         Returns the losses `[seeds]`, and whether the step was taken `[seeds]`. Raises CompilationError.
         """
         if len(packed.members) > 1 and not self._learner.use_vmap:
             raise CompilationError("its base-learner is not batched")
         steps = packed.adam_steps(alive) + 1
-        corrections = torch.tensor([1 - 0.9**steps, math.sqrt(1 - 0.999**steps)], dtype=torch.float64)
+        numbers = [1 - 0.9**steps, math.sqrt(1 - 0.999**steps)]
+        if isinstance(self._settings.outer_lr, OuterSchedule):
+            numbers.append(self._settings.outer_lr_at(position))
+        corrections = torch.tensor(numbers, dtype=torch.float64)
         constants = [
             torch.stack([dict(m.rule.named_parameters())[name].detach() for m in packed.members])
             for name in self._constants
@@ -179,7 +182,9 @@ class OuterStep:
         grad = self._clipped(grad)
         m = torch.lerp(first, grad, 0.1)
         v = 0.999 * second + 0.001 * grad.square()
-        moved = values - self._settings.outer_lr / corrections[0] * m / (v.sqrt() / corrections[1] + 1e-8)
+        rate = self._settings.outer_lr
+        lr = corrections[2] if isinstance(rate, OuterSchedule) else rate
+        moved = values - lr / corrections[0] * m / (v.sqrt() / corrections[1] + 1e-8)
         kept = finite.unsqueeze(1)
         new = [
             torch.where(kept, now, was)
