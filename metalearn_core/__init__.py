@@ -22,7 +22,7 @@ _PUBLIC = {
     "registry": "Registry base_learners default_registry make_rule observers placements rules task_families",
     "rule": "State UpdateRule log_and_sign",
     "settings": "Clipping Order OuterSchedule Settings",
-    "signal": "Signal SupportSet",
+    "signal": "Noise Signal SupportSet",
     "task": "Batch Task TaskFamily",
     "training.events": "Event Observer",
     "training.files": "write_atomically",
