@@ -139,6 +139,10 @@ class OuterSchedule:
         return self.end + (self.start - self.end) * (1 + math.cos(math.pi * part)) / 2
 
 
+def _schedule(value: Any) -> Any:
+    return OuterSchedule.of(value)
+
+
 def _is_number(value: object) -> bool:
     return type(value) in (int, float) and -math.inf < value < math.inf  # type: ignore[operator]
 
@@ -207,7 +211,7 @@ class Settings:
     steps: int = 5
     test_steps: int | None = None
     order: Order = "second"
-    outer_lr: float | OuterSchedule = attrs.field(default=1e-3, converter=OuterSchedule.of)
+    outer_lr: float | OuterSchedule = attrs.field(default=1e-3, converter=_schedule)
     outer_loss: Literal["mean", "sum"] = "mean"
     outer_decay: float | None = None
     truncate: int | None = None
