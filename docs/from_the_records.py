@@ -24,8 +24,8 @@ from metalearn_benchmarks.records.reading import read_records
 from metalearn_benchmarks.records.record import Record
 from metalearn_benchmarks.report.numbers import format_interval, format_number
 from metalearn_benchmarks.report.paper.figures import paper_figures
-from metalearn_benchmarks.report.table_text import MARKDOWN, render_table
-from metalearn_benchmarks.report.tables import result_tables
+from metalearn_benchmarks.report.tables.building import result_tables
+from metalearn_benchmarks.report.tables.text import MARKDOWN, render_table
 from metalearn_benchmarks.statistics.headline import SINE_CONSTANT, typical_error
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
