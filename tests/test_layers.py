@@ -271,7 +271,7 @@ def test_imports_go_down_the_layers():
     assert {"metalearn_core/task.py", "benchmarks/metalearn_benchmarks/tasks/sine.py"} <= set(sources)
     assert {"metalearn_gradient_descent", "metalearn_lstm", "metalearn_feed_forward"} <= PLUGINS
     assert {"metalearn_alfa", "metalearn_alfa_map", "metalearn_lslr", "metalearn_meta_curvature"} <= PLUGINS
-    assert {"metalearn_lstm_optimizer", "metalearn_mlp_optimizer"} <= PLUGINS
+    assert {"metalearn_lstm_optimizer", "metalearn_mlp_optimizer", "metalearn_partial"} <= PLUGINS
     assert violations(sources) == []
 
 

@@ -321,7 +321,8 @@ def test_show_knows_every_kind(metalearn, name):
 
 
 def test_every_option_of_the_shipped_rules_is_explained(metalearn):
-    for name in ("feed-forward", "lstm", "lslr", "meta-curvature", "alfa", "lstm-optimizer", "mlp-optimizer"):
+    names = "feed-forward lstm lslr meta-curvature alfa lstm-optimizer mlp-optimizer partial"
+    for name in names.split():
         pages = json.loads(metalearn("plugins", "show", name, "--json")[1])
         page = next(page for page in pages if page["kind"] == "rule")
         assert page["options"]
