@@ -1,11 +1,12 @@
-"""The harness: methods and experiments as data, runs, records and reports; and `load_rule`."""
+"""The harness: methods and experiments as data, runs, records and reports; `load_rule` and `read_records`."""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from metalearn_benchmarks.artifacts.loading import load_rule as load_rule
+    from metalearn_benchmarks.records.frames import read_records as read_records
 
-__all__ = ["load_rule"]
+__all__ = ["load_rule", "read_records"]
 
 
 def __getattr__(name: str) -> Any:
@@ -14,4 +15,8 @@ def __getattr__(name: str) -> Any:
         from metalearn_benchmarks.artifacts.loading import load_rule
 
         return load_rule
+    if name == "read_records":
+        from metalearn_benchmarks.records.frames import read_records
+
+        return read_records
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -129,6 +129,7 @@ _SETTINGS: dict[str, Check] = {
     **dict.fromkeys(("inner_clip", "outer_clip"), _table),
 }  # fmt: skip
 _RESULT: dict[str, Check] = {
+    "experiment": _text, "setting": _text, "method": _text, "seed": _count,
     "score": _text, "higher_is_better": _is(bool), "scores": _table, "final": _table, "summary": _summary,
     "validations": _validations, "best_position": _count, "diverged": _is(str, type(None)),
     "curves": _drawn_task, "rule_response": _rule_response, "batch_norm": _text, "meta_parameters": _count,
