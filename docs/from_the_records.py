@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from claims_at_a_glance import claims_at_a_glance
 from numpy.typing import NDArray
 from paired_ratios import paired_ratios
 
@@ -381,6 +382,7 @@ def pieces(folder: Path) -> dict[str, str]:
     """Every part, by name; figures are drawn into the folder."""
     records = read_records(RESULTS)
     return {
+        "claims-at-a-glance": claims_at_a_glance(records),
         "verdicts": verdicts(records),
         "sine": sine(records),
         "lstm": lstm(records),

@@ -16,7 +16,9 @@ from metalearn_benchmarks.claims.rules import claim_rules
 from metalearn_benchmarks.claims.verdicts import Outcome, decide_all
 from metalearn_benchmarks.records.compatibility import require_same_experiment
 from metalearn_benchmarks.records.reading import read_records
+from metalearn_benchmarks.statistics.comparisons import log_ratio
 from metalearn_benchmarks.statistics.estimate import TRIMMED_SHARE
+from metalearn_benchmarks.statistics.paired_scores import MethodScores
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -314,6 +316,43 @@ def test_the_page_says_what_rests_on_the_clamp_of_maml(pieces, page):
         assert f"| {number} | {interval} |" in row
         assert told in page
     assert rows["the LSTM, over MAML without that clamp, T = 5"].endswith("| 1 of 10 |")
+
+
+def test_the_page_opens_with_an_abstract_of_what_its_records_say(records, pieces):
+    abstract = PAGE.read_text(encoding="utf-8").partition("## Abstract")[2].partition("\n## ")[0]
+    assert len(re.sub(r"\(\[.*?\)\)", "", abstract).split()) <= 122
+    abstract = " ".join(abstract.split())
+    assert f"{len(records)} runs of 70,000 tasks" in abstract
+    verdicts = decide_all(claim_rules(), records)
+    sine = [verdict.outcome for verdict in verdicts if verdict.name.startswith("sine-")]
+    assert (len(verdicts), sine.count(Outcome.HOLDS), sine.count(Outcome.FAILS)) == (17, 3, 3)
+    assert "Of seventeen claims" in abstract
+    assert "Of six claims on sine waves three hold and three do not; ten others" in abstract
+    rows = {
+        tuple(cell.strip() for cell in line.split("|")[1:3]): line for line in pieces[1]["sine"].splitlines()
+    }
+    for name, told in (
+        ("TURTLE", "TURTLE's typical error is 0.098"), ("MAML", "MAML's 0.153"),
+        ("Meta-learner LSTM", "LSTM's 0.164"), ("LSTM, second order", "the LSTM reaches 0.039"),
+    ):  # fmt: skip
+        assert told in abstract
+        assert f"| {told.split()[-1]} |" in rows[name, "5"]
+
+
+def test_the_rules_as_first_written_are_told(records, pieces):
+    """Of means; that of depth is refuted by means, too."""
+    table = pieces[1]["claims-at-a-glance"]
+    assert table.count("*too little evidence*") == 4
+    (depth,) = [line for line in table.splitlines() if "sine-depth" in line]
+    assert "*does not hold*, as now" in depth
+    for layers in ("[20]", "[20,20]"):
+        five, one = (
+            MethodScores.from_runs(runs_of(records, "figure-3.2", f"turtle,hidden={layers}{steps}"))
+            for steps in ("", ",steps=1")
+        )
+        assert log_ratio(five, one).interval().high < 0
+    unrun = [line for line in table.splitlines() if "not told" in line]
+    assert len(unrun) == 10
 
 
 def test_the_page_says_that_seeds_pair_nothing_and_that_there_is_one_stream(records, page):
