@@ -60,13 +60,13 @@ class Partial(UpdateRule):
 
     def _part(self, theta: Tensor) -> Tensor:
         """What adapts of `[..., n]`."""
-        pieces = zip(theta.split([size for _, size in self.runs], -1), self.runs, strict=True)
+        pieces = zip(torch.split(theta, [size for _, size in self.runs], -1), self.runs, strict=True)
         return torch.cat([piece for piece, (adapted, _) in pieces if adapted], -1)
 
     def _whole(self, theta: Tensor, part: Tensor) -> Tensor:
         """θ with another value of what adapts."""
-        moved = iter(part.split([size for adapted, size in self.runs if adapted], -1))
-        pieces = zip(theta.split([size for _, size in self.runs], -1), self.runs, strict=True)
+        moved = iter(torch.split(part, [size for adapted, size in self.runs if adapted], -1))
+        pieces = zip(torch.split(theta, [size for _, size in self.runs], -1), self.runs, strict=True)
         return torch.cat([next(moved) if adapted else piece for piece, (adapted, _) in pieces], -1)
 
 
