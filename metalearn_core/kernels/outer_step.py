@@ -15,12 +15,16 @@ from metalearn_core.kernels.by_steps import UNROLLED, BySteps, is_recomputed
 from metalearn_core.kernels.pieces import over_pieces
 from metalearn_core.kernels.programs import CompilationError, Programs, require_one_step_for_all
 from metalearn_core.learner import BaseLearner
+from metalearn_core.many_steps.calls import ManySteps
 from metalearn_core.outer_gradient import KEYS, OuterGradient
 from metalearn_core.rule import UpdateRule, parameters_as
 from metalearn_core.settings import Settings
 from metalearn_core.task import Task
 from metalearn_core.training.meta_gradient import meta_gradient, meta_gradients
 from metalearn_core.training.processes import ALONE, FailedElsewhereError, Processes
+
+FIRST_STEPS = 3
+"""Steps of a training that are taken one by one: they compile, and their gradients are looked at."""
 
 
 class Member(Protocol):
@@ -111,20 +115,10 @@ class OuterStep:
             raise CompilationError("its base-learner is not batched")
         if self._outer is not None:
             self._require_compilable(len(packed.members), self._outer)
-        steps = packed.adam_steps(alive) + 1
-        corrections = torch.tensor([1 - 0.9**steps, math.sqrt(1 - 0.999**steps)], dtype=torch.float64)
-        constants = [
-            torch.stack([dict(m.rule.named_parameters())[name].detach() for m in packed.members])
-            for name in self._constants
-        ]
-        state = [
-            packed.values, packed.first, packed.second,
-            corrections.to(packed.values), alive.to(packed.values.device),
-        ]  # fmt: skip
+        state, constants = self._state(packed, alive), self._constants_of(packed)
         # where several seeds cannot go together, each by itself comes next, and its errors are told
         alone = len(packed.members) == 1
-        in_pieces = len(task) > (self._settings.tasks_at_once or len(task))
-        if self._by_steps or in_pieces or self._processes.count > 1:
+        if not self._is_whole(len(task)):
             keys = functools.partial(self._keys, packed)
             answers = self._by_parts(
                 state, constants, task, alone, lambda at, part: keys(position + at, part)
@@ -155,6 +149,44 @@ class OuterStep:
             return []
         (member,) = packed.members
         return list(self._outer.keys(member.generator, position, len(task), packed.values.device).values())
+
+    def many(self, packed: Packed, task: Task, alive: Tensor, count: int) -> ManySteps | None:
+        """`count` steps on as many meta-batches, which follow one another in `task`, ready to be taken.
+
+        None where they cannot be taken in one call. The first step of a shape has to come before.
+        """
+        size = len(task) // count
+        adam_steps = packed.adam_steps(alive)
+        if self._outer is not None or not self._is_whole(size) or adam_steps < FIRST_STEPS:
+            return None
+        state, constants = self._state(packed, alive, count), self._constants_of(packed)
+        data = [x.contiguous() for x in task.tensors]
+        one = [*state[:3], state[3][:2], state[4], *constants, *(x[:size] for x in data)]
+        entry = self._programs.entry("whole", one)
+        if entry is None:
+            return None
+        rows = [0, 0, 0, 2, 0, *[0] * len(constants), *[size] * len(data)]
+        return ManySteps(entry, count, [*state, *constants, *data], rows, packed.steps)
+
+    def _is_whole(self, tasks: int) -> bool:
+        """Whether a step on so many tasks is one program."""
+        in_pieces = tasks > (self._settings.tasks_at_once or tasks)
+        return not (self._by_steps or in_pieces or self._processes.count > 1)
+
+    @staticmethod
+    def _state(packed: Packed, alive: Tensor, count: int = 1) -> list[Tensor]:
+        """What a step moves, Adam's two corrections of each of `count` steps in a row, and `alive`."""
+        steps = range(packed.adam_steps(alive) + 1, packed.adam_steps(alive) + 1 + count)
+        corrections = [x for step in steps for x in (1 - 0.9**step, math.sqrt(1 - 0.999**step))]
+        given = torch.tensor(corrections, dtype=torch.float64).to(packed.values)
+        return [packed.values, packed.first, packed.second, given, alive.to(packed.values.device)]
+
+    def _constants_of(self, packed: Packed) -> list[Tensor]:
+        """Those φ that are not learned, of every seed."""
+        return [
+            torch.stack([dict(m.rule.named_parameters())[name].detach() for m in packed.members])
+            for name in self._constants
+        ]
 
     def _by_parts(
         self, state: Sequence[Tensor], constants: Sequence[Tensor], task: Task, alone: bool,
