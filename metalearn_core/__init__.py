@@ -23,7 +23,7 @@ _PUBLIC = {
     "registry": "Registry base_learners default_registry make_meta_gradient make_rule meta_gradients"
     " observers placements rules task_families",
     "rule": "State UpdateRule log_and_sign",
-    "settings": "Clipping Order Settings",
+    "settings": "Clipping Order OuterSchedule Settings",
     "signal": "Signal SupportSet",
     "task": "Batch Task TaskFamily",
     "training.events": "Event Observer",

@@ -35,6 +35,7 @@ from metalearn_core.rule import UpdateRule as UpdateRule
 from metalearn_core.rule import log_and_sign as log_and_sign
 from metalearn_core.settings import Clipping as Clipping
 from metalearn_core.settings import Order as Order
+from metalearn_core.settings import OuterSchedule as OuterSchedule
 from metalearn_core.settings import Settings as Settings
 from metalearn_core.signal import Signal as Signal
 from metalearn_core.signal import SupportSet as SupportSet

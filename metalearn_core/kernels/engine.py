@@ -116,7 +116,7 @@ class Engine:
         self._many = None
         if count > 1 and alike and self.name == "compiled" and len(self._packs) == 1:
             step = self._outer_step(position)
-            self._many = step.many(self._packs[0], task, torch.tensor(alive), count)
+            self._many = step.many(self._packs[0], task, torch.tensor(alive), position, count)
         if self._many is None:
             losses, taken = self.step(task[: len(task) // count], alive, position)
             return [losses], [taken]
@@ -180,7 +180,7 @@ def eager_step(
     member: Member, learner: BaseLearner, settings: Settings, task: Task, processes: Processes = ALONE,
     outer: OuterGradient | None = None, position: int = 0,
 ) -> tuple[float, bool]:  # fmt: skip
-    """The loss, and whether everything was finite and the step taken."""
+    """The loss, and whether everything was finite and the step taken, the one after `position` tasks."""
     rule, theta, every = member.rule, member.theta, settings.checkpoint_every
     how = gradient_settings(settings)
 
@@ -206,6 +206,8 @@ def eager_step(
     for parameter, g in zip([member.theta, *member.rule.parameters()], grads, strict=True):
         parameter.grad = g * scale if parameter.requires_grad else None
     _clip(member, settings)
+    for group in member.optimizer.param_groups:
+        group["lr"] = settings.outer_lr_at(position)
     member.optimizer.step()
     return float(loss), True
 

@@ -176,6 +176,18 @@ settings = { outer_clip = { limit = 1.0 }, outer_lr = 1e-4 }
     assert "outer_lr" not in wide.settings
 
 
+def test_the_outer_learning_rate_may_be_a_table(metalearn, tmp_path, monkeypatch):
+    from metalearn_benchmarks.records.reading import read_records
+
+    monkeypatch.chdir(tmp_path)
+    text = 'extends = "sine"\n[settings]\nouter_lr = { start = 0.01, schedule = "steps", at = [0.5] }\n'
+    Path("mine.toml").write_text(text)
+    metalearn("run", "mine.toml", "-m", "maml", "--scale", "smoke", "--tasks", "20", "--out", "results")
+    record = read_records(Path("results"))[0]
+    table = {"start": 0.01, "schedule": "steps", "at": [0.5], "end": 0.0, "factor": 0.1, "warm_up": 0.0}
+    assert record.cell["method"]["settings"]["outer_lr"] == table
+
+
 # --- axes
 
 
@@ -427,6 +439,8 @@ BELOW_SINE = [
         ("[learner]\noptions = { hidden = 40 }", "hidden must be a list of widths >= 1, got 40"),
         ("[method.maml]\nextends = 'maml'\nprotocol = 'authors'", "'maml' would be another method"),
         ("[axes]\nsettings.outer_lr = [0]", "outer_lr must be a number > 0, got 0"),
+        ("[settings]\nouter_lr = { schedule = 'cosine' }", "outer_lr: a table needs start"),
+        ("[settings]\nouter_lr = { start = 1, shedule = 'cosine' }", "unknown key of outer_lr 'shedule'"),
         ("[axes]\nfamily.suport = [1]", "task family 'sine': unknown option 'suport': did you mean"),
         ("[settings]\ntasks = -1\n[scale.smoke.settings]\ntasks = -1", "tasks must be an integer >= 0"),
 ]  # fmt: skip
