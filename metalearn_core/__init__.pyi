@@ -26,13 +26,14 @@ from metalearn_core.registry import observers as observers
 from metalearn_core.registry import placements as placements
 from metalearn_core.registry import rules as rules
 from metalearn_core.registry import task_families as task_families
-from metalearn_core.rule import Signal as Signal
 from metalearn_core.rule import State as State
 from metalearn_core.rule import UpdateRule as UpdateRule
 from metalearn_core.rule import log_and_sign as log_and_sign
 from metalearn_core.settings import Clipping as Clipping
 from metalearn_core.settings import Order as Order
 from metalearn_core.settings import Settings as Settings
+from metalearn_core.signal import Signal as Signal
+from metalearn_core.signal import SupportSet as SupportSet
 from metalearn_core.task import Batch as Batch
 from metalearn_core.task import Task as Task
 from metalearn_core.task import TaskFamily as TaskFamily

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import NoneType
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor
 from torch.func import vmap
@@ -15,19 +16,12 @@ from torch.utils import _pytree as pytree
 from metalearn_core.errors import RuleError, UsageError, require_count, require_kinds, unknown, user_code
 from metalearn_core.learner import BaseLearner
 from metalearn_core.optimizers.differentiable import InnerOptimizer
-from metalearn_core.rule import (
-    Signal,
-    State,
-    UndeclaredField,
-    UpdateRule,
-    parameters_as,
-    require_contract,
-    require_tensors,
-)
+from metalearn_core.rule import State, UpdateRule, parameters_as, require_contract, require_tensors
 from metalearn_core.safeguards.same_alone import check_first_batch
 from metalearn_core.safeguards.stacked_rule import check_first_update
 from metalearn_core.safeguards.writes import nothing_written
 from metalearn_core.settings import ORDERS, Clipping, Order
+from metalearn_core.signal import Signal, SupportSet, UndeclaredField
 from metalearn_core.task import Batch
 
 
@@ -190,13 +184,16 @@ def unroll(
 ) -> Iterator[tuple[Tensor, State]]:  # fmt: skip
     """The loop itself, on stacks: θ `[tasks, n]`, each task its own gradient; or `[seeds, tasks, n]`."""
     constant = 0 if truncate is None else steps - truncate
+    beside = Beside(learner, support, steps, order == "first" or not track, clip)
+    theta = start_every_task(rule, theta, beside, track=track, phi=phi)
     state = start_state(rule, theta, track=track, phi=phi)
     yield (theta if track else theta.detach()), state
     for step in range(steps):
         kept = track and step >= constant
         moved, after = inner_step(
-            rule, learner, theta, state, support, step, order=order, clip=clip, track=kept, phi=phi
-        )
+            rule, learner, theta, state, support, step,
+            steps=steps, order=order, clip=clip, track=kept, phi=phi,
+        )  # fmt: skip
         if track and not kept:
             moved, after = shifted(theta, moved), pytree.tree_map(shifted, state, after)
         theta, state = moved, after
@@ -206,6 +203,74 @@ def unroll(
 def shifted(old: Tensor, new: Tensor) -> Tensor:
     """The old tensor moved by a constant: the new value, with the derivative of the old one."""
     return new.detach() + (old - old.detach()) if old.requires_grad else new.detach()
+
+
+@attrs.frozen(eq=False)
+class Beside:
+    """What rules may be shown beside gradient and loss: the support sets, and how many steps there are.
+
+    Args:
+        learner: whose losses and predictions they are.
+        support: of every task, stacked.
+        steps: T.
+        constant: whether gradients are shown as constants.
+        clip: bounds them, task by task.
+    """
+
+    learner: BaseLearner
+    support: Batch
+    steps: int
+    constant: bool
+    clip: Clipping | None
+
+    def of_task(self, tensors: Sequence[Tensor]) -> SupportSet:
+        """The support set of one task, of which these are the tensors."""
+        batch = self.support.like(tensors, stacked=False)
+        return SupportSet(
+            batch,
+            lambda theta: self.learner.loss(theta, batch),
+            lambda theta: self.learner.predict(theta, batch.inputs),
+            functools.partial(gradient_for_rule, self.constant, self.clip),
+            self.constant,
+        )
+
+    def over_tasks(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function for every task, at once or, where torch cannot batch the learner, one by one."""
+        if self.learner.use_vmap:
+            return vmap(function)
+
+        def one_by_one(*arguments: Any) -> Any:
+            leaves, structure = pytree.tree_flatten(arguments)
+            each = zip(*leaves, strict=True)
+            found = [function(*pytree.tree_unflatten(list(own), structure)) for own in each]
+            return pytree.tree_map(lambda *own: torch.stack(own), *found)
+
+        return one_by_one
+
+
+def start_every_task(
+    rule: UpdateRule, theta: Tensor, beside: Beside,
+    *, track: bool, phi: Mapping[str, Tensor] | None = None,
+) -> Tensor:  # fmt: skip
+    """θ⁽⁰⁾ of every task, of the shape of θ, as in `inner_step`; `track`: keep the graph."""
+    if not rule.has_start:
+        return theta
+    tensors, who = beside.support.tensors, f"rule {rule.label}"
+
+    def one(theta: Tensor, *own: Tensor) -> Tensor:
+        begun = rule.start(theta, beside.of_task(own))
+        if not isinstance(begun, Tensor) or (begun.shape, begun.dtype) != (theta.shape, theta.dtype):
+            got = f"{tuple(begun.shape)} and {begun.dtype}" if isinstance(begun, Tensor) else f"{begun!r:.60}"
+            raise UsageError(
+                f"{who}: start must return θ as it was given it, {tuple(theta.shape)} and {theta.dtype},"
+                f" got {got}"
+            )
+        return begun
+
+    watched = {f"support tensor {i}": x for i, x in enumerate(tensors)}
+    with torch.set_grad_enabled(track), user_code(who, "start"), nothing_written(who, theta=theta, **watched):
+        found: Tensor = _over_seeds(rule, phi, lambda theta: beside.over_tasks(one)(theta, *tensors))(theta)
+    return found
 
 
 def start_state(
@@ -224,7 +289,8 @@ def start_state(
 
 def inner_step(
     rule: UpdateRule, learner: BaseLearner, theta: Tensor, state: State, support: Batch, step: int,
-    *, order: Order, clip: Clipping | None, track: bool, phi: Mapping[str, Tensor] | None = None,
+    *, steps: int, order: Order, clip: Clipping | None, track: bool,
+    phi: Mapping[str, Tensor] | None = None,
 ) -> tuple[Tensor, State]:  # fmt: skip
     """Step t of every task: θ `[tasks, n]`, or with φ of several seeds `[seeds, tasks, n]`.
 
@@ -238,7 +304,9 @@ def inner_step(
         # no two tasks share a row of θ, so the gradient of the sum is each task's own
         total = losses.sum() + 0 * theta.sum().real
     seen = losses.detach() if constant else losses
-    update = functools.partial(seeds(functools.partial(update_every_task, rule, step)), seen)
+    beside = Beside(learner, support, steps, constant, clip)
+    every = functools.partial(update_every_task, rule, step, beside=beside)
+    update = functools.partial(seeds(every), seen)
     transform = functools.partial(gradient_for_rule, constant, clip)
     with torch.set_grad_enabled(track), user_code(learner.who, "the support gradient"):
         return InnerOptimizer(track=track).step(total, theta, transform, update, state)
@@ -251,20 +319,29 @@ def gradient_for_rule(constant: bool, clip: Clipping | None, grad: Tensor) -> Te
 
 
 def update_every_task(
-    rule: UpdateRule, step: int, losses: Tensor, theta: Tensor, grad: Tensor, state: State
-) -> tuple[Tensor, State]:
-    """One step of the rule for every task: `[tasks, n]`."""
+    rule: UpdateRule, step: int, losses: Tensor, theta: Tensor, grad: Tensor, state: State,
+    beside: Beside | None = None,
+) -> tuple[Tensor, State]:  # fmt: skip
+    """One step of the rule for every task: `[tasks, n]`; `beside`: None where there are no tasks."""
     undeclared = UndeclaredField(rule.label)
+    shown = beside if rule.uses_support else None
+    tensors = shown.support.tensors if shown else []
+    if rule.uses_support and rule.elementwise:
+        raise UsageError(f"rule {rule.label}: with uses_support it is for one task: set elementwise = False")
+    numbers = (step, beside.steps if beside else None) if rule.uses_step else (undeclared, undeclared)
 
-    def one(theta: Tensor, grad: Tensor, loss: Tensor, state: State) -> tuple[Tensor, State]:
+    def one(theta: Tensor, grad: Tensor, loss: Tensor, state: State, *own: Tensor) -> tuple[Tensor, State]:
+        support = shown.of_task(own) if shown else None if rule.uses_support else undeclared
         shown_loss = loss if rule.uses_loss else undeclared
-        signal = Signal(grad, shown_loss, step if rule.uses_step else undeclared)
+        signal = Signal(grad, shown_loss, numbers[0], support, numbers[1])
         answer = rule.update(theta, signal, state)
         require_contract(rule, (theta, state), answer)
         return answer
 
     batched: Callable[..., tuple[Tensor, State]] = one if rule.elementwise else vmap(one)
+    if shown:
+        batched = shown.over_tasks(one)
     leaves = {f"state {i}": leaf for i, leaf in enumerate(pytree.tree_leaves(state))}
     who = f"rule {rule.label}"
     with nothing_written(who, theta=theta, grad=grad, **leaves), user_code(who, "update"):
-        return batched(theta, grad, losses, state)
+        return batched(theta, grad, losses, state, *tensors)

@@ -53,6 +53,15 @@ class Batch:
                 f" got {given[0]} and {given[1]}"
             )
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All its tensors, in an order that `like` knows."""
+        return [self.inputs, self.targets]
+
+    def like(self, tensors: Sequence[Tensor], *, stacked: bool) -> Batch:
+        """A batch of the same structure made of other tensors."""
+        return Batch(*tensors, stacked=stacked)
+
     def __len__(self) -> int:
         """n, the number of examples (of each task, where stacked)."""
         return self.inputs.shape[int(self.stacked)]

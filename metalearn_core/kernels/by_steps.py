@@ -17,7 +17,7 @@ from torch.func import vmap
 from torch.utils import _pytree as pytree
 
 from metalearn_core.errors import user_code
-from metalearn_core.inner_loop import inner_step, per_task, start_state
+from metalearn_core.inner_loop import Beside, inner_step, per_task, start_every_task, start_state
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import State, UpdateRule, parameters_as
 from metalearn_core.settings import Clipping, Order
@@ -87,7 +87,7 @@ class BySteps:
         def step(t: int, now: Tensors) -> list[Tensor]:
             return list(self.run("step", self.step(phi, t), [*now, *values, *support]))
 
-        now = [start, *self.run("start", self.start(phi), [start, *values])]
+        now = self.begin(phi, start, support)
         kept, reached, terms = {}, dict[int, Tensor](), []
         for t in range(self.steps + 1):
             now = step(t - 1, now) if t else now
@@ -110,20 +110,38 @@ class BySteps:
                 back[0] = back[0] + reached.pop(t, 0)
         if constant:  # what came before only shifts θ and the state, and its losses reach θ⁰ unchanged
             back[0] = sum(reached.values(), back[0])
-        grad, *grads = self.run("begin", self._back_to_start(phi), [start, *values, *back])
+        given = [*support] if self.rule.has_start else []
+        arguments = [start, *values, *given, *back]
+        grad, *grads = self.run("begin", self._back_to_start(phi), arguments)
         return sum(terms[1:], terms[0]), grad.sum(-2), dict(zip(phi, grads, strict=True))
 
     def _bound(self, phi: Mapping[str, Tensor]) -> tuple[Any, Mapping[str, Tensor] | None]:
         """A context in which the rule has this φ, and φ where it has to be handed over."""
         return (nullcontext(), phi) if self.seeds else (parameters_as(self.rule, phi), None)
 
-    def start(self, phi: Mapping[str, Tensor]) -> Function:
-        """The state at t = 0, in leaves, from θ of every task and φ."""
+    def begin(self, phi: Mapping[str, Tensor], theta: Tensor, support: Tensors) -> list[Tensor]:
+        """θ⁽⁰⁾ of every task, and the leaves of the state."""
+        if self.rule.has_start:
+            return list(self.run("start", self._start(phi), [theta, *phi.values(), *support]))
+        return [theta, *self.run("start", self._start(phi), [theta, *phi.values()])]
 
-        def start(theta: Tensor, *values: Tensor) -> list[Tensor]:
-            context, handed = self._bound(dict(zip(phi, values, strict=True)))
+    def _start(self, phi: Mapping[str, Tensor], track: bool = False) -> Function:
+        """The state at t = 0, in leaves, from θ of every task and φ.
+
+        With the support set too, and θ⁽⁰⁾ before the leaves, where the rule has a start of its own.
+        """
+
+        def start(theta: Tensor, *rest: Tensor) -> list[Tensor]:
+            context, handed = self._bound(dict(zip(phi, rest, strict=False)))
+            begun: list[Tensor] = []
             with context:
-                return pytree.tree_leaves(start_state(self.rule, theta, track=False, phi=handed))
+                if self.rule.has_start:
+                    support = Batch(*rest[len(phi) :], stacked=True)
+                    constant = self.order == "first" or not track
+                    beside = Beside(self.learner, support, self.steps, constant, self.clip)
+                    theta = start_every_task(self.rule, theta, beside, track=track, phi=handed)
+                    begun = [theta]
+                return [*begun, *pytree.tree_leaves(start_state(self.rule, theta, track=track, phi=handed))]
 
         return start
 
@@ -145,7 +163,7 @@ class BySteps:
             with context:
                 theta, state = inner_step(
                     self.rule, self.learner, theta, state, Batch(*rest[-2:], stacked=True), t,
-                    order=self.order, clip=self.clip, track=track, phi=handed,
+                    steps=self.steps, order=self.order, clip=self.clip, track=track, phi=handed,
                 )  # fmt: skip
             return [theta, *pytree.tree_leaves(state)]
 
@@ -182,20 +200,20 @@ class BySteps:
         return back
 
     def _back_to_start(self, phi: Mapping[str, Tensor]) -> Function:
-        """θ⁰ and φ through what the state started from."""
-        names = list(phi)
+        """θ⁰ and φ through what θ⁽⁰⁾ and the state started from."""
+        names, given = list(phi), 2 if self.rule.has_start else 0
 
         def back(theta: Tensor, *arguments: Tensor) -> list[Tensor]:
-            values, after = arguments[: len(names)], arguments[len(names) :]
+            values, rest = arguments[: len(names)], arguments[len(names) :]
+            support, after = rest[:given], rest[given:]
             width = len(after) - len(names)
             with torch.enable_grad():
                 inputs = self._leaves((theta, *values), names)
-                context, handed = self._bound(dict(zip(names, inputs[1:], strict=True)))
-                with context:
-                    state = start_state(self.rule, inputs[0], track=True, phi=handed)
-                found = _pull_back(pytree.tree_leaves(state), inputs, after[1:width])
+                begun = self._start(phi, track=True)(*inputs, *support)
+                # θ⁰ itself goes on as θ⁽⁰⁾ where the rule has no start of its own
+                found = _pull_back(begun, inputs, after[not given : width])
             sums = [total + own for total, own in zip(after[width:], found[1:], strict=True)]
-            return [after[0] + found[0], *sums]
+            return [found[0] if given else after[0] + found[0], *sums]
 
         return back
 

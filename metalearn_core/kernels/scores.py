@@ -30,14 +30,15 @@ class CompiledScores:
         """`[tasks, T + 1]` for θ `[n]`. Rules differ between calls in φ alone. Raises CompilationError."""
         require_one_step_for_all(rule)
         steps = self._settings.evaluation_steps
-        path = BySteps(rule, self._learner, steps, "second", self._settings.inner_clip)
+        clip = self._settings.inner_clip
+        path = BySteps(rule, self._learner, steps, "second", clip, run=self._programs)
         phi = {name: parameter.detach() for name, parameter in rule.named_parameters()}
         values, (support_inputs, support_targets, *query) = list(phi.values()), task.tensors
         support, query = [support_inputs, support_targets], [*query, *self._learner.context(task)]
         width = len(query)
         start = theta.detach().expand(len(task), -1).contiguous()
-        now = [start, *self._programs("start", path.start(phi), [start, *values])]
-        scores = [*self._programs("scores", self._scores, [start, *query])]
+        now = path.begin(phi, start, support)
+        scores = [*self._programs("scores", self._scores, [now[0], *query])]
         step = path.step(phi, 0)
 
         def step_and_scores(*tensors: Tensor) -> list[Tensor]:
