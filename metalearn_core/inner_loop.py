@@ -17,12 +17,13 @@ from metalearn_core.errors import RuleError, UsageError, require_count, require_
 from metalearn_core.learner import BaseLearner
 from metalearn_core.optimizers.differentiable import InnerOptimizer
 from metalearn_core.rule import State, UpdateRule, parameters_as, require_contract, require_tensors
-from metalearn_core.safeguards.same_alone import check_first_batch
+from metalearn_core.safeguards.same_alone import check_first_support
 from metalearn_core.safeguards.stacked_rule import check_first_update
 from metalearn_core.safeguards.writes import nothing_written
 from metalearn_core.settings import ORDERS, Clipping, Order
 from metalearn_core.signal import Signal, SupportSet, UndeclaredField
 from metalearn_core.task import Batch
+from metalearn_core.trees import over_first_axis
 
 
 def adapt(
@@ -103,9 +104,9 @@ def trajectory(
     if torch.is_inference_mode_enabled():
         raise UsageError("adapt: the inner loop differentiates: use torch.no_grad(), not inference_mode()")
     stacked = support.stacked or theta.ndim == 2
-    inputs, targets = (x if stacked else x.unsqueeze(0) for x in (support.inputs, support.targets))
-    support = Batch(inputs, targets, stacked=True)
-    tasks, n = len(inputs), learner.layout.size
+    tensors = [x if stacked else x.unsqueeze(0) for x in support.tensors]
+    support = support.like(tensors, stacked=True)
+    tasks, n = len(tensors[0]), learner.layout.size
     if theta.shape not in ((n,), (tasks, n)):
         raise UsageError(
             f"adapt: theta must be [n] or [tasks, n] with n = {n} and {tasks} task(s),"
@@ -114,7 +115,7 @@ def trajectory(
     if theta.dtype != learner.dtype:
         raise UsageError(f"adapt: theta is {theta.dtype} and the learner {learner.dtype}; move one with .to")
     track = torch.is_grad_enabled()  # as it is now, not when the path is walked
-    check_first_batch(learner, theta, support, derivatives=2 if track and order == "second" else 1)
+    check_first_support(learner, theta, support, derivatives=2 if track and order == "second" else 1)
     check_first_update(rule, theta, tasks, steps)
     path = unroll(rule, learner, theta.expand(tasks, n), support, steps, order, clip, track, truncate)
     if stacked:
@@ -122,29 +123,31 @@ def trajectory(
     return ((theta[0], pytree.tree_map(lambda s: s[0], state)) for theta, state in path)
 
 
-def per_task(criterion: Callable[..., Tensor], theta: Tensor, batch: Batch, *context: Tensor) -> Tensor:
+def per_task(criterion: Callable[..., Tensor], theta: Tensor, batch: Batch, *context: Any) -> Tensor:
     """`criterion(θ, batch)` of every task, θ `[tasks, n]`, on a stacked batch: `[tasks]`.
 
-    `context`: of a query set, the learner's: further arguments of `criterion`, stacked too.
+    `context`: further arguments of `criterion`; the tensors in it are stacked too.
     """
+    tensors = batch.tensors
 
-    def one(theta: Tensor, inputs: Tensor, targets: Tensor, *context: Tensor) -> Tensor:
-        return criterion(theta, Batch(inputs, targets), *context)
+    def one(theta: Tensor, own: Sequence[Tensor], *context: Any) -> Tensor:
+        return criterion(theta, batch.like(own, stacked=False), *context)
 
-    data = (theta, batch.inputs, batch.targets, *context)
     learner = getattr(criterion, "__self__", None)
-    if len({x.device for x in data}) > 1:
-        where = " and ".join(map(str, dict.fromkeys(x.device for x in data[1:])))
+    if any(x.device != theta.device for x in tensors):
+        where = " and ".join(map(str, dict.fromkeys(x.device for x in tensors)))
         raise UsageError(f"adapt: theta is on {theta.device} and the examples on {where}; move them with .to")
+    values: Tensor
     if not getattr(learner, "use_vmap", True):
-        return torch.stack([one(*own) for own in zip(*data, strict=True)])
+        values = over_first_axis(one, at_once=False)(theta, tensors, *context)
+        return values
     whose = getattr(learner, "who", "base-learner")
-    with nothing_written(whose, parameters=theta, inputs=batch.inputs, targets=batch.targets):
+    watched = batch.named_tensors
+    with nothing_written(whose, parameters=theta, **watched):
         try:
-            values: Tensor = vmap(one)(*data)
+            values = over_first_axis(one)(theta, tensors, *context)
         except RuleError:
-            for alone in zip(*data, strict=True):  # torch says it better of a task by itself
-                one(*alone)
+            over_first_axis(one, at_once=False)(theta, tensors, *context)  # torch says it better of a task
             raise  # nothing is wrong with any of them: the batching is
     return values
 
@@ -223,12 +226,12 @@ class Beside:
     constant: bool
     clip: Clipping | None
 
-    def of_task(self, tensors: Sequence[Tensor]) -> SupportSet:
-        """The support set of one task, of which these are the tensors."""
+    def of_task(self, tensors: Sequence[Tensor], step: int = 0) -> SupportSet:
+        """The support set of one task, of which these are the tensors, in step t."""
         batch = self.support.like(tensors, stacked=False)
         return SupportSet(
             batch,
-            lambda theta: self.learner.loss(theta, batch),
+            lambda theta: self.learner.support_loss(theta, batch, step),
             lambda theta: self.learner.predict(theta, batch.inputs),
             functools.partial(gradient_for_rule, self.constant, self.clip),
             self.constant,
@@ -236,16 +239,7 @@ class Beside:
 
     def over_tasks(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function for every task, at once or, where torch cannot batch the learner, one by one."""
-        if self.learner.use_vmap:
-            return vmap(function)
-
-        def one_by_one(*arguments: Any) -> Any:
-            leaves, structure = pytree.tree_flatten(arguments)
-            each = zip(*leaves, strict=True)
-            found = [function(*pytree.tree_unflatten(list(own), structure)) for own in each]
-            return pytree.tree_map(lambda *own: torch.stack(own), *found)
-
-        return one_by_one
+        return over_first_axis(function, at_once=self.learner.use_vmap)
 
 
 def start_every_task(
@@ -300,7 +294,10 @@ def inner_step(
     seeds = functools.partial(_over_seeds, rule, phi)
     with torch.enable_grad():
         theta = theta if theta.requires_grad else theta.detach().requires_grad_()
-        losses = seeds(lambda theta: per_task(learner.loss, theta, support))(theta)
+        if learner.has_support_loss:
+            losses = seeds(lambda theta: per_task(learner.support_loss, theta, support, step))(theta)
+        else:
+            losses = seeds(lambda theta: per_task(learner.loss, theta, support))(theta)
         # no two tasks share a row of θ, so the gradient of the sum is each task's own
         total = losses.sum() + 0 * theta.sum().real
     seen = losses.detach() if constant else losses
@@ -331,7 +328,7 @@ def update_every_task(
     numbers = (step, beside.steps if beside else None) if rule.uses_step else (undeclared, undeclared)
 
     def one(theta: Tensor, grad: Tensor, loss: Tensor, state: State, *own: Tensor) -> tuple[Tensor, State]:
-        support = shown.of_task(own) if shown else None if rule.uses_support else undeclared
+        support = shown.of_task(own, step) if shown else None if rule.uses_support else undeclared
         shown_loss = loss if rule.uses_loss else undeclared
         signal = Signal(grad, shown_loss, numbers[0], support, numbers[1])
         answer = rule.update(theta, signal, state)

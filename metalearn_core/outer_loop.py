@@ -16,7 +16,7 @@ from metalearn_core.evaluation import evaluate
 from metalearn_core.kernels.engine import Engine
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule
-from metalearn_core.safeguards.same_alone import check_first_batch
+from metalearn_core.safeguards.same_alone import check_first_batch, check_first_support
 from metalearn_core.safeguards.stacked_rule import check_first_update
 from metalearn_core.safeguards.training_warnings import warn_of_divergence, warn_of_no_gradient
 from metalearn_core.safeguards.trials import TASKS
@@ -232,7 +232,7 @@ class _Training:
         task = stream.take(trained.position, TASKS)
         if settings.steps:
             derivatives = 2 if settings.order == "second" else 1
-            check_first_batch(learner, trained.theta, task.support, derivatives=derivatives)
+            check_first_support(learner, trained.theta, task.support, derivatives=derivatives)
         check_first_batch(learner, trained.theta, task.query, *learner.context(task), derivatives=1)
 
     def validate(self, due: Sequence[SeedRun]) -> None:

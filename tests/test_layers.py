@@ -27,7 +27,8 @@ OWNERS = {
 }
 """What one file of the core alone imports."""
 RANKS = (
-    {"errors", "kernels/sources", "kernels/coordinatewise_triton", "registration/hooks", "training/events"},
+    {"errors", "trees", "kernels/sources", "kernels/coordinatewise_triton", "registration/hooks",
+     "training/events"},
     {"safeguards/losses", "safeguards/modules", "safeguards/writes", "safeguards/locks",
      "safeguards/pure_forward", "safeguards/embeddings"},
     {"kernels/coordinatewise_gpu", "kernels/products", "task", "training/files", "training/parameters"},
@@ -58,7 +59,7 @@ FACE = {"__init__", "__main__"}
 READ_FIRST = ("task", "learner", "rule", "inner_loop", "outer_loop")
 """The files of the core that a newcomer reads, in this order."""
 LONGEST_FUNCTION, LONGEST_FILE, LARGEST_FOLDER = 45, 250, 12
-LARGEST_CORE, LARGEST_READING = 3_030, 900
+LARGEST_CORE, LARGEST_READING = 3_230, 900
 
 Sources = dict[str, str]
 """Path in the checkout to source."""

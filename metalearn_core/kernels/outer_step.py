@@ -122,7 +122,8 @@ class OuterStep:
             answers = self._by_parts(state, constants, task, alone)
         else:
             arguments = [*state, *constants, *task.tensors]
-            answers = self._programs("whole", self._whole, arguments, eager_first=alone)
+            whole = functools.partial(self._whole, task)
+            answers = self._programs("whole" + task.structure, whole, arguments, eager_first=alone)
         losses, taken, *now = answers
         with torch.no_grad():
             for matrix, new in zip((packed.values, packed.first, packed.second), now, strict=True):
@@ -137,14 +138,14 @@ class OuterStep:
 
         def whole(values: Tensor, *rest: Tensor) -> list[Tensor]:
             given = dict(zip(self._constants, rest, strict=False))
-            return list(self._meta_gradients(values, given, Task.of(rest[len(given) :], stacked=True)))
+            return list(self._meta_gradients(values, given, task.like(rest[len(given) :], stacked=True)))
 
         def gradients(task: Task) -> Sequence[Tensor]:
             arguments = [state[0], *constants, *task.tensors]
             if self._by_steps:
-                require_one_step_for_all(self._rule)
+                require_one_step_for_all(self._rule, self._learner)
                 return whole(*arguments)
-            return self._programs("gradients", whole, arguments, eager_first=alone)
+            return self._programs("gradients" + task.structure, whole, arguments, eager_first=alone)
 
         def share(task: Task) -> Sequence[Tensor]:
             return over_pieces(gradients, task, self._settings.tasks_at_once)
@@ -160,11 +161,12 @@ class OuterStep:
         return self._programs("move", self._move, moved)
 
     def _whole(
-        self, values: Tensor, first: Tensor, second: Tensor, corrections: Tensor, alive: Tensor, *rest: Tensor
-    ) -> list[Tensor]:
+        self, like: Task, values: Tensor, first: Tensor, second: Tensor, corrections: Tensor, alive: Tensor,
+        *rest: Tensor,
+    ) -> list[Tensor]:  # fmt: skip
         """Meta-gradients, and the step that they lead to."""
         constants = dict(zip(self._constants, rest, strict=False))
-        task = Task.of(rest[len(constants) :], stacked=True)
+        task = like.like(rest[len(constants) :], stacked=True)
         losses, grad = self._meta_gradients(values, constants, task)
         return self._move(values, first, second, corrections, alive, losses, grad * self._scale)
 
