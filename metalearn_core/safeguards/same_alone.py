@@ -151,14 +151,9 @@ def _require_same(
 
 def _take_tasks_in_turn(learner: BaseLearner, what: str, thetas: Tensor, data: Sequence[Any]) -> bool:
     """Give up vmap, and say so, where torch cannot batch a module that works for a task alone: an LSTM."""
-    scout = learner.with_module(learner.module_at(thetas[0]))
-
-    def value(theta: Tensor, inputs: Any, targets: Any, *context: Any) -> Tensor:
-        answer: Tensor = getattr(scout, what)(theta, Batch(inputs, targets), *context)
-        return answer
-
+    value = _value_of(learner, what, thetas[0])
     try:
-        vmap(value)(thetas, *_copied(data))
+        over_first_axis(value)(thetas, *_copied(data))
     except Exception as error:
         if NOT_BATCHED not in str(error):
             return False  # the run tells it in its own words
@@ -214,11 +209,7 @@ def _compare(
     A difference below `rounding`, times the largest number in θ and the data, is none.
     """
     rounding *= _largest((thetas, data))
-    scout = learner.with_module(learner.module_at(thetas[0]))
-
-    def value(theta: Tensor, inputs: Any, targets: Any, *context: Any) -> Tensor:
-        answer: Tensor = getattr(scout, what)(theta, Batch(inputs, targets), *context)
-        return answer
+    value = _value_of(learner, what, thetas[0])
 
     def alone(task: int) -> Answers:
         own = _copied([_task(x, task) for x in data])
@@ -231,6 +222,17 @@ def _compare(
     own = _copied(data)
     together = _answers(lambda thetas: over_first_axis(value)(thetas, *own), thetas, derivatives)
     return again, _distance(learner, each, together, rounding)
+
+
+def _value_of(learner: BaseLearner, what: str, theta: Tensor) -> Callable[..., Tensor]:
+    """The method that is compared, of a copy of the learner, as a function of θ and a task's data."""
+    scout = learner.with_module(learner.module_at(theta))
+
+    def value(theta: Tensor, inputs: Any, targets: Any, *context: Any) -> Tensor:
+        answer: Tensor = getattr(scout, what)(theta, Batch(inputs, targets), *context)
+        return answer
+
+    return value
 
 
 def _answers(value: Callable[[Tensor], Tensor], theta: Tensor, derivatives: int) -> Answers:

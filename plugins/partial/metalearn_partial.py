@@ -7,7 +7,7 @@ the body alone. With a pattern such as `*lora*` it adapts the low-rank matrices 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -15,7 +15,30 @@ import attrs
 import torch
 from torch import Tensor
 
-from metalearn_core import ParameterLayout, Signal, State, UpdateRule, UsageError, hookimpl, make_rule
+from metalearn_core import (
+    ParameterLayout,
+    Signal,
+    State,
+    SupportSet,
+    UpdateRule,
+    UsageError,
+    hookimpl,
+    make_rule,
+)
+
+
+class PartOfSupport(SupportSet):
+    """The support set as a function of what adapts; `whole` puts that into θ."""
+
+    def __init__(self, support: SupportSet, whole: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(
+            support.batch, lambda part: support.loss(whole(part)), lambda part: support.predict(whole(part))
+        )
+        self._all = support
+
+    def gradient(self, objective: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
+        """The loop's order and clipping are those of the whole, for a function of what adapts."""
+        return self._all.gradient(objective, theta)
 
 
 class Partial(UpdateRule):
@@ -45,18 +68,30 @@ class Partial(UpdateRule):
         fitting = [(n, s) for n, s, c in zip(layout.names, layout.shapes, chosen, strict=True) if c]
         part = ParameterLayout(tuple(name for name, _ in fitting), tuple(shape for _, shape in fitting))
         self.rule = make_rule(rule, part, **options)
-        for capability in ("uses_loss", "uses_step", "elementwise"):
+        for capability in ("uses_loss", "uses_step", "uses_support", "elementwise"):
             setattr(self, capability, getattr(self.rule, capability))
         runs = itertools.groupby(zip(chosen, layout.sizes, strict=True), key=lambda pair: pair[0])
         self.runs = [(adapted, sum(size for _, size in run)) for adapted, run in runs]
+
+    @property
+    def has_start(self) -> bool:
+        return self.rule.has_start
+
+    def start(self, theta: Tensor, support: SupportSet) -> Tensor:
+        return self._whole(theta, self.rule.start(self._part(theta), self._support(theta, support)))
 
     def init_state(self, theta: Tensor) -> State:
         return self.rule.init_state(self._part(theta))
 
     def update(self, theta: Tensor, signal: Signal, state: State) -> tuple[Tensor, State]:
         own = attrs.evolve(signal, grad=self._part(signal.grad))
+        if self.uses_support:
+            own = attrs.evolve(own, support=self._support(theta, signal.support))
         part, state = self.rule.update(self._part(theta), own, state)
         return self._whole(theta, part), state
+
+    def _support(self, theta: Tensor, support: SupportSet) -> SupportSet:
+        return PartOfSupport(support, lambda part: self._whole(theta, part))
 
     def _part(self, theta: Tensor) -> Tensor:
         """What adapts of `[..., n]`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import attrs
 import pytest
 import torch
@@ -11,14 +13,18 @@ from torch.func import functional_call
 from metalearn_core import (
     BaseLearner,
     ParameterLayout,
+    Registry,
     Settings,
     Signal,
+    UpdateRule,
     UsageError,
     adapt,
     forked_rng,
+    hookimpl,
     make_rule,
     meta_gradient,
     meta_train,
+    registry,
     task_families,
 )
 from metalearn_core.kernels.programs import CompiledMetaGradient, traced
@@ -120,6 +126,90 @@ def test_equal_to_a_plain_loop(adapts, names, options, order):
     assert ours[2].keys() == of_phi.keys()
     for name, grad in of_phi.items():
         torch.testing.assert_close(ours[2][name], grad, **CLOSE)
+
+
+class Curious(UpdateRule):
+    """It asks for all that there is: a start, a product with the Hessian, a loss of its own, and T."""
+
+    uses_support = uses_step = True
+
+    def __init__(self, layout):
+        super().__init__()
+        self.rate, self.weight = nn.Parameter(torch.tensor(0.2)), nn.Parameter(torch.tensor(0.7))
+
+    def start(self, theta, support):
+        return theta - self.weight * support.gradient(support.loss, theta) + 0.01 * support.loss(theta)
+
+    def update(self, theta, signal, state):
+        support, seen = signal.support, signal.grad
+        bent = support.gradient(lambda at: support.gradient(support.loss, at) @ seen, theta)
+        own = support.gradient(lambda at: self.weight * support.predict(at).pow(4).mean(), theta)
+        return theta - self.rate / (signal.steps + signal.step) * (seen - 0.3 * bent + own), state
+
+
+@hookimpl
+def metalearn_update_rules():
+    return {"curious": Curious}
+
+
+def curious_by_hand(rule, inputs, targets, start, names, order):
+    """What adapts after two steps, by `torch.autograd.grad` and whole Hessians of a function of it alone."""
+    sizes = [start[name].numel() for name in names]
+
+    def predict(part):
+        moved = dict(zip(names, part.split(sizes), strict=True))
+        own = start | {name: value.reshape(start[name].shape) for name, value in moved.items()}
+        return functional_call(PROBLEM.learner.module, own, (inputs,))
+
+    def loss(part):
+        return nn.functional.mse_loss(predict(part), targets)
+
+    def shown(value, part):
+        (grad,) = torch.autograd.grad(value, part, create_graph=True)
+        return grad.detach() if order == "first" else grad
+
+    part = torch.cat([start[name].reshape(-1) for name in names])
+    part = part - rule.weight * shown(loss(part), part) + 0.01 * loss(part)
+    for step in range(2):
+        seen = shown(loss(part), part)
+        bent = torch.autograd.functional.hessian(loss, part, create_graph=True) @ seen
+        bent = bent.detach() if order == "first" else bent
+        own = shown(rule.weight * predict(part).pow(4).mean(), part)
+        part = part - rule.rate / (2 + step) * (seen - 0.3 * bent + own)
+    return start | {
+        name: value.reshape(start[name].shape)
+        for name, value in zip(names, part.split(sizes), strict=True)
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("order", ["first", "second"])
+@pytest.mark.parametrize(("adapts", "names"), [PARTS["head"], PARTS["patterns"]], ids=["head", "patterns"])
+def test_a_rule_sees_the_support_set_as_a_function_of_what_adapts(adapts, names, order, monkeypatch):
+    """Its start, its own losses and their derivatives, all against a part of θ written out by hand."""
+    own = Registry()
+    own.register(SimpleNamespace(metalearn_update_rules=metalearn_update_rules), "curious")
+    monkeypatch.setattr(registry, "default_registry", lambda: own)
+    layout = PROBLEM.learner.layout
+    rule = make_rule("partial", layout, adapts=adapts, rule="curious").double()
+    found = meta_gradient(rule, PROBLEM.learner, PROBLEM.theta, PROBLEM.task, steps=2, order=order)
+    start = {name: x.detach().requires_grad_() for name, x in layout.unflatten(PROBLEM.theta).items()}
+    losses, ends = [], []
+    for task in PROBLEM.task:
+        end = curious_by_hand(rule.rule, *task.tensors[:2], start, names, order)
+        prediction = functional_call(PROBLEM.learner.module, end, (task.query.inputs,))
+        losses.append(nn.functional.mse_loss(prediction, task.query.targets))
+        ends.append(layout.flatten(end))
+    loss = sum(losses) / len(losses)
+    grads = torch.autograd.grad(loss, [*start.values(), rule.rule.rate, rule.rule.weight])
+    of_theta = layout.flatten(dict(zip(start, grads, strict=False)))
+    of_phi = {"rule.rate": grads[-2], "rule.weight": grads[-1]}
+    torch.testing.assert_close(found, (loss.detach(), of_theta, of_phi), **CLOSE)
+    adapted = adapt(rule, PROBLEM.learner, PROBLEM.theta, PROBLEM.task.support, steps=2, order=order)
+    torch.testing.assert_close(adapted, torch.stack(ends), **CLOSE)
+
+
+def test_a_rule_without_a_start_has_none():
+    assert not made(PROBLEM.learner.layout, "head", {}).has_start
 
 
 def test_what_is_kept_is_meta_learned():

@@ -20,7 +20,7 @@ from metalearn_core import (
     unknown,
 )
 
-OPTIONS_FROM_FAMILY = ("ways", "channels", "size")
+OPTIONS_FROM_FAMILY = ("ways", "channels", "size", "features", "length")
 """Options of a base-learner that take the value of the family's attribute, unless they are given."""
 
 
