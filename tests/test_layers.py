@@ -27,7 +27,8 @@ OWNERS = {
 }
 """What one file of the core alone imports."""
 RANKS = (
-    {"errors", "kernels/sources", "kernels/coordinatewise_triton", "registration/hooks", "training/events"},
+    {"errors", "noise", "kernels/sources", "kernels/coordinatewise_triton", "registration/hooks",
+     "training/events"},
     {"safeguards/losses", "safeguards/modules", "safeguards/writes", "safeguards/locks",
      "safeguards/pure_forward", "safeguards/embeddings"},
     {"kernels/coordinatewise_gpu", "kernels/products", "task", "training/files", "training/parameters"},
@@ -57,7 +58,7 @@ FACE = {"__init__", "__main__"}
 READ_FIRST = ("task", "learner", "rule", "inner_loop", "outer_loop")
 """The files of the core that a newcomer reads, in this order."""
 LONGEST_FUNCTION, LONGEST_FILE, LARGEST_FOLDER = 45, 250, 12
-LARGEST_CORE, LARGEST_READING = 2_905, 900
+LARGEST_CORE, LARGEST_READING = 2_945, 900
 
 Sources = dict[str, str]
 """Path in the checkout to source."""
@@ -271,6 +272,8 @@ def test_imports_go_down_the_layers():
     assert {"metalearn_gradient_descent", "metalearn_lstm", "metalearn_feed_forward"} <= PLUGINS
     assert {"metalearn_alfa", "metalearn_alfa_map", "metalearn_lslr", "metalearn_meta_curvature"} <= PLUGINS
     assert {"metalearn_lstm_optimizer", "metalearn_mlp_optimizer"} <= PLUGINS
+    assert {"metalearn_evolution", "metalearn_hessian_free"} <= PLUGINS
+    assert {"metalearn_implicit", "metalearn_reptile"} <= PLUGINS
     assert violations(sources) == []
 
 
