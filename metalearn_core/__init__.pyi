@@ -10,6 +10,7 @@ from metalearn_core.kernels.coordinatewise import Coordinatewise as Coordinatewi
 from metalearn_core.kernels.coordinatewise import coordinatewise_cell as coordinatewise_cell
 from metalearn_core.kernels.programs import CompiledMetaGradient as CompiledMetaGradient
 from metalearn_core.learner import BaseLearner as BaseLearner
+from metalearn_core.noise import keyed_normal as keyed_normal
 from metalearn_core.optimizers.learned import LearnedOptimizer as LearnedOptimizer
 from metalearn_core.optimizers.torch_twins import TWINS as TWINS
 from metalearn_core.optimizers.torch_twins import TwinOptimizer as TwinOptimizer

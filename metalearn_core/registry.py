@@ -143,7 +143,10 @@ class Registry:
                 raise UsageError(f"meta-gradient {name!r}: it has no options, got {', '.join(options)}")
             return meta_gradient
         entry = catalogue[name]
-        entry.require_options(options)
+        try:
+            entry.require_options(options)
+        except UsageError as error:
+            raise UsageError(f"meta-gradient {name!r}: {error}") from error
         return OuterGradient(entry.factory, name, options)
 
     def make_rule(self, name: str, layout: ParameterLayout, **options: Any) -> UpdateRule:

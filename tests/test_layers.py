@@ -27,7 +27,7 @@ OWNERS = {
 }
 """What one file of the core alone imports."""
 RANKS = (
-    {"errors", "trees", "kernels/sources", "kernels/coordinatewise_triton", "registration/hooks",
+    {"errors", "noise", "trees", "kernels/sources", "kernels/coordinatewise_triton", "registration/hooks",
      "training/events"},
     {"safeguards/losses", "safeguards/modules", "safeguards/writes", "safeguards/locks",
      "safeguards/pure_forward", "safeguards/embeddings"},
@@ -276,6 +276,8 @@ def test_imports_go_down_the_layers():
     assert {"metalearn_gradient_descent", "metalearn_lstm", "metalearn_feed_forward"} <= PLUGINS
     assert {"metalearn_alfa", "metalearn_alfa_map", "metalearn_lslr", "metalearn_meta_curvature"} <= PLUGINS
     assert {"metalearn_lstm_optimizer", "metalearn_mlp_optimizer", "metalearn_partial"} <= PLUGINS
+    assert {"metalearn_evolution", "metalearn_hessian_free"} <= PLUGINS
+    assert {"metalearn_implicit", "metalearn_reptile"} <= PLUGINS
     assert violations(sources) == []
 
 

@@ -151,7 +151,7 @@ class OuterStep:
         return list(self._outer.keys(member.generator, position, len(task), packed.values.device).values())
 
     def many(self, packed: Packed, task: Task, alive: Tensor, position: int, count: int) -> ManySteps | None:
-        """`count` steps after `position` tasks, ready to be taken: on meta-batches one after another in `task`.
+        """`count` steps after `position` tasks, ready to be taken: on the meta-batches of `task`, in order.
 
         None where they cannot be taken in one call. The first step of a shape has to come before.
         """

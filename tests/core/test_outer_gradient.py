@@ -201,7 +201,9 @@ def test_a_misspelt_outer_gradient_and_a_misspelt_option_are_told():
     registry = registry_of(strict=strict)
     with pytest.raises(UsageError, match=r"unknown meta-gradient 'strct': did you mean 'strict'\?"):
         registry.make_meta_gradient("strct")
-    with pytest.raises(UsageError, match=r"unknown option 'factr': did you mean 'factor'\?"):
+    with pytest.raises(
+        UsageError, match=r"meta-gradient 'strict': unknown option 'factr': did you mean 'factor'\?"
+    ):
         registry.make_meta_gradient("strict", factr=2.0)
     with pytest.raises(UsageError, match="meta-gradient 'backpropagation': it has no options, got factor"):
         registry.make_meta_gradient("backpropagation", factor=2.0)

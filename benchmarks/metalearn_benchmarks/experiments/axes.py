@@ -24,9 +24,12 @@ Grid = dict[str, list[Any]]
 SETTING_AXES = ("family", "shots", "ways", "task_seed", "family.NAME", "learner.NAME")
 """Axes of the tasks and the base-learner, which all methods share. NAME stands for an option. `task_seed` is
 the stream that tasks are drawn from."""
-METHOD_AXES = ("steps", "order", "options.NAME", "settings.NAME")
-"""Axes of a method. `steps` is T, at training and at test. NAME is an option of its rule, or a setting."""
-AXIS_TABLES = ("family", "learner", "options", "settings")
+METHOD_AXES = (
+    "steps", "order", "meta_gradient", "options.NAME", "meta_gradient_options.NAME", "settings.NAME",
+)  # fmt: skip
+"""Axes of a method. `steps` is T, at training and at test. NAME is an option of its rule or of its outer
+gradient, or a setting."""
+AXIS_TABLES = ("family", "learner", "options", "meta_gradient_options", "settings")
 """Tables whose keys an axis may vary, as in `options.hidden`."""
 SHARED_SETTINGS = ("tasks", "validation_tasks")
 """Settings that all rows of a table share, and that no axis may vary."""
@@ -132,6 +135,8 @@ def _expected(axis: str, value: Any) -> str | None:
     """Return what a value of the axis must be, or None where this value is valid."""
     if axis == "order":
         return None if value in ("first", "second") else '"first" or "second"'
+    if axis == "meta_gradient":
+        return None if isinstance(value, str) else "the name of an outer gradient"
     least = {"steps": 0, "shots": 1, "ways": 1, "task_seed": 0}.get(axis)
     if least is not None:
         return None if type(value) is int and value >= least else f"an integer >= {least}"

@@ -118,6 +118,7 @@ _CELL: dict[str, Check] = {
 _METHOD: dict[str, Check] = {
     "title": _text, "source": _text, "start": _text, "adapts": _text, "rule": _text, "options": _table,
     "settings": _table, "minibatch": _count, "learner": _table, "protocol": _text,
+    "meta_gradient": _text, "meta_gradient_options": _table,
 }  # fmt: skip
 _SETTINGS: dict[str, Check] = {
     **dict.fromkeys(

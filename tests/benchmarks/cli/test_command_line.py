@@ -367,7 +367,9 @@ def test_what_there_is(metalearn):
     code, out, _ = metalearn("methods", "--json")
     names = [row["method"] for row in json.loads(out)]
     wanted = "maml fo-maml lstm lstm-enhanced turtle fo-turtle train-from-scratch finetuning baseline++"
-    wanted += " anil boil alfa lstm-optimizer nearest-centroid logistic-regression"
+    wanted += (
+        " anil boil alfa lstm-optimizer nearest-centroid logistic-regression reptile imaml hf-maml es-maml"
+    )
     assert (code, sorted(names)) == (0, sorted(wanted.split()))
     assert "Few-shot sine regression" in metalearn("experiments")[1]
     assert "sine" in metalearn("families")[1]
