@@ -75,4 +75,4 @@ def _setting_name(family: Component, experiment: Experiment, point: Mapping[str,
         for axis, value in point.items()
         if "." in axis and own[axis.partition(".")[0]].get(axis.partition(".")[2]) != value
     }
-    return folder_name("-".join(parts), changed)
+    return folder_name("-".join(parts), {**changed, **experiment.test.as_changes()})
