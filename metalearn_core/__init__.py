@@ -14,7 +14,7 @@ _PUBLIC = {
     "kernels.coordinatewise": "Coordinatewise coordinatewise_cell",
     "kernels.programs": "CompiledMetaGradient",
     "learner": "BaseLearner",
-    "noise": "keyed_normal",
+    "training.noise": "keyed_normal",
     "optimizers.learned": "LearnedOptimizer",
     "optimizers.torch_twins": "TWINS TwinOptimizer",
     "outer_gradient": "query_losses support_losses",

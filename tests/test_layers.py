@@ -27,8 +27,8 @@ OWNERS = {
 }
 """What one file of the core alone imports."""
 RANKS = (
-    {"errors", "noise", "trees", "kernels/sources", "kernels/coordinatewise_triton", "registration/hooks",
-     "training/events"},
+    {"errors", "training/noise", "trees", "kernels/sources", "kernels/coordinatewise_triton",
+     "registration/hooks", "training/events"},
     {"safeguards/losses", "safeguards/modules", "safeguards/writes", "safeguards/locks",
      "safeguards/pure_forward", "safeguards/embeddings"},
     {"many_steps/calls"}, {"many_steps/entries"},

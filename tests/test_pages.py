@@ -25,6 +25,7 @@ ELSEWHERE = {
     "artifacts.md": "tests/benchmarks/artifacts/test_artifacts.py",
     "data.md": "tests/benchmarks/cli/test_data.py",
     "experiments.md": "tests/benchmarks/experiments/test_experiments.py",
+    "from-your-data.md": "tests/benchmarks/tasks/images/test_own_images.py",
     "images.md": "tests/benchmarks/tasks/images/test_glyphs.py",
     "paper-against-us.md": "tests/benchmarks/claims/test_published.py",
 }

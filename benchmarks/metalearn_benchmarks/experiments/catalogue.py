@@ -7,7 +7,7 @@ TOML format.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -201,9 +201,11 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
     try:
         require_rows(count_points(experiment.axes.setting_grid), method_grids(experiment, overrides))
         settings = experiment_settings(experiment)
-        for one in settings.values():
-            require_task_size(one.family.name, one.family.options)
         require_matching_settings(experiment.where, (one.family for one in settings.values()))
+        tests = {name: experiment.test.of_family(one.family) for name, one in settings.items()}
+        for name, one in settings.items():
+            for options in (one.family.options, {**one.family.options, **tests[name]}):
+                require_task_size(one.family.name, options)
         tables = {name: _rows_of_setting(one, experiment, scale, overrides) for name, one in settings.items()}
         tables = select_rows(tables, overrides.only)
         seeds = size.seeds if overrides.seeds is None else overrides.seeds
@@ -222,7 +224,8 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
             learner=shared.learner,
             method=method,
             test_tasks=size.test_tasks,
-            also_tested_on=_other_families(shared.family, experiment.also_tested_on),
+            also_tested_on=_other_families(shared.family, experiment.also_tested_on, tests[setting]),
+            test=dict(tests[setting]),
             device=overrides.device,
             threads=overrides.threads,
             processes=overrides.processes,
@@ -244,6 +247,7 @@ def _rows_of_setting(
     here, size = apply_conditions(family, experiment.where, known, scale, experiment.scale[scale])
     require_count(size.test_tasks, MAX_TEST_TASKS, "test_tasks", "say fewer")
     found = experiment_rows(experiment, here, size, overrides)
+    found = {label: experiment.test.of_method(method) for label, method in found.items()}
     for label, method in found.items():
         require_run_size(label, method.settings)
     if overrides.protocol == "authors":
@@ -265,10 +269,12 @@ def _with_authors_protocol(label: str, method: Method) -> tuple[str, Method]:
     return folder_name(label, {"protocol": "authors"}), attrs.evolve(method, protocol="authors")
 
 
-def _other_families(family: Component, names: Sequence[str]) -> tuple[Component, ...]:
+def _other_families(
+    family: Component, names: Sequence[str], test: Mapping[str, int]
+) -> tuple[Component, ...]:
     """Return the families that are tested on besides the one that is trained on.
 
-    They have its options, but for `augment`, which concerns training images only.
+    They have its options, with those of test tasks, but for `augment`, which concerns training images only.
     """
-    options = {name: value for name, value in family.options.items() if name != "augment"}
+    options = {name: value for name, value in {**family.options, **test}.items() if name != "augment"}
     return tuple(Component(name, dict(options)) for name in names if name != family.name)

@@ -94,4 +94,4 @@ def _setting_name(family: Component, experiment: Experiment, point: Mapping[str,
     }
     if point.get("task_seed", stream := experiment.settings.get("task_seed", 0)) != stream:
         changed["task_seed"] = point["task_seed"]
-    return folder_name("-".join(parts), changed)
+    return folder_name("-".join(parts), {**changed, **experiment.test.as_changes()})

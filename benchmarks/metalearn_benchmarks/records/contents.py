@@ -113,7 +113,7 @@ _CELL: dict[str, Check] = {
     "experiment": _text, "setting": _text, "name": _text, "seed": _count, "scale": _text,
     "family": _component, "learner": _component, "method": _table, "test_tasks": _count,
     "also_tested_on": _list_of(_component), "device": _text, "threads": _count, "processes": _count,
-    "data": _table_of(_text), "seeds_together": _list_of(_count),
+    "data": _table_of(_text), "seeds_together": _list_of(_count), "test": _table_of(_count),
 }  # fmt: skip
 _METHOD: dict[str, Check] = {
     "title": _text, "source": _text, "start": _text, "adapts": _text, "rule": _text, "options": _table,

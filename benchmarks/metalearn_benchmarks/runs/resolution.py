@@ -76,6 +76,8 @@ def _shared_options(cell: Cell, family: TaskFamily) -> dict[str, Any]:
     fitted = {
         name: getattr(family, name) for name in OPTIONS_FROM_FAMILY if name in known and hasattr(family, name)
     }
+    if "ways" in fitted:  # a head has a place for every class of a test task, too
+        fitted["ways"] = max(fitted["ways"], cell.test.get("ways", 0))
     return {**fitted, **cell.learner.options}
 
 
