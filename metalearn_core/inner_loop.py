@@ -115,6 +115,8 @@ def trajectory(
     if theta.dtype != learner.dtype:
         raise UsageError(f"adapt: theta is {theta.dtype} and the learner {learner.dtype}; move one with .to")
     track = torch.is_grad_enabled()  # as it is now, not when the path is walked
+    # a view of a leaf is a leaf where no graph is kept, and would share one gradient among all tasks
+    theta = theta if track else theta.detach()
     check_first_support(learner, theta, support, derivatives=2 if track and order == "second" else 1)
     check_first_update(rule, theta, tasks, steps)
     path = unroll(rule, learner, theta.expand(tasks, n), support, steps, order, clip, track, truncate)

@@ -77,7 +77,7 @@ class BaseLearner:
 
     use_vmap: bool = True
     """Whether the tasks of a meta-batch are computed at once; set to False, one after the other, which is
-    slower and works with modules that torch cannot batch."""
+    slower. It becomes False by itself, with a warning, for modules that torch cannot batch."""
 
     check_first_batch: bool = True
     """Whether a few tasks of the first meta-batch are compared with each of them alone, before it is used."""

@@ -7,8 +7,10 @@ one call to the next, nothing but a comparison shows it.
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils import _pytree as pytree
 
-from metalearn_core.errors import TWICE, TrainingWarning, UsageError
+from metalearn_core.errors import NOT_BATCHED, TWICE, TrainingWarning, UsageError
 from metalearn_core.learner import BaseLearner
 from metalearn_core.safeguards.pure_forward import require_pure
 from metalearn_core.safeguards.trials import MOST_SHAPES, TASKS, is_traced, streams_kept
@@ -125,6 +127,8 @@ def _require_same(
 ) -> None:
     name = type(learner.module).__name__
     found = _differences(learner, what, derivatives, thetas, data)
+    if found is None and _take_tasks_in_turn(learner, what, thetas, data):
+        found = _differences(learner, what, derivatives, thetas, data)
     if found is None:
         return
     if derivatives and len(thetas[0]):
@@ -143,6 +147,32 @@ def _require_same(
             f" (the {what} or its gradient is {100 * batched:.0f} % off): torch batches it wrongly, or it"
             " mixes tasks; set learner.use_vmap = False, which takes the tasks one after the other"
         )
+
+
+def _take_tasks_in_turn(learner: BaseLearner, what: str, thetas: Tensor, data: Sequence[Any]) -> bool:
+    """Give up vmap, and say so, where torch cannot batch a module that works for a task alone: an LSTM."""
+    value = _value_of(learner, what, thetas[0])
+    try:
+        over_first_axis(value)(thetas, *_copied(data))
+    except Exception as error:
+        if NOT_BATCHED not in str(error):
+            return False  # the run tells it in its own words
+        operation = re.search(r"aten::\w+", str(error))
+    else:
+        return False
+    with suppress(Exception):  # of one task alone, the run tells it
+        twice = [value(thetas[0], *_copied([_task(x, 0) for x in data])) for _ in range(2)]
+        if torch.equal(*twice):
+            learner.use_vmap = False
+    if learner.use_vmap:  # it fails for one task, too, or draws random numbers
+        return False
+    warnings.warn(
+        f"{learner.who}: torch cannot batch {operation[0] if operation else 'it'} over tasks, so they are"
+        " taken one after the other; that is right, and slower",
+        TrainingWarning,
+        stacklevel=6,
+    )
+    return True
 
 
 def _differences(
@@ -179,11 +209,7 @@ def _compare(
     A difference below `rounding`, times the largest number in θ and the data, is none.
     """
     rounding *= _largest((thetas, data))
-    scout = learner.with_module(learner.module_at(thetas[0]))
-
-    def value(theta: Tensor, inputs: Any, targets: Any, *context: Any) -> Tensor:
-        answer: Tensor = getattr(scout, what)(theta, Batch(inputs, targets), *context)
-        return answer
+    value = _value_of(learner, what, thetas[0])
 
     def alone(task: int) -> Answers:
         own = _copied([_task(x, task) for x in data])
@@ -196,6 +222,17 @@ def _compare(
     own = _copied(data)
     together = _answers(lambda thetas: over_first_axis(value)(thetas, *own), thetas, derivatives)
     return again, _distance(learner, each, together, rounding)
+
+
+def _value_of(learner: BaseLearner, what: str, theta: Tensor) -> Callable[..., Tensor]:
+    """The method that is compared, of a copy of the learner, as a function of θ and a task's data."""
+    scout = learner.with_module(learner.module_at(theta))
+
+    def value(theta: Tensor, inputs: Any, targets: Any, *context: Any) -> Tensor:
+        answer: Tensor = getattr(scout, what)(theta, Batch(inputs, targets), *context)
+        return answer
+
+    return value
 
 
 def _answers(value: Callable[[Tensor], Tensor], theta: Tensor, derivatives: int) -> Answers:

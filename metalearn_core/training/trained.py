@@ -72,13 +72,16 @@ class Trained:
     @classmethod
     def begin(
         cls, rule: UpdateRule, learner: BaseLearner, settings: Settings, generator: torch.Generator,
-        family: TaskFamily,
+        family: TaskFamily, outer: str = "",
     ) -> Trained:  # fmt: skip
-        """What there is before the first step. Raises UsageError for an argument of another kind."""
+        """What there is before the first step. Raises UsageError for an argument of another kind.
+
+        `outer`: the outer gradient in words, empty for backpropagation.
+        """
         require_kinds("meta_train", rule=(rule, UpdateRule), learner=(learner, BaseLearner))
         require_kinds("meta_train", settings=(settings, Settings), generator=(generator, torch.Generator))
         require_family("meta_train", family)
-        about = describe_run(rule, learner, family)
+        about = describe_run(rule, learner, family) | ({"meta-gradient": outer} if outer else {})
         rule = copy.deepcopy(rule).to(learner.device, learner.dtype)
         theta = learner.initial(generator).requires_grad_()
         if rule.uses_noise:

@@ -21,6 +21,7 @@ HOOKS = {
     "metalearn_update_rules": "rule",
     "metalearn_task_families": "task family",
     "metalearn_base_learners": "base-learner",
+    "metalearn_meta_gradients": "meta-gradient",
     "metalearn_observers": "observer",
     "metalearn_map": "placement",
 }
