@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from from_the_package import claims_table, deviations_text, laws_table, published_tables
+from from_the_plan import plan_text
 from from_the_records import pieces
 
 import metalearn_core
@@ -64,6 +65,7 @@ def _write_generated(app) -> None:
         "claims": claims_table,
         "deviations": deviations_text,
         "laws": laws_table,
+        "plan": plan_text,
         "tables": published_tables,
     }
     texts = {**{name: make() for name, make in made.items()}, **pieces(folder)}

@@ -10,7 +10,6 @@ from metalearn_core.kernels.coordinatewise import Coordinatewise as Coordinatewi
 from metalearn_core.kernels.coordinatewise import coordinatewise_cell as coordinatewise_cell
 from metalearn_core.kernels.programs import CompiledMetaGradient as CompiledMetaGradient
 from metalearn_core.learner import BaseLearner as BaseLearner
-from metalearn_core.noise import keyed_normal as keyed_normal
 from metalearn_core.optimizers.learned import LearnedOptimizer as LearnedOptimizer
 from metalearn_core.optimizers.torch_twins import TWINS as TWINS
 from metalearn_core.optimizers.torch_twins import TwinOptimizer as TwinOptimizer
@@ -31,13 +30,15 @@ from metalearn_core.registry import observers as observers
 from metalearn_core.registry import placements as placements
 from metalearn_core.registry import rules as rules
 from metalearn_core.registry import task_families as task_families
-from metalearn_core.rule import Signal as Signal
 from metalearn_core.rule import State as State
 from metalearn_core.rule import UpdateRule as UpdateRule
 from metalearn_core.rule import log_and_sign as log_and_sign
 from metalearn_core.settings import Clipping as Clipping
 from metalearn_core.settings import Order as Order
+from metalearn_core.settings import OuterSchedule as OuterSchedule
 from metalearn_core.settings import Settings as Settings
+from metalearn_core.signal import Signal as Signal
+from metalearn_core.signal import SupportSet as SupportSet
 from metalearn_core.task import Batch as Batch
 from metalearn_core.task import Task as Task
 from metalearn_core.task import TaskFamily as TaskFamily
@@ -46,6 +47,7 @@ from metalearn_core.training.events import Observer as Observer
 from metalearn_core.training.files import write_atomically as write_atomically
 from metalearn_core.training.meta_gradient import loss_weights as loss_weights
 from metalearn_core.training.meta_gradient import meta_gradient as meta_gradient
+from metalearn_core.training.noise import keyed_normal as keyed_normal
 from metalearn_core.training.parameters import ParameterLayout as ParameterLayout
 from metalearn_core.training.parameters import forked_rng as forked_rng
 from metalearn_core.training.parameters import keep_parameters as keep_parameters

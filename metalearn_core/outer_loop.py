@@ -16,9 +16,10 @@ from metalearn_core.evaluation import evaluate
 from metalearn_core.kernels.engine import Engine
 from metalearn_core.kernels.outer_step import gradient_settings
 from metalearn_core.learner import BaseLearner
+from metalearn_core.many_steps.pace import Pace
 from metalearn_core.outer_gradient import MetaGradient, OuterGradient
 from metalearn_core.rule import UpdateRule
-from metalearn_core.safeguards.same_alone import check_first_batch
+from metalearn_core.safeguards.same_alone import check_first_batch, check_first_support
 from metalearn_core.safeguards.stacked_rule import check_first_update
 from metalearn_core.safeguards.training_warnings import warn_of_divergence, warn_of_no_gradient
 from metalearn_core.safeguards.trials import TASKS
@@ -189,6 +190,8 @@ class _Training:
     processes: Processes
     outer: OuterGradient | None = None
     saved_at: float = attrs.field(factory=time.monotonic)
+    pace: Pace = attrs.field(factory=Pace)
+    step: int = 0  # of those that one call has taken, the one that is told of
     engine: Engine = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -229,9 +232,15 @@ class _Training:
             position = active[0].trained.position
             if position >= settings.tasks:
                 break
-            count = min(settings.meta_batch, settings.tasks - position)
-            self.outer_step(active, stream.take(position, count))
-            if time.monotonic() - self.saved_at >= settings.checkpoint_seconds:
+            count, steps = (
+                min(settings.meta_batch, settings.tasks - position),
+                self.pace.steps(active, self.seeds),
+            )
+            since = time.monotonic()
+            taken = self.outer_steps(active, stream.take(position, count * steps), steps)
+            until_saved = self.saved_at + settings.checkpoint_seconds - (now := time.monotonic())
+            self.pace.took(taken, now - since, until_saved)
+            if until_saved <= 0:
                 self.save()
 
     def check_first_use(self, stream: TaskStream) -> None:
@@ -245,7 +254,7 @@ class _Training:
         if settings.steps:
             # another outer gradient may need the first alone
             derivatives = 2 if settings.order == "second" and self.outer is None else 1
-            check_first_batch(learner, trained.theta, task.support, derivatives=derivatives)
+            check_first_support(learner, trained.theta, task.support, derivatives=derivatives)
         check_first_batch(learner, trained.theta, task.query, *learner.context(task), derivatives=1)
         if self.outer is not None:  # what it refuses is told before anything is trained
             how = gradient_settings(settings.at(trained.position))
@@ -268,18 +277,27 @@ class _Training:
         if due:
             self.save()
 
-    def outer_step(self, active: Sequence[SeedRun], task: Task) -> None:
-        """Take one step of Adam on a meta-batch; a seed that diverges takes none and gets a reason."""
+    def outer_steps(self, active: Sequence[SeedRun], task: Task, count: int) -> int:
+        """Steps of Adam on meta-batches that follow one another, `count` or fewer; returns how many."""
         alive = [seed in active for seed in self.seeds]
-        answers = zip(alive, *self.engine.step(task, alive, active[0].trained.position), strict=True)
-        losses = []
-        for seed, (loss, taken) in zip(active, (steps for lives, *steps in answers if lives), strict=True):
-            losses.append(loss)
+        size, position = len(task) // count, active[0].trained.position
+        answers = self.engine.steps(task, alive, position, count)
+        for self.step, (losses, taken) in enumerate(zip(*answers, strict=True)):
+            found = zip(alive, losses, taken, strict=True)
+            moved = [(loss, took) for lives, loss, took in found if lives]
+            self.tell(active, moved, task, slice(self.step * size, (self.step + 1) * size))
+        return self.step + 1
+
+    def tell(
+        self, active: Sequence[SeedRun], answers: Sequence[tuple[float, bool]], task: Task, part: slice
+    ) -> None:
+        """Tell of the step on a part of the tasks; a seed that diverged took none and gets a reason."""
+        for seed, (loss, taken) in zip(active, answers, strict=True):
             if taken:
-                seed.trained.position += len(task)
+                seed.trained.position += part.stop - part.start
             else:
-                seed.trained.diverged = describe_divergence(seed.trained, task, loss)
-        for seed, loss in zip(active, losses, strict=True):  # every position is up to date now
+                seed.trained.diverged = describe_divergence(seed.trained, task[part], loss)
+        for seed, (loss, _) in zip(active, answers, strict=True):  # every position is up to date now
             if seed.trained.engine != self.engine.name:
                 seed.trained.engine = self.engine.name
                 self.notify(seed, "engine", engine=self.engine.name, note=self.engine.note)
@@ -318,5 +336,6 @@ class _Training:
         try:
             seed.notify(kind, **values)
         except KeyboardInterrupt:  # an observer's: every seed is where it says it is
+            self.engine.take_back(self.step + 1)
             self.write()
             raise

@@ -18,12 +18,16 @@ from metalearn_core.kernels.pieces import over_pieces
 from metalearn_core.kernels.programs import CompilationError, Programs
 from metalearn_core.kernels.scores import CompiledScores
 from metalearn_core.learner import BaseLearner
+from metalearn_core.many_steps.calls import ManySteps
 from metalearn_core.outer_gradient import OuterGradient
 from metalearn_core.rule import UpdateRule
 from metalearn_core.settings import Settings
 from metalearn_core.task import Task
 from metalearn_core.training.meta_gradient import meta_gradient
 from metalearn_core.training.processes import ALONE, Processes
+
+MOST_SECONDS = 0.25
+"""How long steps go on in one call at most: Ctrl-C is heard between calls."""
 
 
 class Engine:
@@ -56,6 +60,7 @@ class Engine:
         elif processes.count > 1:
             self.note = f"{processes.count} processes share each meta-batch, {self.name}"
         self._before_compiling = before_compiling
+        self._many: ManySteps | None = None
         self._steps: dict[int, OuterStep] = {}
         self._packs = [Packed(members)] if self.name == "compiled" else []
         scored = CompiledScores(learner, settings, Programs(before_compiling))
@@ -98,6 +103,30 @@ class Engine:
             for member, is_alive in zip(self._members, alive, strict=True)
         ]
         return [loss for loss, _ in eager], [taken for _, taken in eager]
+
+    def steps(
+        self, task: Task, alive: Sequence[bool], position: int, count: int
+    ) -> tuple[list[list[float]], list[list[bool]]]:
+        """Steps on `count` meta-batches that follow one another in `task`: what `step` answers, of each.
+
+        They may end early: after one, where they cannot be taken in one call; after a seed took none; and
+        after `MOST_SECONDS`. `take_back` undoes those that nobody has been told of.
+        """
+        alike = self._settings.at(position) == self._settings.at(position + len(task) - 1)
+        self._many = None
+        if count > 1 and alike and self.name == "compiled" and len(self._packs) == 1:
+            step = self._outer_step(position)
+            self._many = step.many(self._packs[0], task, torch.tensor(alive), position, count)
+        if self._many is None:
+            losses, taken = self.step(task[: len(task) // count], alive, position)
+            return [losses], [taken]
+        losses_of, taken_by = self._many.take(MOST_SECONDS)
+        return losses_of.tolist(), taken_by.tolist()
+
+    def take_back(self, count: int) -> None:
+        """Have only the first `count` of the last call's steps taken."""
+        if self._many is not None:
+            self._many.take_back(count)
 
     def scores(self, rule: UpdateRule, theta: Tensor, task: Task) -> Tensor:
         """Query scores of a meta-batch of validation tasks after each inner step: `[tasks, T + 1]`."""
@@ -151,7 +180,7 @@ def eager_step(
     member: Member, learner: BaseLearner, settings: Settings, task: Task, processes: Processes = ALONE,
     outer: OuterGradient | None = None, position: int = 0,
 ) -> tuple[float, bool]:  # fmt: skip
-    """The loss, and whether everything was finite and the step taken."""
+    """The loss, and whether everything was finite and the step taken, the one after `position` tasks."""
     rule, theta, every = member.rule, member.theta, settings.checkpoint_every
     how = gradient_settings(settings)
 
@@ -177,6 +206,8 @@ def eager_step(
     for parameter, g in zip([member.theta, *member.rule.parameters()], grads, strict=True):
         parameter.grad = g * scale if parameter.requires_grad else None
     _clip(member, settings)
+    for group in member.optimizer.param_groups:
+        group["lr"] = settings.outer_lr_at(position)
     member.optimizer.step()
     return float(loss), True
 

@@ -15,12 +15,16 @@ from metalearn_core.kernels.by_steps import UNROLLED, BySteps, is_recomputed
 from metalearn_core.kernels.pieces import over_pieces
 from metalearn_core.kernels.programs import CompilationError, Programs, require_one_step_for_all
 from metalearn_core.learner import BaseLearner
+from metalearn_core.many_steps.calls import ManySteps
 from metalearn_core.outer_gradient import KEYS, OuterGradient
 from metalearn_core.rule import UpdateRule, parameters_as
-from metalearn_core.settings import Settings
+from metalearn_core.settings import OuterSchedule, Settings
 from metalearn_core.task import Task
 from metalearn_core.training.meta_gradient import meta_gradient, meta_gradients
 from metalearn_core.training.processes import ALONE, FailedElsewhereError, Processes
+
+FIRST_STEPS = 3
+"""Steps of a training that are taken one by one: they compile, and their gradients are looked at."""
 
 
 class Member(Protocol):
@@ -102,36 +106,26 @@ class OuterStep:
         self._constants = [name for name, p in named.items() if not p.requires_grad]
 
     def __call__(self, packed: Packed, task: Task, alive: Tensor, position: int = 0) -> tuple[Tensor, Tensor]:
-        """One step in place of every seed that is `alive`, `[seeds]`, and stays finite.
+        """One step, after `position` tasks, in place of every seed that is `alive`, and stays finite.
 
-        `position`: of the first task.
         Returns the losses `[seeds]`, and whether the step was taken `[seeds]`. Raises CompilationError.
         """
         if len(packed.members) > 1 and not self._learner.use_vmap:
             raise CompilationError("its base-learner is not batched")
         if self._outer is not None:
             self._require_compilable(len(packed.members), self._outer)
-        steps = packed.adam_steps(alive) + 1
-        corrections = torch.tensor([1 - 0.9**steps, math.sqrt(1 - 0.999**steps)], dtype=torch.float64)
-        constants = [
-            torch.stack([dict(m.rule.named_parameters())[name].detach() for m in packed.members])
-            for name in self._constants
-        ]
-        state = [
-            packed.values, packed.first, packed.second,
-            corrections.to(packed.values), alive.to(packed.values.device),
-        ]  # fmt: skip
+        state, constants = self._state(packed, alive, position), self._constants_of(packed)
         # where several seeds cannot go together, each by itself comes next, and its errors are told
         alone = len(packed.members) == 1
-        in_pieces = len(task) > (self._settings.tasks_at_once or len(task))
-        if self._by_steps or in_pieces or self._processes.count > 1:
+        if not self._is_whole(len(task)):
             keys = functools.partial(self._keys, packed)
             answers = self._by_parts(
                 state, constants, task, alone, lambda at, part: keys(position + at, part)
             )
         else:
             arguments = [*state, *constants, *self._keys(packed, position, task), *task.tensors]
-            answers = self._programs("whole", self._whole, arguments, eager_first=alone)
+            whole = functools.partial(self._whole, task)
+            answers = self._programs("whole" + task.structure, whole, arguments, eager_first=alone)
         losses, taken, *now = answers
         with torch.no_grad():
             for matrix, new in zip((packed.values, packed.first, packed.second), now, strict=True):
@@ -156,6 +150,50 @@ class OuterStep:
         (member,) = packed.members
         return list(self._outer.keys(member.generator, position, len(task), packed.values.device).values())
 
+    def many(self, packed: Packed, task: Task, alive: Tensor, position: int, count: int) -> ManySteps | None:
+        """`count` steps after `position` tasks, ready to be taken: on the meta-batches of `task`, in order.
+
+        None where they cannot be taken in one call. The first step of a shape has to come before.
+        """
+        size = len(task) // count
+        if self._outer is not None or not self._is_whole(size) or packed.adam_steps(alive) < FIRST_STEPS:
+            return None
+        state, constants = self._state(packed, alive, position, count), self._constants_of(packed)
+        data, numbers = [x.contiguous() for x in task.tensors], len(state[3]) // count
+        one = [*state[:3], state[3][:numbers], state[4], *constants, *(x[:size] for x in data)]
+        entry = self._programs.entry("whole" + task.structure, one)
+        if entry is None:
+            return None
+        rows = [0, 0, 0, numbers, 0, *[0] * len(constants), *[size] * len(data)]
+        return ManySteps(entry, count, [*state, *constants, *data], rows, packed.steps)
+
+    def _is_whole(self, tasks: int) -> bool:
+        """Whether a step on so many tasks is one program."""
+        in_pieces = tasks > (self._settings.tasks_at_once or tasks)
+        return not (self._by_steps or in_pieces or self._processes.count > 1)
+
+    def _state(self, packed: Packed, alive: Tensor, position: int, count: int = 1) -> list[Tensor]:
+        """What a step moves, the numbers of each of `count` steps after `position` tasks, and `alive`.
+
+        The numbers of a step are Adam's two corrections and, where it varies, the learning rate.
+        """
+        settings, taken = self._settings, packed.adam_steps(alive)
+        numbers: list[float] = []
+        for ahead in range(count):
+            step = taken + ahead + 1
+            numbers += [1 - 0.9**step, math.sqrt(1 - 0.999**step)]
+            if isinstance(settings.outer_lr, OuterSchedule):
+                numbers.append(settings.outer_lr_at(position + ahead * settings.meta_batch))
+        given = torch.tensor(numbers, dtype=torch.float64).to(packed.values)
+        return [packed.values, packed.first, packed.second, given, alive.to(packed.values.device)]
+
+    def _constants_of(self, packed: Packed) -> list[Tensor]:
+        """Those φ that are not learned, of every seed."""
+        return [
+            torch.stack([dict(m.rule.named_parameters())[name].detach() for m in packed.members])
+            for name in self._constants
+        ]
+
     def _by_parts(
         self, state: Sequence[Tensor], constants: Sequence[Tensor], task: Task, alone: bool,
         keys: Callable[[int, Task], list[Tensor]],
@@ -163,14 +201,14 @@ class OuterStep:
         """The same by several programs: of one inner step, or of a piece or share of the meta-batch."""
 
         def whole(values: Tensor, *rest: Tensor) -> list[Tensor]:
-            return list(self._meta_gradients(values, *self._taken_apart(rest)))
+            return list(self._meta_gradients(values, *self._taken_apart(task, rest)))
 
         def gradients(task: Task, first: int) -> Sequence[Tensor]:
             arguments = [state[0], *constants, *keys(first, task), *task.tensors]
             if self._by_steps:
-                require_one_step_for_all(self._rule)
+                require_one_step_for_all(self._rule, self._learner)
                 return whole(*arguments)
-            return self._programs("gradients", whole, arguments, eager_first=alone)
+            return self._programs("gradients" + task.structure, whole, arguments, eager_first=alone)
 
         def share(task: Task, first: int) -> Sequence[Tensor]:
             return over_pieces(gradients, task, self._settings.tasks_at_once, first)
@@ -186,18 +224,21 @@ class OuterStep:
         return self._programs("move", self._move, moved)
 
     def _whole(
-        self, values: Tensor, first: Tensor, second: Tensor, corrections: Tensor, alive: Tensor, *rest: Tensor
-    ) -> list[Tensor]:
+        self, like: Task, values: Tensor, first: Tensor, second: Tensor, corrections: Tensor, alive: Tensor,
+        *rest: Tensor,
+    ) -> list[Tensor]:  # fmt: skip
         """Meta-gradients, and the step that they lead to."""
-        losses, grad = self._meta_gradients(values, *self._taken_apart(rest))
+        losses, grad = self._meta_gradients(values, *self._taken_apart(like, rest))
         return self._move(values, first, second, corrections, alive, losses, grad * self._scale)
 
-    def _taken_apart(self, rest: Sequence[Tensor]) -> tuple[dict[str, Tensor], dict[str, Any], Task]:
+    def _taken_apart(
+        self, like: Task, rest: Sequence[Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Any], Task]:
         """What is constant of φ, the keyword `keys` where there is one, and the tasks."""
         constants = dict(zip(self._constants, rest, strict=False))
         keyed = self._outer is not None and self._outer.keyed
         first = len(constants) + keyed
-        return constants, {KEYS: rest[first - 1]} if keyed else {}, Task.of(rest[first:], stacked=True)
+        return constants, {KEYS: rest[first - 1]} if keyed else {}, like.like(rest[first:], stacked=True)
 
     def _move(
         self, values: Tensor, first: Tensor, second: Tensor, corrections: Tensor, alive: Tensor,
@@ -208,7 +249,9 @@ class OuterStep:
         grad = self._clipped(grad)
         m = torch.lerp(first, grad, 0.1)
         v = 0.999 * second + 0.001 * grad.square()
-        moved = values - self._settings.outer_lr / corrections[0] * m / (v.sqrt() / corrections[1] + 1e-8)
+        rate = self._settings.outer_lr
+        lr = corrections[2] if isinstance(rate, OuterSchedule) else rate
+        moved = values - lr / corrections[0] * m / (v.sqrt() / corrections[1] + 1e-8)
         kept = finite.unsqueeze(1)
         new = [
             torch.where(kept, now, was)

@@ -85,7 +85,7 @@ class Trained:
         rule = copy.deepcopy(rule).to(learner.device, learner.dtype)
         theta = learner.initial(generator).requires_grad_()
         learned = [parameter for parameter in rule.parameters() if parameter.requires_grad]
-        adam = torch.optim.Adam([theta, *learned], lr=settings.outer_lr)
+        adam = torch.optim.Adam([theta, *learned], lr=settings.outer_lr_at(0))
         untested = Snapshot.of(0, float("nan"), theta, rule, adam)
         origin = digest(theta, *rule.state_dict().values())
         return cls(rule, learner, settings, theta, adam, generator, untested, about, origin)

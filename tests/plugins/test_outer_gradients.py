@@ -24,8 +24,8 @@ from metalearn_core import (
     meta_gradients,
     meta_train,
 )
-from metalearn_core.noise import threefry
 from metalearn_core.testing import Architecture, Problem, TinySines
+from metalearn_core.training.noise import threefry
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
 PROBLEM = Problem(Architecture((1, 4, 1)), tasks=3, steps=3)

@@ -48,7 +48,8 @@ class Components:
     """The components of a cell.
 
     Args:
-        family: The tasks that are trained, validated and tested on.
+        family: The tasks that are trained and validated on.
+        test_family: The tasks of the same family that are tested on; mostly the same object.
         other_families: The families that are tested on as well, by name.
         learner: The base-learner that is trained. Where tasks have a new head, its head is over all training
             classes.
@@ -60,6 +61,7 @@ class Components:
     """
 
     family: TaskFamily
+    test_family: TaskFamily
     other_families: Mapping[str, TaskFamily]
     learner: BaseLearner
     test_learner: BaseLearner
@@ -84,6 +86,7 @@ class Components:
             learner = _over_all_classes(cell, family, classes)
         return cls(
             family,
+            make_family(cell.test_family) if cell.test else family,
             {one.name: make_family(one) for one in cell.also_tested_on},
             learner,
             test_learner,
@@ -118,8 +121,9 @@ class Components:
 
     def require_tasks(self) -> None:
         """Raise UsageError unless every family can make the tasks that it is asked for."""
-        for split in ("train", "validation", "test"):
+        for split in ("train", "validation"):
             self.tasks(split).take(0, 1)
+        self.tasks("test", self.test_family).take(0, 1)
         for other in self.other_families.values():
             self.tasks("test", other).take(0, 1)
 
@@ -132,7 +136,7 @@ class Components:
         if cell.method.start == "pixels":
             return
         theta = self.test_learner.initial(seeded_generator("unused"))
-        for name, family in {cell.family.name: self.family, **self.other_families}.items():
+        for name, family in {cell.family.name: self.test_family, **self.other_families}.items():
             task = self.tasks("test", family).take(0, 1)[0]
             try:
                 with torch.no_grad():

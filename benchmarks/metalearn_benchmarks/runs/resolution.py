@@ -22,7 +22,7 @@ from metalearn_core import (
     unknown,
 )
 
-OPTIONS_FROM_FAMILY = ("ways", "channels", "size")
+OPTIONS_FROM_FAMILY = ("ways", "channels", "size", "features", "length")
 """Options of a base-learner that take the value of the family's attribute, unless they are given."""
 
 
@@ -76,6 +76,8 @@ def _shared_options(cell: Cell, family: TaskFamily) -> dict[str, Any]:
     fitted = {
         name: getattr(family, name) for name in OPTIONS_FROM_FAMILY if name in known and hasattr(family, name)
     }
+    if "ways" in fitted:  # a head has a place for every class of a test task, too
+        fitted["ways"] = max(fitted["ways"], cell.test.get("ways", 0))
     return {**fitted, **cell.learner.options}
 
 

@@ -323,7 +323,16 @@ def test_show_knows_every_kind(metalearn, name):
 
 
 def test_every_option_of_the_shipped_rules_is_explained(metalearn):
-    rules = ("feed-forward", "lstm", "lslr", "meta-curvature", "alfa", "lstm-optimizer", "mlp-optimizer")
+    rules = (
+        "feed-forward",
+        "lstm",
+        "lslr",
+        "meta-curvature",
+        "alfa",
+        "lstm-optimizer",
+        "mlp-optimizer",
+        "partial",
+    )
     for name in (*rules, "proximal", "reptile", "implicit", "evolution", "hessian-free"):
         pages = json.loads(metalearn("plugins", "show", name, "--json")[1])
         page = next(page for page in pages if page["kind"] in ("rule", "meta-gradient"))
