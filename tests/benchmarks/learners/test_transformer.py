@@ -165,7 +165,7 @@ def test_what_is_compiled_is_the_eager_step():
     rule = make_rule("partial", learner.layout, inner_lr=0.1, learn_lr="scalar").double()
     step = CompiledMetaGradient(rule, learner, steps=1)
     given = [next(rule.parameters()).detach(), *task.tensors]
-    program = traced(step._traced, [torch.zeros_like(theta), *given])
+    program = traced(functools.partial(step._traced, task), [torch.zeros_like(theta), *given])
     loss, grad, phi = meta_gradient(rule, learner, theta, task, steps=1)
     for one, another in zip(program(theta, *given), (loss, grad, *phi.values()), strict=True):
         close(one, another)
