@@ -188,9 +188,6 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
         scale: One of `SCALES`.
         overrides: What the command line says over the experiment.
 
-    Returns:
-        One cell for each run.
-
     Raises:
         UsageError: An axis cannot be varied, or two rows or settings would have the same name.
     """
@@ -202,10 +199,7 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
         require_rows(count_points(experiment.axes.setting_grid), method_grids(experiment, overrides))
         settings = experiment_settings(experiment)
         require_matching_settings(experiment.where, (family for family, _ in settings.values()))
-        tests = {setting: experiment.test.of_family(family) for setting, (family, _) in settings.items()}
-        for setting, (family, _) in settings.items():
-            for options in (family.options, {**family.options, **tests[setting]}):
-                require_task_size(family.name, options)
+        tests = {setting: _options_at_test(family, experiment) for setting, (family, _) in settings.items()}
         tables = {
             setting: _rows_of_setting(family, experiment, scale, overrides)
             for setting, (family, _) in settings.items()
@@ -239,6 +233,14 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
         for setting, (family, learner) in settings.items()
         for label, method in tables[setting].items()
     ]
+
+
+def _options_at_test(family: Component, experiment: Experiment) -> dict[str, int]:
+    """Return what test tasks of a setting have of their own, after a look at how large all tasks are."""
+    own = experiment.test.of_family(family)
+    for options in (family.options, {**family.options, **own}):
+        require_task_size(family.name, options)
+    return own
 
 
 def _rows_of_setting(
