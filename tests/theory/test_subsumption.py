@@ -123,7 +123,7 @@ def test_on_relu_networks_the_limit_is_not_uniform_over_starts(exponent):
 
 @given(start=st.floats(1.0, 3.0, exclude_min=True), exponent=st.integers(1, 6))
 def test_from_a_start_whose_path_meets_no_kink_the_lstm_tends_to_descent(start, exponent):
-    """The same network: once ε is small next to the distance from the kink, the error is of the order of ε."""
+    """The same network: once ε is small next to the distance from the kink, the error is of order ε."""
     margin = abs(start - 1) / 2  # how far from the kink at 0 descent comes after one step
     epsilon = min(margin, 1.0) * 2.0**-exponent / 8
     descended, gated = ends_of(start, [1.0], 0.25, epsilon)
