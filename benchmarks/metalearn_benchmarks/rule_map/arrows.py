@@ -52,7 +52,7 @@ def _head(axes: Axes, x: float, y: float, way: tuple[float, float]) -> None:
 
 
 def draw_sideways(axes: Axes, link: Link, picture: Picture) -> None:
-    """Draw an arrow from a rule to one of its row; each contains the other. It passes behind those between."""
+    """Draw an arrow from a rule to one of its row; each contains the other; it passes behind others."""
     low, high = picture.boxes[link.special], picture.boxes[link.general]
     way = 1 if high.x > low.x else -1
     y = low.y + 4 * way
