@@ -25,7 +25,7 @@ _PUBLIC = {
     " observers placements rules task_families",
     "rule": "State UpdateRule log_and_sign",
     "settings": "Clipping Order OuterSchedule Settings",
-    "signal": "Signal SupportSet",
+    "signal": "Noise Signal SupportSet",
     "task": "Batch Task TaskFamily",
     "training.events": "Event Observer",
     "training.files": "write_atomically",

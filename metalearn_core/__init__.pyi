@@ -37,6 +37,7 @@ from metalearn_core.settings import Clipping as Clipping
 from metalearn_core.settings import Order as Order
 from metalearn_core.settings import OuterSchedule as OuterSchedule
 from metalearn_core.settings import Settings as Settings
+from metalearn_core.signal import Noise as Noise
 from metalearn_core.signal import Signal as Signal
 from metalearn_core.signal import SupportSet as SupportSet
 from metalearn_core.task import Batch as Batch

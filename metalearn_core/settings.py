@@ -139,6 +139,10 @@ class OuterSchedule:
         return self.end + (self.start - self.end) * (1 + math.cos(math.pi * part)) / 2
 
 
+def _schedule(value: Any) -> Any:
+    return OuterSchedule.of(value)
+
+
 def _is_number(value: object) -> bool:
     return type(value) in (int, float) and -math.inf < value < math.inf  # type: ignore[operator]
 
@@ -153,12 +157,6 @@ _CHOICES = {
     "order": ORDERS, "outer_loss": ("mean", "sum"), "outer_clip_scope": ("all", "initialisation"),
     "engine": ("auto", "eager", "compiled"),
 }  # fmt: skip
-
-
-def _schedule(value: Any) -> float | OuterSchedule:
-    """A table as a schedule; everything else as it is."""
-    rate: float | OuterSchedule = OuterSchedule.of(value)
-    return rate
 
 
 @attrs.frozen(kw_only=True)

@@ -174,6 +174,8 @@ def require_one_step_for_all(rule: UpdateRule, learner: BaseLearner) -> None:
     """CompilationError for a rule or a loss that reads the step, and so would need a program for each."""
     if rule.uses_step:
         raise CompilationError("it reads the step, and so many would be a program each")
+    if rule.uses_noise:
+        raise CompilationError("its noise is another at every step, and so many would be a program each")
     if learner.has_support_loss:
         raise CompilationError("its base-learner's support_loss may read the step: a program each")
 

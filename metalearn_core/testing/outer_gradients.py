@@ -12,7 +12,8 @@ from torch.utils import _pytree as pytree
 
 from metalearn_core.errors import describe_error
 from metalearn_core.outer_gradient import KEYS, MetaGradient, OuterGradient
-from metalearn_core.rule import Signal, State, UpdateRule
+from metalearn_core.rule import State, UpdateRule
+from metalearn_core.signal import Signal
 from metalearn_core.testing.problems import Architecture, Problem
 from metalearn_core.training.parameters import ParameterLayout
 
@@ -27,6 +28,7 @@ class Descent(UpdateRule):
     """θ ← θ − 0.1 ∇L, with nothing to learn: every outer gradient takes it, or says what it wants."""
 
     elementwise = True
+    inner_lr: Tensor
 
     def __init__(self, layout: ParameterLayout) -> None:
         super().__init__()
