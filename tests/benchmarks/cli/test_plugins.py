@@ -478,3 +478,15 @@ def test_docstrings_are_read_by_argument():
     assert description(text) == "It is.\n\nMore."
     assert arguments(text) == {"a": "both of them.", "b": "both of them.", "**c": "the rest: all."}
     assert arguments("Nothing.") == {}
+
+
+def test_check_holds_an_outer_gradient_against_its_own_laws(metalearn):
+    code, out, _ = metalearn("plugins", "check", "reptile", "--json")
+    assert code == 0
+    rows = json.loads(out)["results"]
+    assert {row["status"] for row in rows} == {"passed"}
+    assert "tasks-alone" in {row["law"] for row in rows}
+    code, out, _ = metalearn("plugins", "check", "implicit")
+    assert code == 1
+    assert "take the rule proximal" in " ".join(out.split())
+    assert metalearn("plugins", "check", "implicit", "-o", "regularisation=2.0")[0] == 0
