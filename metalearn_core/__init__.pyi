@@ -13,6 +13,8 @@ from metalearn_core.learner import BaseLearner as BaseLearner
 from metalearn_core.optimizers.learned import LearnedOptimizer as LearnedOptimizer
 from metalearn_core.optimizers.torch_twins import TWINS as TWINS
 from metalearn_core.optimizers.torch_twins import TwinOptimizer as TwinOptimizer
+from metalearn_core.outer_gradient import query_losses as query_losses
+from metalearn_core.outer_gradient import support_losses as support_losses
 from metalearn_core.outer_loop import meta_train as meta_train
 from metalearn_core.outer_loop import meta_train_seeds as meta_train_seeds
 from metalearn_core.registration.entries import PluginReport as PluginReport
@@ -21,7 +23,9 @@ from metalearn_core.registration.hooks import hookimpl as hookimpl
 from metalearn_core.registry import Registry as Registry
 from metalearn_core.registry import base_learners as base_learners
 from metalearn_core.registry import default_registry as default_registry
+from metalearn_core.registry import make_meta_gradient as make_meta_gradient
 from metalearn_core.registry import make_rule as make_rule
+from metalearn_core.registry import meta_gradients as meta_gradients
 from metalearn_core.registry import observers as observers
 from metalearn_core.registry import placements as placements
 from metalearn_core.registry import rules as rules
@@ -31,7 +35,9 @@ from metalearn_core.rule import UpdateRule as UpdateRule
 from metalearn_core.rule import log_and_sign as log_and_sign
 from metalearn_core.settings import Clipping as Clipping
 from metalearn_core.settings import Order as Order
+from metalearn_core.settings import OuterSchedule as OuterSchedule
 from metalearn_core.settings import Settings as Settings
+from metalearn_core.signal import Noise as Noise
 from metalearn_core.signal import Signal as Signal
 from metalearn_core.signal import SupportSet as SupportSet
 from metalearn_core.task import Batch as Batch
@@ -40,7 +46,9 @@ from metalearn_core.task import TaskFamily as TaskFamily
 from metalearn_core.training.events import Event as Event
 from metalearn_core.training.events import Observer as Observer
 from metalearn_core.training.files import write_atomically as write_atomically
+from metalearn_core.training.meta_gradient import loss_weights as loss_weights
 from metalearn_core.training.meta_gradient import meta_gradient as meta_gradient
+from metalearn_core.training.noise import keyed_normal as keyed_normal
 from metalearn_core.training.parameters import ParameterLayout as ParameterLayout
 from metalearn_core.training.parameters import forked_rng as forked_rng
 from metalearn_core.training.parameters import keep_parameters as keep_parameters

@@ -21,7 +21,7 @@ from metalearn_core.safeguards.same_alone import check_first_support
 from metalearn_core.safeguards.stacked_rule import check_first_update
 from metalearn_core.safeguards.writes import nothing_written
 from metalearn_core.settings import ORDERS, Clipping, Order
-from metalearn_core.signal import Signal, SupportSet, UndeclaredField
+from metalearn_core.signal import Noise, Signal, SupportSet, UndeclaredField, noise_keys
 from metalearn_core.task import Batch
 from metalearn_core.trees import over_first_axis
 
@@ -115,6 +115,8 @@ def trajectory(
     if theta.dtype != learner.dtype:
         raise UsageError(f"adapt: theta is {theta.dtype} and the learner {learner.dtype}; move one with .to")
     track = torch.is_grad_enabled()  # as it is now, not when the path is walked
+    # a view of a leaf is a leaf where no graph is kept, and would share one gradient among all tasks
+    theta = theta if track else theta.detach()
     check_first_support(learner, theta, support, derivatives=2 if track and order == "second" else 1)
     check_first_update(rule, theta, tasks, steps)
     path = unroll(rule, learner, theta.expand(tasks, n), support, steps, order, clip, track, truncate)
@@ -323,14 +325,19 @@ def update_every_task(
     undeclared = UndeclaredField(rule.label)
     shown = beside if rule.uses_support else None
     tensors = shown.support.tensors if shown else []
+    noisy = beside is not None and rule.uses_noise
+    keys = [noise_keys(beside.support, rule.seed_of_noise, step)] if beside and noisy else []
     if rule.uses_support and rule.elementwise:
         raise UsageError(f"rule {rule.label}: with uses_support it is for one task: set elementwise = False")
     numbers = (step, beside.steps if beside else None) if rule.uses_step else (undeclared, undeclared)
 
     def one(theta: Tensor, grad: Tensor, loss: Tensor, state: State, *own: Tensor) -> tuple[Tensor, State]:
-        support = shown.of_task(own, step) if shown else None if rule.uses_support else undeclared
+        noise = Noise(own[0], theta) if noisy else None if rule.uses_noise else undeclared
+        support: Any = None if rule.uses_support else undeclared
+        if shown:
+            support = shown.of_task(own[len(keys) :], step)
         shown_loss = loss if rule.uses_loss else undeclared
-        signal = Signal(grad, shown_loss, numbers[0], support, numbers[1])
+        signal = Signal(grad, shown_loss, numbers[0], support, numbers[1], noise)
         answer = rule.update(theta, signal, state)
         require_contract(rule, (theta, state), answer)
         return answer
@@ -341,4 +348,4 @@ def update_every_task(
     leaves = {f"state {i}": leaf for i, leaf in enumerate(pytree.tree_leaves(state))}
     who = f"rule {rule.label}"
     with nothing_written(who, theta=theta, grad=grad, **leaves), user_code(who, "update"):
-        return batched(theta, grad, losses, state, *tensors)
+        return batched(theta, grad, losses, state, *keys, *tensors)

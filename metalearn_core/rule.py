@@ -32,6 +32,8 @@ class UpdateRule(nn.Module, ABC):
         uses_loss: it reads `signal.loss`.
         uses_step: it reads `signal.step` or `signal.steps`.
         uses_support: it reads `signal.support`; it is then called for one task at a time, never on a stack.
+        uses_noise: it reads `signal.noise`, of the class and not of an instance. Such a rule has a frozen
+            parameter `noise_seed`, which `meta_train` draws for each seed.
         elementwise: each coordinate is updated by itself, and the code takes leading axes: it is
             called once on the stack `[tasks, n]` instead of under `vmap`.
         coordinatewise: the same function for every coordinate, so permuting θ permutes the result.
@@ -66,10 +68,17 @@ class UpdateRule(nn.Module, ABC):
     uses_loss: bool = False
     uses_step: bool = False
     uses_support: bool = False
+    uses_noise: bool = False
     elementwise: bool = False
     coordinatewise: bool = False
     starts_as_descent: bool = False
     check_first_update: bool = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        if self.uses_noise:
+            # among the parameters, so that seeds, checkpoints and files have it without being told
+            self.noise_seed = nn.Parameter(torch.zeros((), dtype=torch.int64), requires_grad=False)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Note the layout among the arguments, whatever `__init__` does with it."""
@@ -83,6 +92,12 @@ class UpdateRule(nn.Module, ABC):
         """The layout that it was made for, where that is known: the order of θ's parameters."""
         layout: ParameterLayout | None = self.__dict__.get("_made_for")
         return layout
+
+    @property
+    def seed_of_noise(self) -> Tensor | int:
+        """What noise depends on beside task and step: `noise_seed`, of the rule or of one inside it."""
+        found = (part._parameters.get("noise_seed") for part in self.modules())
+        return next((seed for seed in found if seed is not None), 0)
 
     @property
     def has_start(self) -> bool:

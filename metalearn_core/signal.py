@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -110,6 +111,71 @@ class SupportSet:
         return self._shown(grad)
 
 
+class Noise:
+    """Normal numbers that repeat: functions of the task, the inner step, the seed and nothing else.
+
+    Counted from a hash (Salmon et al., 2011), not drawn from a stream: the same eager, compiled, batched and
+    resumed. Each call in one update gives other numbers.
+
+    Args:
+        keys: one number from 0 to 2³² − 1 for each task, `[]`, or `[tasks]` for a rule called on a stack.
+        like: a tensor of the dtype that the numbers shall have.
+
+    Example:
+        >>> import torch
+        >>> from metalearn_core import Noise
+        >>> of_task, again = (Noise(torch.tensor(7), torch.zeros(3)) for _ in range(2))
+        >>> first = of_task((3,))
+        >>> torch.equal(first, again((3,))), torch.equal(first, of_task((3,)))
+        (True, False)
+    """
+
+    def __init__(self, keys: Tensor, like: Tensor) -> None:
+        self._keys, self._like, self._calls = keys, like, 0
+
+    def __call__(self, shape: Sequence[int]) -> Tensor:
+        """Independent standard normal numbers; the shape of a rule on a stack leads with `[tasks]`."""
+        lead, own = tuple(shape[: self._keys.ndim]), tuple(shape[self._keys.ndim :])
+        if lead != tuple(self._keys.shape):
+            raise UsageError(f"signal.noise: the shape must lead with {tuple(self._keys.shape)}, got {lead}")
+        self._calls += 1
+        places = torch.arange(2 * math.prod(own), device=self._keys.device)
+        hashed = hash_of(hash_of(self._keys + self._calls).unsqueeze(-1) + hash_of(places))
+        first, second = (hashed.to(torch.float64) + 0.5).mul(2.0**-32).chunk(2, -1)
+        normal = (-2 * first.log()).sqrt() * (2 * math.pi * second).cos()  # Box and Muller, 1958
+        return normal.reshape(*lead, *own).to(self._like.dtype)
+
+
+def hash_of(x: Tensor) -> Tensor:
+    """A hash of integers, each from 0 to 2³² − 1, with all bits mixed (Wellons' lowbias32)."""
+    x = x & _LOW
+    x = ((x ^ (x >> 16)) * 0x21F0AAAD) & _LOW
+    x = ((x ^ (x >> 15)) * 0x735A2D97) & _LOW
+    return x ^ (x >> 15)
+
+
+_LOW = 2**32 - 1
+
+
+def noise_keys(support: Batch, seed: Tensor | int, step: int) -> Tensor:
+    """What the noise of each task of a stacked batch is made from in step t: `[tasks]`.
+
+    The task counts by the bits of its support set in float32, padding left out. So it has the same noise in
+    every meta-batch, at every position and in every process.
+    """
+    tensors = [x for x in support.tensors if x is not support.mask]
+    total = torch.zeros(len(tensors[0]), dtype=torch.int64, device=tensors[0].device)
+    for number, x in enumerate(tensors):
+        bits = x.detach().to(torch.float32).contiguous().view(torch.int32) if x.is_floating_point() else x
+        bits = bits.to(torch.int64).reshape(*x.shape[:2], -1)
+        columns, rows = (torch.arange(size, device=x.device) for size in (bits.shape[2], bits.shape[1]))
+        of_examples = hash_of((hash_of(bits) + hash_of(columns + 977 * number)).sum(-1))
+        found = hash_of(of_examples + hash_of(rows))
+        total = total + (found if support.mask is None else torch.where(support.mask, found, 0)).sum(-1)
+    of_seed = hash_of(torch.as_tensor(seed, device=total.device))
+    return hash_of(hash_of(total) + hash_of(of_seed + step))
+
+
 @attrs.frozen(eq=False, init=False)
 class Signal:
     """What one pass over the support set tells a rule.
@@ -122,6 +188,7 @@ class Signal:
         step: t, an int from 0.
         support: the support set itself, a `SupportSet`.
         steps: T, an int.
+        noise: `noise(shape)` gives normal numbers that repeat, a `Noise`.
 
     Raises:
         UsageError: where a rule reads anything but `grad` without having declared that it does.
@@ -139,10 +206,12 @@ class Signal:
     _step: int | UndeclaredField
     _support: SupportSet | UndeclaredField | None
     _steps: int | UndeclaredField | None
+    _noise: Noise | UndeclaredField | None
 
     def __init__(
         self, grad: Tensor, loss: Tensor | UndeclaredField, step: int | UndeclaredField,
         support: SupportSet | UndeclaredField | None = None, steps: int | UndeclaredField | None = None,
+        noise: Noise | UndeclaredField | None = None,
     ) -> None:  # fmt: skip
         # by hand: torch.compile does not follow the initialiser that attrs writes for a frozen class
         object.__setattr__(self, "grad", grad)
@@ -150,6 +219,7 @@ class Signal:
         object.__setattr__(self, "_step", step)
         object.__setattr__(self, "_support", support)
         object.__setattr__(self, "_steps", steps)
+        object.__setattr__(self, "_noise", noise)
 
     @property
     def loss(self) -> Tensor:
@@ -182,3 +252,12 @@ class Signal:
         if self._support is None:
             raise UsageError("signal.support: there is no support set here; only the inner loop has one")
         return self._support
+
+    @property
+    def noise(self) -> Noise:
+        """`noise(shape)`: normal numbers of this task, step and seed; UsageError unless `uses_noise`."""
+        if isinstance(self._noise, UndeclaredField):
+            raise self._noise.error("noise")
+        if self._noise is None:
+            raise UsageError("signal.noise: there is no task here whose noise it could be")
+        return self._noise

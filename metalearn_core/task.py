@@ -85,7 +85,7 @@ class Batch:
         """Its tensors by what messages call them."""
         if self._is_plain:
             return {"inputs": self.inputs, "targets": self.targets}
-        found = {}
+        found: dict[str, Tensor] = {}
         for name, part in (("inputs", self.inputs), ("targets", self.targets), ("mask", self.mask)):
             leaves, _ = pytree.tree_flatten_with_path(part)
             found |= {f"{name}{pytree.keystr(path)}": leaf for path, leaf in leaves if leaf is not None}

@@ -23,6 +23,8 @@ from metalearn_core.kernels.by_steps import BySteps, Function, is_recomputed
 from metalearn_core.kernels.coordinatewise import fused_networks
 from metalearn_core.kernels.products import arrange
 from metalearn_core.learner import BaseLearner
+from metalearn_core.many_steps.calls import Entry
+from metalearn_core.many_steps.entries import entry_of
 from metalearn_core.rule import UpdateRule, parameters_as
 from metalearn_core.safeguards.same_alone import check_first_batch, check_first_support
 from metalearn_core.safeguards.stacked_rule import check_first_update
@@ -45,6 +47,7 @@ class Programs:
 
     def __init__(self, before: Callable[[], None] = lambda: None) -> None:
         self._made: dict[object, Program] = {}
+        self._entries: dict[object, Entry | None] = {}
         self._before = before
 
     def __call__(
@@ -52,15 +55,29 @@ class Programs:
     ) -> Sequence[Tensor]:
         """What the function returns. Raises CompilationError, if so when a name or a shape is new."""
         arguments = [x.contiguous() for x in arguments]  # a program is about strides too
-        known = (name, tuple((x.shape, x.dtype, x.device) for x in arguments))
+        known = _known(name, arguments)
         with torch.no_grad():
             if known not in self._made:
                 self._before()
                 self._made[known] = compiled(function, arguments, eager_first=eager_first)
             return self._made[known](*arguments)
 
+    def entry(self, name: str, arguments: Sequence[Tensor]) -> Entry | None:
+        """The C++ function behind a program that was made, for such arguments; None where there is none."""
+        known = _known(name, arguments)
+        if known not in self._entries:
+            program = self._made.get(known)
+            with torch.no_grad():
+                self._entries[known] = None if program is None else entry_of(program, arguments)
+        return self._entries[known]
+
     def __len__(self) -> int:
         return len(self._made)
+
+
+def _known(name: str, arguments: Sequence[Tensor]) -> object:
+    """What a program is found again by."""
+    return name, tuple((x.shape, x.dtype, x.device) for x in arguments)
 
 
 class CompiledMetaGradient:
@@ -157,6 +174,8 @@ def require_one_step_for_all(rule: UpdateRule, learner: BaseLearner) -> None:
     """CompilationError for a rule or a loss that reads the step, and so would need a program for each."""
     if rule.uses_step:
         raise CompilationError("it reads the step, and so many would be a program each")
+    if rule.uses_noise:
+        raise CompilationError("its noise is another at every step, and so many would be a program each")
     if learner.has_support_loss:
         raise CompilationError("its base-learner's support_loss may read the step: a program each")
 

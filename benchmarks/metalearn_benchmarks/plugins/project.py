@@ -27,6 +27,7 @@ FILES = {
 OURS = (
     *("core", "benchmarks", "gradient-descent", "lstm", "feed-forward"),
     *("alfa", "lslr", "lstm-optimizer", "meta-curvature", "mlp-optimizer", "partial"),
+    *("evolution", "hessian-free", "implicit", "reptile"),
 )
 """What stands after `metalearn-` in the names of this project's own distributions."""
 LONGEST = 64

@@ -19,6 +19,7 @@ from metalearn_core.testing.laws.problems import (
     close,
     loss_and_gradient,
     make,
+    noise_key,
     nudged,
     problem,
     randn,
@@ -122,11 +123,14 @@ def law_order(make_rule: MakeRule) -> str | None:
             " update must not differentiate anything itself",
         )
     loss, grad = loss_and_gradient(learner, theta, task.support)
-    adapted = rule.update(theta, signal(rule, grad, loss, 0), rule.init_state(theta))[0].detach()
+    key = noise_key(rule, task.support, 0)
+    seen = signal(rule, grad, loss, 0, key=key)
+    adapted = rule.update(theta, seen, rule.init_state(theta))[0].detach()
     _, query = loss_and_gradient(learner, adapted, task.query)
 
     def answer(grad: Tensor, loss: Tensor) -> Tensor:
-        moved = rule.update(theta, signal(rule, grad, loss, 0), rule.init_state(theta))[0]
+        given = signal(rule, grad, loss, 0, key=key)
+        moved = rule.update(theta, given, rule.init_state(theta))[0]
         return (query @ moved).detach()
 
     h = 1e-5
@@ -157,7 +161,8 @@ def law_unrolled(make_rule: MakeRule) -> None:
         ) / len(task)
         assert isinstance(loss, Tensor)
         grads = torch.autograd.grad(loss, [theta, *phi.values()], allow_unused=True)
-        for name, mine, plain in zip(("theta0", *phi), (for_theta, *for_phi.values()), grads, strict=True):
+        found = [for_theta, *(for_phi[name] for name in phi)]
+        for name, mine, plain in zip(("theta0", *phi), found, grads, strict=True):
             require(
                 close(mine, torch.zeros_like(mine) if plain is None else plain),
                 f"the {order}-order meta-gradient for {name} is not that of the same steps written out in"
@@ -237,7 +242,9 @@ def _unroll(rule: UpdateRule, learner: BaseLearner, theta: Tensor, support: Batc
         (grad,) = torch.autograd.grad(loss, at, create_graph=order == "second", retain_graph=True)
         if order == "first":
             loss = loss.detach()
-        theta, state = rule.update(theta, signal(rule, grad, loss, step, shown, 2), state)
+        theta, state = rule.update(
+            theta, signal(rule, grad, loss, step, shown, 2, noise_key(rule, support, step)), state
+        )
     return theta
 
 

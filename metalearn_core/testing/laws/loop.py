@@ -19,6 +19,7 @@ from metalearn_core.testing.laws.problems import (
     close,
     loss_and_gradient,
     make,
+    noise_key,
     problem,
     randn,
     require,
@@ -128,6 +129,7 @@ def _adapt_by_hand(
     state = rule.init_state(theta)
     for step in range(steps):
         loss, grad = loss_and_gradient(learner, theta, support)
-        theta, state = rule.update(theta, signal(rule, grad, loss, step, shown, steps), state)
+        key = noise_key(rule, support, step)
+        theta, state = rule.update(theta, signal(rule, grad, loss, step, shown, steps, key), state)
         theta, state = theta.detach(), pytree.tree_map(torch.detach, state)
     return theta

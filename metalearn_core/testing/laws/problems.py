@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule
-from metalearn_core.signal import Signal, SupportSet, UndeclaredField
+from metalearn_core.signal import Noise, Signal, SupportSet, UndeclaredField, noise_keys
 from metalearn_core.task import Batch, Task
 from metalearn_core.training.parameters import ParameterLayout, forked_rng
 
@@ -91,11 +91,11 @@ def arguments(
 
 def signal(
     rule: UpdateRule, grad: Tensor, loss: Tensor, step: int,
-    support: SupportSet | None = None, steps: int = STEPS,
+    support: SupportSet | None = None, steps: int = STEPS, key: int = 0,
 ) -> Signal:  # fmt: skip
     """The signal as the inner loop gives it: what is not declared cannot be read.
 
-    `support`: None makes one up, of linear regression on θ.
+    `support`: None makes one up, of linear regression on θ. `key`: that of the noise.
     """
     hidden = UndeclaredField(rule.label)
     return Signal(
@@ -104,6 +104,7 @@ def signal(
         step if rule.uses_step else hidden,
         (support or _regression(grad.shape[-1], grad.dtype)) if rule.uses_support else hidden,
         steps if rule.uses_step else hidden,
+        Noise(torch.full(grad.shape[:-1], key, dtype=torch.int64), grad) if rule.uses_noise else hidden,
     )
 
 
@@ -116,6 +117,14 @@ def _regression(n: int, dtype: torch.dtype) -> SupportSet:
     return SupportSet(
         Batch(inputs, targets), lambda theta: (predict(theta) - targets).square().mean(), predict
     )
+
+
+def noise_key(rule: UpdateRule, batch: Batch, step: int) -> int:
+    """What the noise of one task is made from, as in the inner loop."""
+    if not rule.uses_noise:
+        return 0
+    stacked = batch.like([x.unsqueeze(0) for x in batch.tensors], stacked=True)
+    return int(noise_keys(stacked, rule.seed_of_noise, step))
 
 
 def support_of(learner: BaseLearner, batch: Batch, order: str = "second") -> SupportSet:

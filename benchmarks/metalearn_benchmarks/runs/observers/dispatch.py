@@ -1,10 +1,12 @@
 """Calling the installed observers of a run, so that none of them can harm it.
 
 An observer is made for each run, in the process that trains it, by `factory(run)`. `run` holds the contents
-of the run's `experiment.toml`, and `folder`, the folder of its record. The observer is called with every
-`Event` of the run: those of `metalearn_core.Event`, then `testing`, and last one of `result` (with `mean`,
-`median`, `ci95_low`, `ci95_high`, `tasks`, `seconds`), `failed` (with `message`) and `stopped`. If it has a
-method `close`, that is called after the last event.
+of the run's `experiment.toml`; `folder`, the folder of its record; and what `description` adds: `run_id`,
+`resumed`, `commit`, `versions` and `tags`. The observer is called with every
+`Event` of the run: those of `metalearn_core.Event`, of which `start` has `resumed` (1 or 0) and `step` has
+`outer_lr` as well; then `testing`, and last one of `result` (with `mean`, `median`, `ci95_low`, `ci95_high`,
+`tasks`, `seconds`, and `score_after_0` ... `score_after_T`), `failed` (with `message`) and `stopped`. If it
+has a method `close`, that is called after the last event.
 
 Every installed observer receives every run: who installs a tracker wants it to track. A factory may have
 
@@ -97,9 +99,19 @@ class ObserverGroup:
         if event.kind in PROGRESS_EVENTS:
             return
         self.position, self.ended = event.position, event.kind == "result"
+        event = Event(event.kind, event.position, {**event.values, **self._more(event)})
         for entry, observer in tuple(self.members):
             # each has its own copy: what one writes into it, no other reads
             self._call(entry, observer, Event(event.kind, event.position, dict(event.values)))
+
+    def _more(self, event: Event) -> dict[str, float]:
+        """Return what the harness adds to an event of the training."""
+        if event.kind == "start":
+            return {"resumed": float(self.run.get("resumed", event.position > 0))}
+        if event.kind == "step":
+            settings = self.run.get("method", {}).get("settings", {})
+            return {"outer_lr": float(settings["outer_lr"])} if "outer_lr" in settings else {}
+        return {}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
