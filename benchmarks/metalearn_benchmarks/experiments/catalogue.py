@@ -34,7 +34,7 @@ from metalearn_benchmarks.experiments.limits import (
 )
 from metalearn_benchmarks.experiments.method import Component, DefaultRun, Method, Scale
 from metalearn_benchmarks.experiments.rows import experiment_rows, method_grids, select_rows
-from metalearn_benchmarks.experiments.settings import experiment_settings
+from metalearn_benchmarks.experiments.settings import Setting, experiment_settings
 from metalearn_benchmarks.experiments.toml_tables import read_toml, require_valid_tables, structure_tables
 from metalearn_core.errors import UsageError, unknown
 
@@ -198,12 +198,9 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
     try:
         require_rows(count_points(experiment.axes.setting_grid), method_grids(experiment, overrides))
         settings = experiment_settings(experiment)
-        require_matching_settings(experiment.where, (family for family, _ in settings.values()))
-        tests = {setting: _options_at_test(family, experiment) for setting, (family, _) in settings.items()}
-        tables = {
-            setting: _rows_of_setting(family, experiment, scale, overrides)
-            for setting, (family, _) in settings.items()
-        }
+        require_matching_settings(experiment.where, (one.family for one in settings.values()))
+        tests = {name: _options_at_test(one.family, experiment) for name, one in settings.items()}
+        tables = {name: _rows_of_setting(one, experiment, scale, overrides) for name, one in settings.items()}
         tables = select_rows(tables, overrides.only)
         seeds = size.seeds if overrides.seeds is None else overrides.seeds
         count = seeds * sum(map(len, tables.values()))
@@ -217,11 +214,11 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
             name=label,
             seed=seed,
             scale=scale,
-            family=family,
-            learner=learner,
+            family=shared.family,
+            learner=shared.learner,
             method=method,
             test_tasks=size.test_tasks,
-            also_tested_on=_other_families(family, experiment.also_tested_on, tests[setting]),
+            also_tested_on=_other_families(shared.family, experiment.also_tested_on, tests[setting]),
             test=dict(tests[setting]),
             device=overrides.device,
             threads=overrides.threads,
@@ -230,7 +227,7 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
             observe=tuple(overrides.observe),
         )
         for seed in range(seeds)
-        for setting, (family, learner) in settings.items()
+        for setting, shared in settings.items()
         for label, method in tables[setting].items()
     ]
 
@@ -244,9 +241,10 @@ def _options_at_test(family: Component, experiment: Experiment) -> dict[str, int
 
 
 def _rows_of_setting(
-    family: Component, experiment: Experiment, scale: str, overrides: Overrides
+    setting: Setting, experiment: Experiment, scale: str, overrides: Overrides
 ) -> dict[str, Method]:
-    """Return the rows of the setting of a family."""
+    """Return the rows of a setting."""
+    family, stream = setting.family, setting.task_seed
     known = {**_shipped_methods(), **experiment.method}
     here, size = apply_conditions(family, experiment.where, known, scale, experiment.scale[scale])
     require_count(size.test_tasks, MAX_TEST_TASKS, "test_tasks", "say fewer")
@@ -256,7 +254,14 @@ def _rows_of_setting(
         require_run_size(label, method.settings)
     if overrides.protocol == "authors":
         found = dict(_with_authors_protocol(label, method) for label, method in found.items())
+    if stream is not None:
+        found = {label: _on_stream(method, stream) for label, method in found.items()}
     return {label: under_authors_protocol(method, family) for label, method in found.items()}
+
+
+def _on_stream(method: Method, task_seed: int) -> Method:
+    """Return a method that draws its tasks from a stream."""
+    return attrs.evolve(method, settings={**method.settings, "task_seed": task_seed})
 
 
 def _with_authors_protocol(label: str, method: Method) -> tuple[str, Method]:

@@ -71,6 +71,7 @@ class Overrides:
         tasks: Training tasks of each run.
         steps: T.
         order: `"first"` or `"second"`.
+        meta_gradient: Name of the outer gradient of all rows that are meta-trained, with its options.
         protocol: `"paper"` or `"authors"`.
         engine: The engine of the inner loop.
         device: Name of the torch device.
@@ -86,6 +87,7 @@ class Overrides:
     tasks: int | None = None
     steps: int | None = None
     order: str | None = None
+    meta_gradient: tuple[str, Mapping[str, Any]] | None = None
     protocol: str = "paper"
     engine: str | None = None
     device: str = "cpu"

@@ -9,6 +9,8 @@ import attrs
 
 from metalearn_core.errors import UsageError, unknown
 
+BACKPROPAGATION = "backpropagation"
+"""The outer gradient that every method has unless it names another."""
 STEPS = "steps"
 OPTIONS = ("ways", "shots", "queries", "support", "query")
 """Options of a family that test tasks may have of their own."""
@@ -46,6 +48,8 @@ class Method:
             meta-trained, `steps` is T at test.
         minibatch: Examples in a step of pretraining.
         learner: Options of the base-learner, over those of the experiment.
+        meta_gradient: Name of the outer gradient of a method that is meta-trained.
+        meta_gradient_options: Options of the outer gradient.
         protocol: Whether the method follows the text, or the authors' program: see `authors_protocol`.
     """
 
@@ -58,7 +62,16 @@ class Method:
     settings: dict[str, Any] = attrs.field(factory=dict)
     minibatch: int = attrs.field(default=16, validator=at_least_1)
     learner: dict[str, Any] = attrs.field(factory=dict)
+    meta_gradient: str = BACKPROPAGATION
+    meta_gradient_options: dict[str, Any] = attrs.field(factory=dict)
     protocol: Literal["paper", "authors"] = "paper"
+
+    def __attrs_post_init__(self) -> None:
+        if self.start != "meta" and (self.meta_gradient != BACKPROPAGATION or self.meta_gradient_options):
+            raise ValueError(
+                f"meta_gradient: {self.title!r} is not meta-trained and has none: leave it out, or say"
+                ' start = "meta"'
+            )
 
     @property
     def trains(self) -> bool:

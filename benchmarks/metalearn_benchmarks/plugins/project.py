@@ -26,7 +26,8 @@ FILES = {
 """Where each file goes, and its template."""
 OURS = (
     *("core", "benchmarks", "gradient-descent", "lstm", "feed-forward"),
-    *("alfa", "lslr", "lstm-optimizer", "meta-curvature", "mlp-optimizer"),
+    *("alfa", "lslr", "lstm-optimizer", "meta-curvature", "mlp-optimizer", "partial"),
+    *("evolution", "hessian-free", "implicit", "reptile"),
 )
 """What stands after `metalearn-` in the names of this project's own distributions."""
 LONGEST = 64

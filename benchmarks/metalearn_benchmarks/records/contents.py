@@ -118,6 +118,7 @@ _CELL: dict[str, Check] = {
 _METHOD: dict[str, Check] = {
     "title": _text, "source": _text, "start": _text, "adapts": _text, "rule": _text, "options": _table,
     "settings": _table, "minibatch": _count, "learner": _table, "protocol": _text,
+    "meta_gradient": _text, "meta_gradient_options": _table,
 }  # fmt: skip
 _SETTINGS: dict[str, Check] = {
     **dict.fromkeys(
@@ -125,7 +126,8 @@ _SETTINGS: dict[str, Check] = {
          "evaluation_batch", "task_seed", "checkpoint_every", "tasks_at_once", "truncate"), _count,
     ),
     **dict.fromkeys(("order", "outer_loss", "outer_clip_scope", "engine"), _text),
-    **dict.fromkeys(("outer_lr", "outer_decay", "warm_up", "checkpoint_seconds"), _is(int, float)),
+    **dict.fromkeys(("outer_decay", "warm_up", "checkpoint_seconds"), _is(int, float)),
+    "outer_lr": _is(int, float, dict),
     **dict.fromkeys(("inner_clip", "outer_clip"), _table),
 }  # fmt: skip
 _RESULT: dict[str, Check] = {

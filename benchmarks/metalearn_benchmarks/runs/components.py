@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -21,6 +21,7 @@ from metalearn_core import (
     UsageError,
     base_learners,
     forked_rng,
+    make_meta_gradient,
     make_rule,
     seeded_generator,
     unknown,
@@ -56,6 +57,7 @@ class Components:
         rule: The update rule with its φ.
         generator: Random numbers for θ⁰.
         settings: The settings of the outer and inner loop.
+        meta_gradient: The outer gradient.
     """
 
     family: TaskFamily
@@ -66,6 +68,7 @@ class Components:
     rule: UpdateRule
     generator: torch.Generator
     settings: Settings
+    meta_gradient: Callable[..., Any]
 
     @classmethod
     def build(cls, cell: Cell) -> Components:
@@ -89,6 +92,7 @@ class Components:
             test_learner,
             *_make_rule(cell, test_learner, cell.seed),
             core_settings(cell),
+            make_meta_gradient(cell.method.meta_gradient, **cell.method.meta_gradient_options),
         )
 
     @property

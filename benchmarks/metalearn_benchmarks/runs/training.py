@@ -193,6 +193,7 @@ def _train(
             observers=watchers,
             idle=[index for index, seed in enumerate(seeds) if seed not in trained_seeds],
             processes=processes,
+            meta_gradient=components.meta_gradient,
         )  # fmt: skip
     return dict(zip(seeds, trained, strict=True))
 

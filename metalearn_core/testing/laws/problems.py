@@ -12,7 +12,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from metalearn_core.learner import BaseLearner
-from metalearn_core.rule import Signal, UndeclaredField, UpdateRule
+from metalearn_core.rule import UpdateRule
+from metalearn_core.signal import Noise, Signal, SupportSet, UndeclaredField, noise_keys
 from metalearn_core.task import Batch, Task
 from metalearn_core.training.parameters import ParameterLayout, forked_rng
 
@@ -88,10 +89,54 @@ def arguments(
     return theta.to(dtype), grad.to(dtype), loss.abs().to(dtype)
 
 
-def signal(rule: UpdateRule, grad: Tensor, loss: Tensor, step: int) -> Signal:
-    """The signal as the inner loop gives it: what is not declared cannot be read."""
+def signal(
+    rule: UpdateRule, grad: Tensor, loss: Tensor, step: int,
+    support: SupportSet | None = None, steps: int = STEPS, key: int = 0,
+) -> Signal:  # fmt: skip
+    """The signal as the inner loop gives it: what is not declared cannot be read.
+
+    `support`: None makes one up, of linear regression on θ. `key`: that of the noise.
+    """
     hidden = UndeclaredField(rule.label)
-    return Signal(grad, loss if rule.uses_loss else hidden, step if rule.uses_step else hidden)
+    return Signal(
+        grad,
+        loss if rule.uses_loss else hidden,
+        step if rule.uses_step else hidden,
+        (support or _regression(grad.shape[-1], grad.dtype)) if rule.uses_support else hidden,
+        steps if rule.uses_step else hidden,
+        Noise(torch.full(grad.shape[:-1], key, dtype=torch.int64), grad) if rule.uses_noise else hidden,
+    )
+
+
+def _regression(n: int, dtype: torch.dtype) -> SupportSet:
+    inputs, targets = randn(4, n, seed=7).to(dtype), randn(4, 1, seed=8).to(dtype)
+
+    def predict(theta: Tensor) -> Tensor:
+        return (inputs @ theta).unsqueeze(-1)
+
+    return SupportSet(
+        Batch(inputs, targets), lambda theta: (predict(theta) - targets).square().mean(), predict
+    )
+
+
+def noise_key(rule: UpdateRule, batch: Batch, step: int) -> int:
+    """What the noise of one task is made from, as in the inner loop."""
+    if not rule.uses_noise:
+        return 0
+    stacked = batch.like([x.unsqueeze(0) for x in batch.tensors], stacked=True)
+    return int(noise_keys(stacked, rule.seed_of_noise, step))
+
+
+def support_of(learner: BaseLearner, batch: Batch, order: str = "second") -> SupportSet:
+    """The support set of a task, as the inner loop shows it under an order."""
+    constant = order == "first"
+    return SupportSet(
+        batch,
+        lambda theta: learner.loss(theta, batch),
+        lambda theta: learner.predict(theta, batch.inputs),
+        torch.detach if constant else lambda grad: grad,
+        constant,
+    )
 
 
 def two_updates(rule: UpdateRule, theta: Tensor, grad: Tensor, loss: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from metalearn_core.errors import UsageError
-from metalearn_core.rule import Signal, State, UpdateRule
+from metalearn_core.rule import State, UpdateRule
+from metalearn_core.signal import Noise, Signal, SupportSet
 from metalearn_core.testing.laws.contents import contents, reachable, same
 from metalearn_core.testing.laws.problems import (
     LAYOUT,
@@ -69,16 +70,18 @@ def _facts(value: tuple[Tensor, State]) -> str:
 
 
 def law_declares(make_rule: MakeRule) -> None:
-    """`update` reads `signal.loss` and `signal.step` where the class says so, and only there."""
+    """`update` reads what the class says that it reads of the signal, and only that."""
     rule = make(make_rule, LAYOUT)
-    declared = {name for name in ("loss", "step") if getattr(rule, f"uses_{name}")}
+    declared = {name for name in ("loss", "step", "support", "noise") if getattr(rule, f"uses_{name}")}
     theta, grad, loss = arguments(LAYOUT.size)
     state, read = rule.init_state(theta), set[str]()
     for step in range(_WARM_UP):
         if step >= 2 and read == declared:
             return
         given = signal(rule, grad, loss, step)
-        watched = _Watched(given.grad, given._loss, given._step, read)
+        watched = _Watched(
+            given.grad, given._loss, given._step, given._support, given._steps, given._noise, read
+        )
         try:
             theta, state = rule.update(theta, watched, state)
         except UsageError as error:
@@ -87,7 +90,10 @@ def law_declares(make_rule: MakeRule) -> None:
             if step < STEPS:
                 raise
             break  # it has parameters for so many steps alone
-    costs = {"step": "a step is then compiled for each t", "loss": "its derivatives are then kept"}
+    costs = {
+        "step": "a step is then compiled for each t", "loss": "its derivatives are then kept",
+        "support": "it is then never called on a stack", "noise": "it is then made at every step",
+    }  # fmt: skip
     for name in sorted(declared - read):
         raise AssertionError(f"declares uses_{name} and never reads it: {costs[name]}; leave it out")
 
@@ -107,6 +113,21 @@ class _Watched(Signal):
     def step(self) -> int:
         self.read.add("step")
         return super().step
+
+    @property
+    def steps(self) -> int:
+        self.read.add("step")
+        return super().steps
+
+    @property
+    def support(self) -> SupportSet:
+        self.read.add("support")
+        return super().support
+
+    @property
+    def noise(self) -> Noise:
+        self.read.add("noise")
+        return super().noise
 
 
 def law_no_writes(make_rule: MakeRule) -> None:

@@ -313,7 +313,9 @@ def test_show_says_equation_options_and_phi(site, metalearn):
         assert part in out
 
 
-@pytest.mark.parametrize("name", ["lstm", "sine", "conv-4", "json-lines", "alfa"])
+@pytest.mark.parametrize(
+    "name", ["lstm", "sine", "conv-4", "json-lines", "alfa", "reptile", "backpropagation"]
+)
 def test_show_knows_every_kind(metalearn, name):
     code, out, _ = metalearn("plugins", "show", name)
     assert code == 0
@@ -321,9 +323,19 @@ def test_show_knows_every_kind(metalearn, name):
 
 
 def test_every_option_of_the_shipped_rules_is_explained(metalearn):
-    for name in ("feed-forward", "lstm", "lslr", "meta-curvature", "alfa", "lstm-optimizer", "mlp-optimizer"):
+    rules = (
+        "feed-forward",
+        "lstm",
+        "lslr",
+        "meta-curvature",
+        "alfa",
+        "lstm-optimizer",
+        "mlp-optimizer",
+        "partial",
+    )
+    for name in (*rules, "proximal", "reptile", "implicit", "evolution", "hessian-free"):
         pages = json.loads(metalearn("plugins", "show", name, "--json")[1])
-        page = next(page for page in pages if page["kind"] == "rule")
+        page = next(page for page in pages if page["kind"] in ("rule", "meta-gradient"))
         assert page["options"]
         assert [row["option"] for row in page["options"] if not row["meaning"]] == [], name
 

@@ -190,7 +190,7 @@ def test_worker_processes_write_whole_lines_and_tell_of_a_failing_stranger_once(
         summary = json.loads((folder / "result.json").read_text())["summary"]
         assert events[-1]["values"]["mean"] == summary["mean"]
         assert [events[-1]["values"][key] for key in ("ci95_low", "ci95_high")] == summary["ci95"]
-    for shown in ("maml, seed 0: mean", "report:", "MAML"):
+    for shown in ("maml, seed 0: median error", "report:", "MAML"):
         assert shown in process.stderr
 
 
@@ -229,7 +229,7 @@ def test_tensorboard_shows_what_the_record_says(metalearn, tmp_path):
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     code, out, err = metalearn(*RUN, "-m", "maml", "--observe", "tensorboard", "--out", tmp_path)
     assert (code, err) == (0, "")
-    assert "maml, seed 0: mean" in out
+    assert "maml, seed 0: median error" in out
     folder = tmp_path / "sine/sine-5-shot/maml/0"
     found = points(folder)
     result = json.loads((folder / "result.json").read_text())
