@@ -21,7 +21,11 @@ from metalearn_core.outer_gradient import MetaGradient, OuterGradient
 from metalearn_core.rule import UpdateRule
 from metalearn_core.safeguards.same_alone import check_first_batch, check_first_support
 from metalearn_core.safeguards.stacked_rule import check_first_update
-from metalearn_core.safeguards.training_warnings import warn_of_divergence, warn_of_no_gradient
+from metalearn_core.safeguards.training_warnings import (
+    require_numbers,
+    warn_of_divergence,
+    warn_of_no_gradient,
+)
 from metalearn_core.safeguards.trials import TASKS
 from metalearn_core.settings import Settings
 from metalearn_core.task import Task, TaskFamily
@@ -249,6 +253,7 @@ class _Training:
         settings, learner = trained.settings, trained.learner
         if trained.position >= settings.tasks:
             return
+        require_numbers(trained)
         check_first_update(trained.rule, trained.theta, TASKS, settings.steps)
         task = stream.take(trained.position, TASKS)
         if settings.steps:

@@ -93,7 +93,7 @@ class SeedsTogether(click.IntRange):
     shell_complete=complete_method,
     help="Run this method alone; may be repeated.",
 )
-@click.option("--all", "every_method", is_flag=True, help="Run all methods; without it, sine runs two.")
+@click.option("--all", "every_method", is_flag=True, help="Run all methods, not those of the default alone.")
 @click.option(
     "--rule",
     "_rule",
@@ -113,7 +113,7 @@ class SeedsTogether(click.IntRange):
     "--only", multiple=True, metavar="ROW",
     help="Run this row alone, METHOD or SETTING/METHOD as tables have it, * for anything; may be repeated.",
 )  # fmt: skip
-@click.option("--scale", type=SCALE, help="How large to run it. [default: EXPERIMENT's own, of most small]")
+@click.option("--scale", type=SCALE, help="How large to run it. [default: the experiment's; small for most]")
 @click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0 ... N-1 instead of the scale's.")
 @click.option("--tasks", type=click.IntRange(min=1), help="Meta-training tasks instead of the scale's.")
 @click.option("--steps", type=click.IntRange(min=0), help="T, at training and at test.")

@@ -81,12 +81,13 @@ def check_command(
         else:
             found = _check_rule(rule, options, slow=slow, expected_failures=reasons, problem=own)
     rows = [attrs.asdict(result) for result in found]
+    shown = rows if as_json else _without_repetition(rows)
     versions = {"kit": KIT_VERSION, "api": UpdateRule.api_version, "torch": torch.__version__}
     counts = Counter(row["status"] for row in rows)
     if as_json:
         print_json({"rule": rule, "options": options, **versions, "results": rows})
     else:
-        print_table(rows, as_json)
+        print_table(shown, as_json)
         summary = ", ".join(
             f"{counts[status]} {status}" for status in STATUSES if counts[status] or status != "expected"
         )
@@ -94,6 +95,17 @@ def check_command(
         echo(f"\n{rule}: {summary}  ({made_with})")
     if counts["failed"]:
         sys.exit(EXIT_FAILED)
+
+
+def _without_repetition(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with a message that was there before in three words: one mistake breaks many laws."""
+    first: dict[str, str] = {}
+    found = []
+    for row in rows:
+        law = first.setdefault(row["message"], row["law"])
+        again = row["message"] and law != row["law"]
+        found.append({**row, "message": f"as {law}" if again else row["message"]})
+    return found
 
 
 def _check_rule(rule: str, options: dict[str, Any], **how: Any) -> list[Any]:

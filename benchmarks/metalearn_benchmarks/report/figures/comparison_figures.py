@@ -79,7 +79,7 @@ def difference_forest(table: ResultTable, records: Sequence[Record], styles: Met
             _mark(axes, estimate.value, (estimate.low, estimate.high), place, style)
         axes.axvline(0, color=TEXT_COLOUR, linewidth=0.8, zorder=0)
         _name_rows(axes, table, rows)
-    panels[-1].set_xlabel(f"{for_figure(table.headline)}, less that of {for_figure(table.reference)}")
+    panels[-1].set_xlabel(f"{for_figure(table.headline)}, minus that of {for_figure(table.reference)}")
     return figure
 
 

@@ -79,7 +79,8 @@ def _lead_of_one_seed(first: str, name: str, second: Row, contrast: Contrast) ->
     bounds = contrast.interval().without_sign()
     if bounds.low > 0 or bounds.high < 0:
         return f"On one seed each, {first} is ahead of {name} by {_size(contrast)}, {paired}."
-    return f"On one seed each, {first} and {name} differ by {_size(contrast)}, {paired}; that may be chance."
+    lower = f"On one seed each, {first} is better than {name} by {_size(contrast)}, {paired}"
+    return f"{lower}; that may be chance."
 
 
 def _size(contrast: Contrast) -> str:

@@ -14,7 +14,7 @@ from metalearn_benchmarks.report.tables.result_table import ResultTable, Row
 from metalearn_benchmarks.statistics.comparisons import Contrast
 
 MARKDOWN = """\
-| method | {{ headline }} | 95 % interval | never learned | less {{ reference|md }} | 95 % interval \
+| method | {{ headline }} | 95 % interval | never learned | minus {{ reference|md }} | 95 % interval \
 | mean | 95 % interval | median | 95 % interval | interquartile mean over tasks | 95 % interval \
 | T | seeds | test tasks |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
@@ -31,7 +31,7 @@ MARKDOWN = """\
 
 LATEX = r"""\begin{tabular}{lrrrrrrrrrrrrrr}
 \hline
-method & {{ headline|tex }} & 95\,\% interval & never learned & less {{ reference|tex }} & 95\,\% interval
+method & {{ headline|tex }} & 95\,\% interval & never learned & minus {{ reference|tex }} & 95\,\% interval
 & mean & 95\,\% interval & median & 95\,\% interval & interquartile mean over tasks & 95\,\% interval
 & $T$ & seeds & test tasks \\
 \hline
@@ -70,7 +70,7 @@ def _columns(headline: str, reference: str) -> tuple[Column, ...]:
     """The columns on a terminal. In a narrow one each has its turn by rank, and is shown where it fits."""
     return (
         Column("method", wraps=True), Column(f"{headline}, 95 %", right=True),
-        Column(f"less {reference}", right=True, rank=1), Column("never learned", right=True, rank=3),
+        Column(f"minus {reference}", right=True, rank=1), Column("never learned", right=True, rank=3),
         Column("T", right=True, rank=4), Column("seeds", right=True, rank=2),
         Column("tasks", right=True, rank=5),
     )  # fmt: skip
