@@ -478,3 +478,27 @@ def test_docstrings_are_read_by_argument():
     assert description(text) == "It is.\n\nMore."
     assert arguments(text) == {"a": "both of them.", "b": "both of them.", "**c": "the rest: all."}
     assert arguments("Nothing.") == {}
+
+
+def test_check_takes_expected_failures_and_a_problem(metalearn, monkeypatch):
+    from metalearn_core import testing
+
+    asked = {}
+
+    def check(make, **given):
+        asked.update(given)
+        return [testing.Result("order", "basic", "expected", "as known")]
+
+    monkeypatch.setattr(testing, "check_update_rule", check)
+    words = ("plugins", "check", "gradient-descent", "--expect", "order=it stops one", "--problem")
+    code, out, _ = metalearn(*words, "metalearn_core.testing:tiny_learner")
+    assert code == 0
+    assert asked["expected_failures"] == {"order": "it stops one"}
+    assert asked["problem"] is testing.tiny_learner
+    assert "0 passed, 0 failed, 1 expected, 0 skipped" in out
+    code, _, told = metalearn(*words, "metalearn_core:nothing")
+    assert code == 2
+    assert "--problem: expected MODULE:NAME of what can be imported" in told
+    code, _, told = metalearn("plugins", "check", "gradient-descent", "--expect", "order")
+    assert code == 2
+    assert "--expect: expected LAW=WHY" in told
