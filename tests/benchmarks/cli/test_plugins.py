@@ -490,3 +490,27 @@ def test_check_holds_an_outer_gradient_against_its_own_laws(metalearn):
     assert code == 1
     assert "take the rule proximal" in " ".join(out.split())
     assert metalearn("plugins", "check", "implicit", "-o", "regularisation=2.0")[0] == 0
+
+
+def test_check_takes_expected_failures_and_a_problem(metalearn, monkeypatch):
+    from metalearn_core import testing
+
+    asked = {}
+
+    def check(make, **given):
+        asked.update(given)
+        return [testing.Result("order", "basic", "expected", "as known")]
+
+    monkeypatch.setattr(testing, "check_update_rule", check)
+    words = ("plugins", "check", "gradient-descent", "--expect", "order=it stops one", "--problem")
+    code, out, _ = metalearn(*words, "metalearn_core.testing:tiny_learner")
+    assert code == 0
+    assert asked["expected_failures"] == {"order": "it stops one"}
+    assert asked["problem"] is testing.tiny_learner
+    assert "0 passed, 0 failed, 1 expected, 0 skipped" in out
+    code, _, told = metalearn(*words, "metalearn_core:nothing")
+    assert code == 2
+    assert "--problem: expected MODULE:NAME of what can be imported" in told
+    code, _, told = metalearn("plugins", "check", "gradient-descent", "--expect", "order")
+    assert code == 2
+    assert "--expect: expected LAW=WHY" in told
