@@ -278,6 +278,7 @@ def test_imports_go_down_the_layers():
     assert {"metalearn_lstm_optimizer", "metalearn_mlp_optimizer", "metalearn_partial"} <= PLUGINS
     assert {"metalearn_evolution", "metalearn_hessian_free"} <= PLUGINS
     assert {"metalearn_implicit", "metalearn_reptile"} <= PLUGINS
+    assert {"metalearn_cavia", "metalearn_ml3", "metalearn_newton_cg", "metalearn_proto_maml"} <= PLUGINS
     assert violations(sources) == []
 
 

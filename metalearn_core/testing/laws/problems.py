@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import torch
@@ -22,6 +24,33 @@ Law: TypeAlias = Callable[[MakeRule], str | None]
 
 LAYOUT = ParameterLayout(("kernel", "weight", "bias"), ((2, 1, 2, 2), (2, 3), (2,)))
 """A convolution's weight, a linear layer's and a bias."""
+
+Given: TypeAlias = tuple[BaseLearner, Tensor, Task]
+"""A base-learner, θ⁰ `[n]` and a stacked meta-batch, all in float64."""
+
+_GIVEN: ContextVar[Given | None] = ContextVar("given", default=None)
+
+
+@contextmanager
+def looking_at(given: Given | None) -> Iterator[None]:
+    """In it laws look at a rule on this problem, where there is one."""
+    token = _GIVEN.set(given)
+    try:
+        yield
+    finally:
+        _GIVEN.reset(token)
+
+
+def is_given() -> bool:
+    """Whether a rule is looked at on a problem of its own."""
+    return _GIVEN.get() is not None
+
+
+def layout() -> ParameterLayout:
+    """What most laws make a rule for."""
+    given = _GIVEN.get()
+    return LAYOUT if given is None else given[0].layout
+
 
 STEPS = 3
 """How far most laws go: a rule with parameters for so many steps alone can be looked at."""
@@ -97,7 +126,9 @@ def signal(
 
     `support`: None makes one up, of linear regression on θ. `key`: that of the noise.
     """
-    hidden = UndeclaredField(rule.label)
+    hidden, given = UndeclaredField(rule.label), _GIVEN.get()
+    if support is None and given is not None and rule.uses_support:
+        support = support_of(given[0].to("cpu", grad.dtype), given[2][0].to("cpu", grad.dtype).support)
     return Signal(
         grad,
         loss if rule.uses_loss else hidden,
@@ -171,6 +202,9 @@ def problem(*, unused: bool = True, size: float = 1.0) -> tuple[BaseLearner, Ten
 
     `unused`: the parameter that nothing reads is one of θ's. `size`: of the targets.
     """
+    given = _GIVEN.get()
+    if given is not None:
+        return given
     tensors = [randn(3, 5, columns, seed=seed) for seed, columns in enumerate((3, 1, 3, 1))]
     for inputs, targets in zip(tensors[::2], tensors[1::2], strict=True):
         inputs[..., -1] = 0
@@ -205,8 +239,8 @@ class _Narrowing(TorchFunctionMode):
 
 def require_float64(make_rule: MakeRule) -> None:
     """AssertionError where a rule in float64 works in less: to 1e-7 no derivative can be compared."""
-    rule = make(make_rule, LAYOUT)
-    theta, grad, loss = arguments(LAYOUT.size)
+    rule = make(make_rule, layout())
+    theta, grad, loss = arguments(layout().size)
     with torch.no_grad(), _Narrowing() as seen:
         rule.update(theta, signal(rule, grad, loss, 0), rule.init_state(theta))
     require(
