@@ -103,10 +103,8 @@ def outer_gradients() -> str:
     costs = {(row["method"], row["steps"]): row for row in json.loads(COSTS.read_text("utf-8"))}
     groups = _by(lambda record: record.method, read_records(FOLDER))
     rows = []
-    for method, (rule, _, outer, settings) in WAYS.items():
+    for method, (rule, _, outer, settings) in WAYS.items():  # those that were not trained have costs alone
         runs = groups.get(method)
-        if runs is None:
-            continue
         base = "turtle" if rule == "feed-forward" else "maml"
         of_cost = []
         for steps in LENGTHS:
@@ -114,7 +112,8 @@ def outer_gradients() -> str:
             of_cost.append(f"{own['milliseconds'] / beside['milliseconds']:.1f}")
             of_cost.append(f"{own['bytes'] / 2**20:.1f}")
         order = ", first order" if settings else ""
-        _, cells = _typical(runs, (f"`{method}`", f"{outer}{order}"))
+        names = (f"`{method}`", f"{outer}{order}")
+        cells = _typical(runs, names)[1] if runs else (*names, "0", "–", "–")
         rows.append((*cells[:5], *of_cost))
     head = ("method", "outer gradient", *TYPICAL[:3])
     return _table((*head, *(cell for t in LENGTHS for cell in (f"time, T = {t}", f"MiB, T = {t}"))), rows)

@@ -93,10 +93,10 @@ def _require(rule: UpdateRule, order: str, pairs: object, sigma: object) -> None
         raise UsageError(f"evolution: pairs must be an integer >= 1, got {pairs!r:.60}")
     if type(sigma) not in (int, float) or not 0 < sigma < math.inf:  # type: ignore[operator]
         raise UsageError(f"evolution: sigma must be a number > 0, got {sigma!r:.60}")
-    if rule.uses_support or rule.has_start:
+    if rule.uses_support or rule.has_start or rule.uses_noise:
         raise UsageError(
-            f"evolution: rule {rule.label} reads the support set itself, which perturbed rules do not get:"
-            " take backpropagation"
+            f"evolution: rule {rule.label} reads the support set itself, has a start or draws noise, which"
+            " perturbed rules do not get: take backpropagation"
         )
 
 

@@ -52,10 +52,10 @@ def hessian_free(
         raise UsageError("hessian-free: it is of second order: leave order out, or take backpropagation")
     if type(difference) not in (int, float) or not 0 < difference < math.inf:
         raise UsageError(f"hessian-free: difference must be a number > 0, got {difference!r:.60}")
-    if rule.uses_support or rule.has_start:
+    if rule.uses_support or rule.has_start or rule.uses_noise:
         raise UsageError(
-            f"hessian-free: rule {rule.label} reads the support set itself, and differences are of its"
-            " gradient alone: take backpropagation"
+            f"hessian-free: rule {rule.label} reads the support set itself, has a start or draws noise, which"
+            " steps taken back one by one do not get: take backpropagation"
         )
     task = task if task.stacked else Task.stack([task])
     weights = loss_weights(steps, outer_decay)

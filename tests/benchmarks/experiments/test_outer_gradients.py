@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from pathlib import Path
 
 import pytest
 from command_runs import SMALL_EXPERIMENT
@@ -169,3 +170,17 @@ def test_the_shipped_methods_with_outer_gradients_can_be_built():
     for cell in cells(*find_experiment("outer-gradients"), "smoke", Overrides()):
         found = Components.build(cell).meta_gradient
         assert getattr(found, "name", "backpropagation") == cell.method.meta_gradient
+
+
+def test_the_pages_table_is_of_the_experiment(monkeypatch):
+    """What was timed is what the experiment trains, and what was trained is in the archive."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "docs"))
+    import outer_gradients
+
+    found = {cell.name: cell for cell in cells(*find_experiment("outer-gradients"), "small", Overrides())}
+    assert list(found) == list(outer_gradients.WAYS)
+    for name, (rule, _, outer, _) in outer_gradients.WAYS.items():
+        assert (found[name].method.rule, found[name].method.meta_gradient) == (rule, outer)
+    table = outer_gradients.outer_gradients().splitlines()
+    assert len(table) == 2 + len(found)
+    assert "| `maml` | backpropagation | 1 |" in table[2]
