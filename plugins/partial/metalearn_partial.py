@@ -68,7 +68,7 @@ class Partial(UpdateRule):
         fitting = [(n, s) for n, s, c in zip(layout.names, layout.shapes, chosen, strict=True) if c]
         part = ParameterLayout(tuple(name for name, _ in fitting), tuple(shape for _, shape in fitting))
         self.rule = make_rule(rule, part, **options)
-        for capability in ("uses_loss", "uses_step", "uses_support", "elementwise"):
+        for capability in ("uses_loss", "uses_step", "uses_support", "uses_noise", "elementwise"):
             setattr(self, capability, getattr(self.rule, capability))
         runs = itertools.groupby(zip(chosen, layout.sizes, strict=True), key=lambda pair: pair[0])
         self.runs = [(adapted, sum(size for _, size in run)) for adapted, run in runs]

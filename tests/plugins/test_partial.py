@@ -148,9 +148,28 @@ class Curious(UpdateRule):
         return theta - self.rate / (signal.steps + signal.step) * (seen - 0.3 * bent + own), state
 
 
+class Shaken(UpdateRule):
+    """It puts the noise in the place of what adapts."""
+
+    uses_noise = True
+
+    def __init__(self, layout):
+        super().__init__()
+
+    def update(self, theta, signal, state):
+        return signal.noise(theta.shape), state
+
+
 @hookimpl
 def metalearn_update_rules():
-    return {"curious": Curious}
+    return {"curious": Curious, "shaken": Shaken}
+
+
+@pytest.fixture
+def strangers(monkeypatch):
+    own = Registry()
+    own.register(SimpleNamespace(metalearn_update_rules=metalearn_update_rules), "strangers")
+    monkeypatch.setattr(registry, "default_registry", lambda: own)
 
 
 def curious_by_hand(rule, inputs, targets, start, names, order):
@@ -185,11 +204,8 @@ def curious_by_hand(rule, inputs, targets, start, names, order):
 
 @pytest.mark.parametrize("order", ["first", "second"])
 @pytest.mark.parametrize(("adapts", "names"), [PARTS["head"], PARTS["patterns"]], ids=["head", "patterns"])
-def test_a_rule_sees_the_support_set_as_a_function_of_what_adapts(adapts, names, order, monkeypatch):
+def test_a_rule_sees_the_support_set_as_a_function_of_what_adapts(adapts, names, order, strangers):
     """Its start, its own losses and their derivatives, all against a part of θ written out by hand."""
-    own = Registry()
-    own.register(SimpleNamespace(metalearn_update_rules=metalearn_update_rules), "curious")
-    monkeypatch.setattr(registry, "default_registry", lambda: own)
     layout = PROBLEM.learner.layout
     rule = make_rule("partial", layout, adapts=adapts, rule="curious").double()
     found = meta_gradient(rule, PROBLEM.learner, PROBLEM.theta, PROBLEM.task, steps=2, order=order)
@@ -207,6 +223,22 @@ def test_a_rule_sees_the_support_set_as_a_function_of_what_adapts(adapts, names,
     torch.testing.assert_close(found, (loss.detach(), of_theta, of_phi), **CLOSE)
     adapted = adapt(rule, PROBLEM.learner, PROBLEM.theta, PROBLEM.task.support, steps=2, order=order)
     torch.testing.assert_close(adapted, torch.stack(ends), **CLOSE)
+
+
+def test_a_rule_has_its_noise(strangers):
+    """Normal numbers of each task and seed for what adapts, the same for the task alone, and no others."""
+    rule = make_rule("partial", PROBLEM.learner.layout, adapts="head", rule="shaken").double()
+    given, support = (rule, PROBLEM.learner, PROBLEM.theta), PROBLEM.task.support
+    ends = adapt(*given, support, steps=1)
+    apart = ends != PROBLEM.theta
+    assert apart[:, -15:].all()
+    assert not apart[:, :-15].any()
+    assert ends[:, -15:].unique().numel() == 45
+    for index, end in enumerate(ends):
+        torch.testing.assert_close(adapt(*given, PROBLEM.task[index].support, steps=1), end, **CLOSE)
+    with torch.no_grad():
+        rule.rule.noise_seed.add_(1)
+    assert (adapt(*given, support, steps=1) != ends)[:, -15:].all()
 
 
 def test_a_rule_without_a_start_has_none():
