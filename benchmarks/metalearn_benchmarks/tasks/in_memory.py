@@ -38,6 +38,10 @@ def _as_tensor(given: Any) -> Tensor:
     return found
 
 
+def _as_list(given: Any) -> Any:
+    return np.asarray(given).tolist()
+
+
 @attrs.frozen(eq=False)
 class ClassFamily:
     """Few-shot classification of examples in memory: N ways, k shots, q queries of each class.
@@ -69,7 +73,7 @@ class ClassFamily:
     """
 
     inputs: Tensor = attrs.field(converter=_as_tensor)
-    labels: Sequence[Any] = attrs.field(converter=lambda given: np.asarray(given).tolist())
+    labels: list[Any] = attrs.field(converter=_as_list)
     classes: Mapping[str, Sequence[Any]] = attrs.field(alias="splits")
     ways: int = attrs.field(default=5, validator=_count)
     shots: int = attrs.field(default=1, validator=_count)

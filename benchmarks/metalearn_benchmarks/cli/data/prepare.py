@@ -25,19 +25,14 @@ OWN_SIZE = 84
 """Height and width at which images of a user's own are prepared by default, in pixels."""
 
 
-class SharesType(click.ParamType):
-    """Parts for training, validation and test, such as `64/16/20`."""
-
-    name = "shares"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int, int]:
-        """Convert the words of the command line."""
-        if not re.fullmatch(r"\d{1,6}/\d{1,6}/\d{1,6}", value):
-            self.fail(f"{value!r} is no A/B/C of three numbers, such as 64/16/20", param, ctx)
-        train, validation, test = map(int, value.split("/"))
-        return train, validation, test
+def _parts(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int, int] | None:
+    """Return the parts for training, validation and test that `64/16/20` says."""
+    if value is None:
+        return None
+    if not re.fullmatch(r"\d{1,6}/\d{1,6}/\d{1,6}", value):
+        raise click.BadParameter(f"{value!r} is no A/B/C of three numbers, such as 64/16/20")
+    train, validation, test = map(int, value.split("/"))
+    return train, validation, test
 
 
 @click.command(
@@ -55,7 +50,7 @@ class SharesType(click.ParamType):
 )  # fmt: skip
 @click.option("--split", metavar="LIST", help="Which published split. [default: the usual one]")
 @click.option(
-    "--shares", type=SharesType(), metavar="A/B/C",
+    "--shares", callback=_parts, metavar="A/B/C",
     help="Of your own images: split the classes so for training, validation and test, whatever their folders"
     " say. [default: as folders or columns say, or 64/16/20]",
 )  # fmt: skip

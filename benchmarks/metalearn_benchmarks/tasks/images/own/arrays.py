@@ -140,7 +140,8 @@ def _array(where: str, data: bytes) -> npt.NDArray[Any]:
         UsageError: It holds objects, which could run code, or is damaged.
     """
     try:
-        return np.load(io.BytesIO(data), allow_pickle=False)
+        found: npt.NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+        return found
     except ValueError as error:
         if "allow_pickle" in str(error) or "Object arrays" in str(error):
             raise UsageError(

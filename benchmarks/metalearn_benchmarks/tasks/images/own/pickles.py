@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 import numpy as np
+import numpy.typing as npt
 
 from metalearn_benchmarks.tasks.images.own.labelled import LabelledImages, split_of
 from metalearn_benchmarks.tasks.images.readers import pickled, unpickling
@@ -38,7 +39,7 @@ class _Part:
     where: str
     split: str | None
     labels: Sequence[str]
-    images: Sequence[RawImage]
+    images: Sequence[RawImage] | npt.NDArray[np.uint8]
 
 
 def read_split_pickles(files: Files, names: list[str]) -> LabelledImages:

@@ -78,7 +78,7 @@ def split_classes(images: LabelledImages, rows: Sequence[int], shares: Shares) -
         named[images.labels[row]].add(None if word is None else split_of(word))
     classes = sorted(named)
     told = {which: next(iter(words)) for which, words in named.items() if len(words) == 1}
-    notes = []
+    notes: list[str] = []
     if not shares.asked_for and len(told) == len(classes) and all(told.values()):
         return _as_told({which: str(part) for which, part in told.items()}, shares, notes), notes
     mixed = [which for which in classes if len(named[which]) > 1]
