@@ -507,15 +507,18 @@ def test_the_readme_has_numbers_of_the_tables_of_the_records(pieces):
     told = {(row[0], int(row[1])): f"{row[3]} {row[4]}" for row in rows}
     for row, words in (
         (("TURTLE", 5), "TURTLE has {}, MAML"), (("MAML", 5), "MAML {} and the"),
-        (("Meta-learner LSTM", 5), "meta-learner LSTM {}."),
+        (("Meta-learner LSTM", 5), "meta-learner LSTM, which is first order, {}."),
         (("LSTM, second order", 5), "LSTM has {} with second-order"),
         (("First-order TURTLE", 5), "TURTLE has {} with first-order"),
-        (("MAML, support gradients not clipped", 5), "MAML without the clamp has {}, and"),
+        (("MAML, support gradients not clipped", 5), "MAML without the clamp has {}. On the ten"),
     ):  # fmt: skip
         assert words.format(told[row]) in section
     lost = {(row[0], int(row[1])): f"{row[7]} of {row[2]}" for row in rows}
     assert (lost["TURTLE", 5], lost["TURTLE", 10]) == ("1 of 40", "2 of 20")
     assert "1 of its 40 seeds never learned, and with ten updates 2 of 20" in section
+    (clamp,) = re.findall(r"\| TURTLE, over MAML without that clamp, T = 5 .*", pieces[1]["paired-clipping"])
+    assert "| 0.84 | [0.67, 1.07] | 9 of 10 |" in clamp
+    assert "is then 0.84 [0.67, 1.07] of MAML's" in section
     numbers = re.findall(r"\d\.\d{3}", section)
     assert len(numbers) == 3 * 6, "a number that nothing is compared with"
 

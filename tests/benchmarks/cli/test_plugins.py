@@ -514,3 +514,10 @@ def test_check_takes_expected_failures_and_a_problem(metalearn, monkeypatch):
     code, _, told = metalearn("plugins", "check", "gradient-descent", "--expect", "order")
     assert code == 2
     assert "--expect: expected LAW=WHY" in told
+
+
+def test_one_mistake_that_breaks_many_laws_is_told_once():
+    from metalearn_benchmarks.cli.plugins.check import _without_repetition
+
+    rows = [{"law": law, "message": told} for law, told in (("a", "why"), ("b", "why"), ("c", ""), ("d", ""))]
+    assert [row["message"] for row in _without_repetition(rows)] == ["why", "as a", "", ""]
