@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from claims_at_a_glance import claims_at_a_glance
 from numpy.typing import NDArray
 from paired_ratios import paired_ratios
 
@@ -24,8 +25,8 @@ from metalearn_benchmarks.records.reading import read_records
 from metalearn_benchmarks.records.record import Record
 from metalearn_benchmarks.report.numbers import format_interval, format_number
 from metalearn_benchmarks.report.paper.figures import paper_figures
-from metalearn_benchmarks.report.table_text import MARKDOWN, render_table
-from metalearn_benchmarks.report.tables import result_tables
+from metalearn_benchmarks.report.tables.building import result_tables
+from metalearn_benchmarks.report.tables.text import MARKDOWN, render_table
 from metalearn_benchmarks.statistics.headline import SINE_CONSTANT, typical_error
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -381,6 +382,7 @@ def pieces(folder: Path) -> dict[str, str]:
     """Every part, by name; figures are drawn into the folder."""
     records = read_records(RESULTS)
     return {
+        "claims-at-a-glance": claims_at_a_glance(records),
         "verdicts": verdicts(records),
         "sine": sine(records),
         "lstm": lstm(records),

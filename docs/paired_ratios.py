@@ -89,6 +89,10 @@ PAIRS: Mapping[str, Sequence[tuple[str, Row, Row]]] = {
     "clipping": [
         ("support gradients as they are, T = 1", at(UNCLIPPED, 1), at(MAML, 1)),
         ("support gradients as they are, T = 5", UNCLIPPED, MAML),
+        ("TURTLE, over MAML without that clamp, T = 1", at(TURTLE, 1), at(UNCLIPPED, 1)),
+        ("TURTLE, over MAML without that clamp, T = 5", TURTLE, UNCLIPPED),
+        ("the LSTM, over MAML without that clamp, T = 1", at(LSTM, 1), at(UNCLIPPED, 1)),
+        ("the LSTM, over MAML without that clamp, T = 5", LSTM, UNCLIPPED),
     ],
 }  # fmt: skip
 """By the table: what is changed, the row that has it, and the one that has not."""

@@ -31,7 +31,7 @@ class WriteError(UsageError):
 
 
 class TrainingWarning(UserWarning):
-    """A training that ends, but not as its user would expect: it diverged, or it learns nothing."""
+    """A training that ends, but not as its user would expect: it diverged, learns nothing, or is slow."""
 
 
 class DivergenceWarning(TrainingWarning):

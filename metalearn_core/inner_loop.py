@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import NoneType
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor
 from torch.func import vmap
@@ -15,20 +16,14 @@ from torch.utils import _pytree as pytree
 from metalearn_core.errors import RuleError, UsageError, require_count, require_kinds, unknown, user_code
 from metalearn_core.learner import BaseLearner
 from metalearn_core.optimizers.differentiable import InnerOptimizer
-from metalearn_core.rule import (
-    Signal,
-    State,
-    UndeclaredField,
-    UpdateRule,
-    parameters_as,
-    require_contract,
-    require_tensors,
-)
-from metalearn_core.safeguards.same_alone import check_first_batch
+from metalearn_core.rule import State, UpdateRule, parameters_as, require_contract, require_tensors
+from metalearn_core.safeguards.same_alone import check_first_support
 from metalearn_core.safeguards.stacked_rule import check_first_update
 from metalearn_core.safeguards.writes import nothing_written
 from metalearn_core.settings import ORDERS, Clipping, Order
+from metalearn_core.signal import Noise, Signal, SupportSet, UndeclaredField, noise_keys
 from metalearn_core.task import Batch
+from metalearn_core.trees import over_first_axis
 
 
 def adapt(
@@ -109,9 +104,9 @@ def trajectory(
     if torch.is_inference_mode_enabled():
         raise UsageError("adapt: the inner loop differentiates: use torch.no_grad(), not inference_mode()")
     stacked = support.stacked or theta.ndim == 2
-    inputs, targets = (x if stacked else x.unsqueeze(0) for x in (support.inputs, support.targets))
-    support = Batch(inputs, targets, stacked=True)
-    tasks, n = len(inputs), learner.layout.size
+    tensors = [x if stacked else x.unsqueeze(0) for x in support.tensors]
+    support = support.like(tensors, stacked=True)
+    tasks, n = len(tensors[0]), learner.layout.size
     if theta.shape not in ((n,), (tasks, n)):
         raise UsageError(
             f"adapt: theta must be [n] or [tasks, n] with n = {n} and {tasks} task(s),"
@@ -120,7 +115,9 @@ def trajectory(
     if theta.dtype != learner.dtype:
         raise UsageError(f"adapt: theta is {theta.dtype} and the learner {learner.dtype}; move one with .to")
     track = torch.is_grad_enabled()  # as it is now, not when the path is walked
-    check_first_batch(learner, theta, support, derivatives=2 if track and order == "second" else 1)
+    # a view of a leaf is a leaf where no graph is kept, and would share one gradient among all tasks
+    theta = theta if track else theta.detach()
+    check_first_support(learner, theta, support, derivatives=2 if track and order == "second" else 1)
     check_first_update(rule, theta, tasks, steps)
     path = unroll(rule, learner, theta.expand(tasks, n), support, steps, order, clip, track, truncate)
     if stacked:
@@ -128,29 +125,31 @@ def trajectory(
     return ((theta[0], pytree.tree_map(lambda s: s[0], state)) for theta, state in path)
 
 
-def per_task(criterion: Callable[..., Tensor], theta: Tensor, batch: Batch, *context: Tensor) -> Tensor:
+def per_task(criterion: Callable[..., Tensor], theta: Tensor, batch: Batch, *context: Any) -> Tensor:
     """`criterion(θ, batch)` of every task, θ `[tasks, n]`, on a stacked batch: `[tasks]`.
 
-    `context`: of a query set, the learner's: further arguments of `criterion`, stacked too.
+    `context`: further arguments of `criterion`; the tensors in it are stacked too.
     """
+    tensors = batch.tensors
 
-    def one(theta: Tensor, inputs: Tensor, targets: Tensor, *context: Tensor) -> Tensor:
-        return criterion(theta, Batch(inputs, targets), *context)
+    def one(theta: Tensor, own: Sequence[Tensor], *context: Any) -> Tensor:
+        return criterion(theta, batch.like(own, stacked=False), *context)
 
-    data = (theta, batch.inputs, batch.targets, *context)
     learner = getattr(criterion, "__self__", None)
-    if len({x.device for x in data}) > 1:
-        where = " and ".join(map(str, dict.fromkeys(x.device for x in data[1:])))
+    if any(x.device != theta.device for x in tensors):
+        where = " and ".join(map(str, dict.fromkeys(x.device for x in tensors)))
         raise UsageError(f"adapt: theta is on {theta.device} and the examples on {where}; move them with .to")
+    values: Tensor
     if not getattr(learner, "use_vmap", True):
-        return torch.stack([one(*own) for own in zip(*data, strict=True)])
+        values = over_first_axis(one, at_once=False)(theta, tensors, *context)
+        return values
     whose = getattr(learner, "who", "base-learner")
-    with nothing_written(whose, parameters=theta, inputs=batch.inputs, targets=batch.targets):
+    watched = batch.named_tensors
+    with nothing_written(whose, parameters=theta, **watched):
         try:
-            values: Tensor = vmap(one)(*data)
+            values = over_first_axis(one)(theta, tensors, *context)
         except RuleError:
-            for alone in zip(*data, strict=True):  # torch says it better of a task by itself
-                one(*alone)
+            over_first_axis(one, at_once=False)(theta, tensors, *context)  # torch says it better of a task
             raise  # nothing is wrong with any of them: the batching is
     return values
 
@@ -190,13 +189,16 @@ def unroll(
 ) -> Iterator[tuple[Tensor, State]]:  # fmt: skip
     """The loop itself, on stacks: θ `[tasks, n]`, each task its own gradient; or `[seeds, tasks, n]`."""
     constant = 0 if truncate is None else steps - truncate
+    beside = Beside(learner, support, steps, order == "first" or not track, clip)
+    theta = start_every_task(rule, theta, beside, track=track, phi=phi)
     state = start_state(rule, theta, track=track, phi=phi)
     yield (theta if track else theta.detach()), state
     for step in range(steps):
         kept = track and step >= constant
         moved, after = inner_step(
-            rule, learner, theta, state, support, step, order=order, clip=clip, track=kept, phi=phi
-        )
+            rule, learner, theta, state, support, step,
+            steps=steps, order=order, clip=clip, track=kept, phi=phi,
+        )  # fmt: skip
         if track and not kept:
             moved, after = shifted(theta, moved), pytree.tree_map(shifted, state, after)
         theta, state = moved, after
@@ -206,6 +208,65 @@ def unroll(
 def shifted(old: Tensor, new: Tensor) -> Tensor:
     """The old tensor moved by a constant: the new value, with the derivative of the old one."""
     return new.detach() + (old - old.detach()) if old.requires_grad else new.detach()
+
+
+@attrs.frozen(eq=False)
+class Beside:
+    """What rules may be shown beside gradient and loss: the support sets, and how many steps there are.
+
+    Args:
+        learner: whose losses and predictions they are.
+        support: of every task, stacked.
+        steps: T.
+        constant: whether gradients are shown as constants.
+        clip: bounds them, task by task.
+    """
+
+    learner: BaseLearner
+    support: Batch
+    steps: int
+    constant: bool
+    clip: Clipping | None
+
+    def of_task(self, tensors: Sequence[Tensor], step: int = 0) -> SupportSet:
+        """The support set of one task, of which these are the tensors, in step t."""
+        batch = self.support.like(tensors, stacked=False)
+        return SupportSet(
+            batch,
+            lambda theta: self.learner.support_loss(theta, batch, step),
+            lambda theta: self.learner.predict(theta, batch.inputs),
+            functools.partial(gradient_for_rule, self.constant, self.clip),
+            self.constant,
+        )
+
+    def over_tasks(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function for every task, at once or, where torch cannot batch the learner, one by one."""
+        return over_first_axis(function, at_once=self.learner.use_vmap)
+
+
+def start_every_task(
+    rule: UpdateRule, theta: Tensor, beside: Beside,
+    *, track: bool, phi: Mapping[str, Tensor] | None = None,
+) -> Tensor:  # fmt: skip
+    """θ⁽⁰⁾ of every task, of the shape of θ, as in `inner_step`; `track`: keep the graph."""
+    if not rule.has_start:
+        return theta
+    tensors, who = beside.support.tensors, f"rule {rule.label}"
+
+    def one(theta: Tensor, *own: Tensor) -> Tensor:
+        begun = rule.start(theta, beside.of_task(own))
+        if not isinstance(begun, Tensor) or (begun.shape, begun.dtype) != (theta.shape, theta.dtype):
+            got = f"{tuple(begun.shape)} and {begun.dtype}" if isinstance(begun, Tensor) else f"{begun!r:.60}"
+            raise UsageError(
+                f"{who}: start must return θ as it was given it, {tuple(theta.shape)} and {theta.dtype},"
+                f" got {got}"
+            )
+        return begun
+
+    watched = {f"support tensor {i}": x for i, x in enumerate(tensors)}
+    with torch.set_grad_enabled(track), user_code(who, "start"), nothing_written(who, theta=theta, **watched):
+        found: Tensor = _over_seeds(rule, phi, lambda theta: beside.over_tasks(one)(theta, *tensors))(theta)
+    return found
 
 
 def start_state(
@@ -224,7 +285,8 @@ def start_state(
 
 def inner_step(
     rule: UpdateRule, learner: BaseLearner, theta: Tensor, state: State, support: Batch, step: int,
-    *, order: Order, clip: Clipping | None, track: bool, phi: Mapping[str, Tensor] | None = None,
+    *, steps: int, order: Order, clip: Clipping | None, track: bool,
+    phi: Mapping[str, Tensor] | None = None,
 ) -> tuple[Tensor, State]:  # fmt: skip
     """Step t of every task: θ `[tasks, n]`, or with φ of several seeds `[seeds, tasks, n]`.
 
@@ -234,11 +296,16 @@ def inner_step(
     seeds = functools.partial(_over_seeds, rule, phi)
     with torch.enable_grad():
         theta = theta if theta.requires_grad else theta.detach().requires_grad_()
-        losses = seeds(lambda theta: per_task(learner.loss, theta, support))(theta)
+        if learner.has_support_loss:
+            losses = seeds(lambda theta: per_task(learner.support_loss, theta, support, step))(theta)
+        else:
+            losses = seeds(lambda theta: per_task(learner.loss, theta, support))(theta)
         # no two tasks share a row of θ, so the gradient of the sum is each task's own
         total = losses.sum() + 0 * theta.sum().real
     seen = losses.detach() if constant else losses
-    update = functools.partial(seeds(functools.partial(update_every_task, rule, step)), seen)
+    beside = Beside(learner, support, steps, constant, clip)
+    every = functools.partial(update_every_task, rule, step, beside=beside)
+    update = functools.partial(seeds(every), seen)
     transform = functools.partial(gradient_for_rule, constant, clip)
     with torch.set_grad_enabled(track), user_code(learner.who, "the support gradient"):
         return InnerOptimizer(track=track).step(total, theta, transform, update, state)
@@ -251,20 +318,34 @@ def gradient_for_rule(constant: bool, clip: Clipping | None, grad: Tensor) -> Te
 
 
 def update_every_task(
-    rule: UpdateRule, step: int, losses: Tensor, theta: Tensor, grad: Tensor, state: State
-) -> tuple[Tensor, State]:
-    """One step of the rule for every task: `[tasks, n]`."""
+    rule: UpdateRule, step: int, losses: Tensor, theta: Tensor, grad: Tensor, state: State,
+    beside: Beside | None = None,
+) -> tuple[Tensor, State]:  # fmt: skip
+    """One step of the rule for every task: `[tasks, n]`; `beside`: None where there are no tasks."""
     undeclared = UndeclaredField(rule.label)
+    shown = beside if rule.uses_support else None
+    tensors = shown.support.tensors if shown else []
+    noisy = beside is not None and rule.uses_noise
+    keys = [noise_keys(beside.support, rule.seed_of_noise, step)] if beside and noisy else []
+    if rule.uses_support and rule.elementwise:
+        raise UsageError(f"rule {rule.label}: with uses_support it is for one task: set elementwise = False")
+    numbers = (step, beside.steps if beside else None) if rule.uses_step else (undeclared, undeclared)
 
-    def one(theta: Tensor, grad: Tensor, loss: Tensor, state: State) -> tuple[Tensor, State]:
+    def one(theta: Tensor, grad: Tensor, loss: Tensor, state: State, *own: Tensor) -> tuple[Tensor, State]:
+        noise = Noise(own[0], theta) if noisy else None if rule.uses_noise else undeclared
+        support: Any = None if rule.uses_support else undeclared
+        if shown:
+            support = shown.of_task(own[len(keys) :], step)
         shown_loss = loss if rule.uses_loss else undeclared
-        signal = Signal(grad, shown_loss, step if rule.uses_step else undeclared)
+        signal = Signal(grad, shown_loss, numbers[0], support, numbers[1], noise)
         answer = rule.update(theta, signal, state)
         require_contract(rule, (theta, state), answer)
         return answer
 
     batched: Callable[..., tuple[Tensor, State]] = one if rule.elementwise else vmap(one)
+    if shown:
+        batched = shown.over_tasks(one)
     leaves = {f"state {i}": leaf for i, leaf in enumerate(pytree.tree_leaves(state))}
     who = f"rule {rule.label}"
     with nothing_written(who, theta=theta, grad=grad, **leaves), user_code(who, "update"):
-        return batched(theta, grad, losses, state)
+        return batched(theta, grad, losses, state, *keys, *tensors)

@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils import _pytree as pytree
 
 from metalearn_core.errors import UsageError, require_callables, require_kinds, user_code
 from metalearn_core.safeguards.embeddings import mend_embeddings
@@ -25,8 +26,9 @@ from metalearn_core.safeguards.writes import (
 )
 from metalearn_core.task import Batch, Task
 from metalearn_core.training.parameters import ParameterLayout, forked_rng, reset_every_parameter
+from metalearn_core.trees import over_first_axis
 
-Criterion = Callable[[Any, Tensor], Tensor]
+Criterion = Callable[[Any, Any], Tensor]
 
 
 def one_line_repr(thing: object) -> str:
@@ -44,10 +46,13 @@ class BaseLearner:
     support set does. It then has an attribute `uses_support = True` and is called as
     `module(query inputs, support inputs)`; on a support set itself it is called as `module(inputs)`.
 
+    It may be extended: `loss`, `score`, `support_loss` and `context` are for subclasses to override, and
+    every copy, on another device or over another module, keeps the subclass and what it holds.
+
     Args:
         module: the network.
         loss: `loss(prediction, target) -> []`, a mean over all elements. It gets what the module returns,
-            a dict or a tuple as it is.
+            a dict or a tuple as it is. Of a batch with a mask it is taken example by example.
         score: `score(prediction, target) -> []`, what results are reported in; by default the loss.
             Higher is better unless it has an attribute `higher_is_better = False`, or is the loss.
         initialise: `initialise(module)` draws new parameters in place; by default every
@@ -72,7 +77,7 @@ class BaseLearner:
 
     use_vmap: bool = True
     """Whether the tasks of a meta-batch are computed at once; set to False, one after the other, which is
-    slower and works with modules that torch cannot batch."""
+    slower. It becomes False by itself, with a warning, for modules that torch cannot batch."""
 
     check_first_batch: bool = True
     """Whether a few tasks of the first meta-batch are compared with each of them alone, before it is used."""
@@ -169,44 +174,65 @@ class BaseLearner:
                 parameters[name].copy_(value)
         return module
 
-    def context(self, task: Task) -> tuple[Tensor, ...]:
-        """What a query set of `task` is judged in the light of: the support inputs, or nothing."""
+    def context(self, task: Task) -> tuple[Any, ...]:
+        """What a query set of `task` is judged in the light of: the support inputs, or nothing.
+
+        What it returns are further arguments of `loss` and `score`, tensors or pytrees of them, which lead
+        with `[tasks]` where the task is stacked; each task gets its own.
+        """
         require_kinds(self.who, task=(task, Task))
         return (task.support.inputs,) if self.uses_support else ()
 
-    def predict(self, theta: Tensor, inputs: Tensor, support: Tensor | None = None) -> Any:
+    def predict(self, theta: Tensor, inputs: Any, support: Any = None) -> Any:
         """The module's output for `inputs` with parameters θ, `[n]`: a tensor, or what it returns.
 
         `support`: inputs of the support set, where `inputs` are others and the module uses them; or None.
         """
         parameters = {**self.layout.unflatten(theta), **self.constants}
         given = (inputs, support) if self.uses_support and support is not None else (inputs,)
-        before, held = versions(self.constants), self.constants
+        before, held, seen = versions(self.constants), self.constants, _named("inputs", inputs)
         with user_code(
             self.who, "forward", lambda error: why_forward_failed(theta.dtype, inputs, held, before, error)
-        ), nothing_written(self.who, inputs=inputs, parameters=theta), self._lock.held():  # fmt: skip
+        ), nothing_written(self.who, parameters=theta, **seen), self._lock.held():  # fmt: skip
             # the module holds the parameters of a call while it lasts: one thread at a time
             output = functional_call(self.module, parameters, given)
         if names := written(held, before):
             raise UsageError(f"{self.who}: forward failed: {writes_to_buffers(names)}")
         return output
 
-    def loss(self, theta: Tensor, batch: Batch, support: Tensor | None = None) -> Tensor:
+    def loss(self, theta: Tensor, batch: Batch, support: Any = None) -> Tensor:
         """Mean loss of θ, `[n]`, on a batch: `[]`; `support` as in `predict`."""
         require_kinds(self.who, batch=(batch, Batch))
-        return self._scalar("loss", self._loss, self.predict(theta, batch.inputs, support), batch.targets)
+        return self._scalar("loss", self._loss, self.predict(theta, batch.inputs, support), batch)
 
-    def score(self, theta: Tensor, batch: Batch, support: Tensor | None = None) -> Tensor:
+    def support_loss(self, theta: Tensor, batch: Batch, step: int) -> Tensor:
+        """What is lowered on a support set in inner step t, from 0: `[]`; by default the loss.
+
+        An override may add what the query set is not judged by, such as a penalty or another target.
+        """
+        return self.loss(theta, batch)
+
+    @property
+    def has_support_loss(self) -> bool:
+        """Whether support sets have a loss of their own: whether `support_loss` is overridden."""
+        return type(self).support_loss is not BaseLearner.support_loss
+
+    def score(self, theta: Tensor, batch: Batch, support: Any = None) -> Tensor:
         """Score of θ, `[n]`, on a batch: `[]`; see `higher_is_better`, and `predict` for `support`."""
         require_kinds(self.who, batch=(batch, Batch))
-        return self._scalar("score", self._score, self.predict(theta, batch.inputs, support), batch.targets)
+        return self._scalar("score", self._score, self.predict(theta, batch.inputs, support), batch)
 
-    def _scalar(self, name: str, criterion: Criterion, prediction: Any, targets: Tensor) -> Tensor:
+    def _scalar(self, name: str, criterion: Criterion, prediction: Any, batch: Batch) -> Tensor:
+        targets = batch.targets
+
         def why(error: Exception) -> str:
             return why_loss_failed(prediction, targets, error)
 
         with user_code(self.who, name, why), comparing(prediction, targets):
-            value = criterion(prediction, targets)
+            if batch.mask is None:
+                value = criterion(prediction, targets)
+            else:
+                value = _mean_of_examples(criterion, prediction, targets, batch.mask, at_once=self.use_vmap)
         if not isinstance(value, Tensor) or value.ndim:
             got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.60}"
             raise UsageError(
@@ -215,6 +241,27 @@ class BaseLearner:
         if name == "loss" and not value.is_floating_point():
             raise UsageError(f"BaseLearner: loss must return a floating-point number, got {value.dtype}")
         return value
+
+
+def _named(name: str, tree: Any) -> dict[str, Any]:
+    """A tensor by this name, or each leaf of a pytree by the name and its place."""
+    if isinstance(tree, Tensor):
+        return {name: tree}
+    return {f"{name}{pytree.keystr(path)}": x for path, x in pytree.tree_flatten_with_path(tree)[0]}
+
+
+def _mean_of_examples(
+    criterion: Criterion, prediction: Any, targets: Any, mask: Tensor, *, at_once: bool
+) -> Tensor:
+    """The mean of a criterion over the examples that are there, each a batch of one."""
+
+    def of_one(*own: Any) -> Tensor:
+        value = criterion(*pytree.tree_map_only(Tensor, lambda x: x.unsqueeze(0), own))
+        return torch.as_tensor(value)
+
+    values = over_first_axis(of_one, at_once=at_once)(prediction, targets)
+    values = values if values.is_floating_point() else values.to(torch.get_default_dtype())
+    return torch.where(mask, values, 0).sum() / mask.sum()
 
 
 _OF_THE_MODULE = ("module", "layout", "uses_support", "constants", "checked", "_lock")

@@ -14,12 +14,18 @@ import torch
 from metalearn_core.errors import UsageError, require_callables, require_kinds
 from metalearn_core.evaluation import evaluate
 from metalearn_core.kernels.engine import Engine
+from metalearn_core.kernels.outer_step import gradient_settings
 from metalearn_core.learner import BaseLearner
 from metalearn_core.many_steps.pace import Pace
+from metalearn_core.outer_gradient import MetaGradient, OuterGradient
 from metalearn_core.rule import UpdateRule
-from metalearn_core.safeguards.same_alone import check_first_batch
+from metalearn_core.safeguards.same_alone import check_first_batch, check_first_support
 from metalearn_core.safeguards.stacked_rule import check_first_update
-from metalearn_core.safeguards.training_warnings import warn_of_divergence, warn_of_no_gradient
+from metalearn_core.safeguards.training_warnings import (
+    require_numbers,
+    warn_of_divergence,
+    warn_of_no_gradient,
+)
 from metalearn_core.safeguards.trials import TASKS
 from metalearn_core.settings import Settings
 from metalearn_core.task import Task, TaskFamily
@@ -35,6 +41,7 @@ def meta_train(
     rule: UpdateRule, learner: BaseLearner, family: TaskFamily, settings: Settings,
     *, generator: torch.Generator, checkpoint: Path | str | None = None,
     observers: Sequence[Observer] = (), processes: Processes = ALONE,
+    meta_gradient: MetaGradient | None = None,
 ) -> Trained:  # fmt: skip
     """Meta-train θ⁰ and φ with Adam on the mean query loss of each meta-batch (Algorithm 9).
 
@@ -58,6 +65,8 @@ def meta_train(
             checkpoint is written first.
         processes: those that train this run together, and all make the same call: each takes its share of
             every meta-batch and every validation. They go on from what process 0 has.
+        meta_gradient: what takes the place of `metalearn_core.meta_gradient`, which is backpropagation: a
+            function that is called and answers as it does, such as `make_meta_gradient("reptile")`.
 
     Returns:
         θ⁰ and φ, now and at the best validation, with everything that is needed to go on.
@@ -81,6 +90,7 @@ def meta_train(
     (trained,) = meta_train_seeds(
         [rule], learner, family, settings,
         generators=[generator], checkpoints=[checkpoint], observers=[observers], processes=processes,
+        meta_gradient=meta_gradient,
     )  # fmt: skip
     return trained
 
@@ -89,7 +99,7 @@ def meta_train_seeds(
     rules: Sequence[UpdateRule], learner: BaseLearner, family: TaskFamily, settings: Settings,
     *, generators: Sequence[torch.Generator], checkpoints: Sequence[Path | str | None] | None = None,
     observers: Sequence[Sequence[Observer]] | None = None, idle: Collection[int] = (),
-    processes: Processes = ALONE,
+    processes: Processes = ALONE, meta_gradient: MetaGradient | None = None,
 ) -> list[Trained]:  # fmt: skip
     """Meta-train several seeds on the same tasks; compiled, all of them are one program.
 
@@ -108,6 +118,7 @@ def meta_train_seeds(
         idle: indices of seeds that only keep their places in the program, so that the others get the
             numbers that they get beside them; they are neither trained nor read nor saved.
         processes: as in `meta_train`.
+        meta_gradient: as in `meta_train`.
 
     Returns:
         What `meta_train` returns, one for each seed, in their order.
@@ -133,8 +144,10 @@ def meta_train_seeds(
     paths = [None if path is None else Path(path) for path in checkpoints or [None] * len(rules)]
     if len(set(paths) - {None}) < sum(path is not None for path in paths):
         raise UsageError("meta_train_seeds: each seed needs a checkpoint of its own, got one path twice")
+    outer = OuterGradient.of(meta_gradient)
+    told = outer.description if outer else ""
     seeds = [
-        SeedRun(Trained.begin(rule, learner, settings, generator, family), path, list(watchers))
+        SeedRun(Trained.begin(rule, learner, settings, generator, family, told), path, list(watchers))
         for rule, generator, path, watchers in zip(
             rules, generators, paths, observers or [()] * len(rules), strict=True
         )
@@ -146,7 +159,7 @@ def meta_train_seeds(
         else:
             processes.begin(seed.trained, seed.path)
     if seeds:
-        _Training(seeds, family, processes).run()
+        _Training(seeds, family, processes, outer).run()
     for seed in seeds:
         warn_of_divergence(seed.trained)
     return [seed.trained for seed in seeds]
@@ -179,6 +192,7 @@ class _Training:
     seeds: list[SeedRun]
     family: TaskFamily
     processes: Processes
+    outer: OuterGradient | None = None
     saved_at: float = attrs.field(factory=time.monotonic)
     pace: Pace = attrs.field(factory=Pace)
     step: int = 0  # of those that one call has taken, the one that is told of
@@ -193,7 +207,9 @@ class _Training:
             )
         chosen = "".join(begun)
         learner, settings = members[0].learner, members[0].settings
-        self.engine = Engine(members, learner, settings, chosen, self.before_compiling, self.processes)
+        self.engine = Engine(
+            members, learner, settings, chosen, self.before_compiling, self.processes, self.outer
+        )
 
     @property
     def active_seeds(self) -> list[SeedRun]:
@@ -237,12 +253,18 @@ class _Training:
         settings, learner = trained.settings, trained.learner
         if trained.position >= settings.tasks:
             return
+        require_numbers(trained)
         check_first_update(trained.rule, trained.theta, TASKS, settings.steps)
         task = stream.take(trained.position, TASKS)
         if settings.steps:
-            derivatives = 2 if settings.order == "second" else 1
-            check_first_batch(learner, trained.theta, task.support, derivatives=derivatives)
+            # another outer gradient may need the first alone
+            derivatives = 2 if settings.order == "second" and self.outer is None else 1
+            check_first_support(learner, trained.theta, task.support, derivatives=derivatives)
         check_first_batch(learner, trained.theta, task.query, *learner.context(task), derivatives=1)
+        if self.outer is not None:  # what it refuses is told before anything is trained
+            how = gradient_settings(settings.at(trained.position))
+            keys = self.outer.keys(trained.generator, trained.position, TASKS, learner.device)
+            self.outer(trained.rule, learner, trained.theta.detach(), task, **how, **keys)
 
     def validate(self, due: Sequence[SeedRun]) -> None:
         for seed in due:

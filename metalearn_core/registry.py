@@ -1,4 +1,4 @@
-"""What is installed, by name: rules and their places on the map, task families, base-learners, observers."""
+"""What is installed, by name: rules and their places on the map, families, learners, observers, gradients."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from metalearn_core.errors import UsageError, require_kinds, unknown
+from metalearn_core.outer_gradient import BACKPROPAGATION, MetaGradient, OuterGradient
 from metalearn_core.registration.entries import (
     Catalogue,
     PluginReport,
@@ -21,6 +22,7 @@ from metalearn_core.registration.entries import (
 )
 from metalearn_core.registration.hooks import GROUP, KINDS, plugin_manager
 from metalearn_core.rule import UpdateRule
+from metalearn_core.training.meta_gradient import meta_gradient
 from metalearn_core.training.parameters import ParameterLayout
 
 LOAD_PLUGINS = "METALEARN_LOAD_PLUGINS"
@@ -133,6 +135,20 @@ class Registry:
             found += [(hook, Registered(KINDS[hook], k, f, name, distribution)) for k, f in mapping.items()]
         return found
 
+    def make_meta_gradient(self, name: str, **options: Any) -> MetaGradient:
+        """An outer gradient by name. Raises UsageError for an unknown name or option."""
+        catalogue = self.catalogues["metalearn_meta_gradients"]
+        if name == BACKPROPAGATION and name not in catalogue.contested:
+            if options:
+                raise UsageError(f"meta-gradient {name!r}: it has no options, got {', '.join(options)}")
+            return meta_gradient
+        entry = catalogue[name]
+        try:
+            entry.require_options(options)
+        except UsageError as error:
+            raise UsageError(f"meta-gradient {name!r}: {error}") from error
+        return OuterGradient(entry.factory, name, options)
+
     def make_rule(self, name: str, layout: ParameterLayout, **options: Any) -> UpdateRule:
         """An update rule by name. Raises UsageError for one that is unknown, of another API, or fails."""
         entry = self.catalogues["metalearn_update_rules"][name]
@@ -193,6 +209,31 @@ def make_rule(name: str, layout: ParameterLayout, **options: Any) -> UpdateRule:
     return default_registry().make_rule(name, layout, **options)
 
 
+def make_meta_gradient(name: str, **options: Any) -> MetaGradient:
+    """Make an installed outer gradient, for `meta_train(..., meta_gradient=)`.
+
+    Args:
+        name: the name that it is registered under, or `"backpropagation"`, which is `meta_gradient`.
+        options: those of the outer gradient, by keyword.
+
+    Returns:
+        A function that is called, and answers, as `meta_gradient`. It refuses an answer that does not fit.
+
+    Raises:
+        UsageError: for an unknown name or option.
+
+    Example:
+        >>> from metalearn_core import make_meta_gradient
+        >>> make_meta_gradient("backpropagation").__name__
+        'meta_gradient'
+        >>> make_meta_gradient("back-propagation")
+        Traceback (most recent call last):
+        metalearn_core.errors.UsageError: unknown meta-gradient 'back-propagation': ...
+    """
+    require_kinds("make_meta_gradient", name=(name, str))
+    return default_registry().make_meta_gradient(name, **options)
+
+
 def rules() -> Catalogue:
     """List the installed update rules by name.
 
@@ -235,6 +276,20 @@ def base_learners() -> Catalogue:
         25
     """
     return default_registry().catalogues["metalearn_base_learners"]
+
+
+def meta_gradients() -> Catalogue:
+    """List the installed outer gradients by name, besides backpropagation.
+
+    Returns:
+        `{name: function}`; a name that is not there raises a UsageError that offers the nearest one.
+
+    Example:
+        >>> from metalearn_core import meta_gradients
+        >>> meta_gradients()["reptile"].distribution
+        'metalearn-reptile'
+    """
+    return default_registry().catalogues["metalearn_meta_gradients"]
 
 
 def observers() -> Catalogue:

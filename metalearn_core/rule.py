@@ -8,77 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self, TypeAlias
 
-import attrs
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from metalearn_core.errors import UsageError, require_kinds
+from metalearn_core.signal import Signal, SupportSet
 from metalearn_core.training.parameters import ParameterLayout
 
 State: TypeAlias = Any
 """Tensors in tuples, named tuples or dicts; `()` for a rule without memory."""
-
-
-@attrs.frozen
-class UndeclaredField:
-    """The placeholder in a signal for a field that the rule has not declared."""
-
-    rule: str
-
-    def error(self, field: str) -> UsageError:
-        """The error that reading it raises."""
-        return UsageError(
-            f"rule {self.rule}: update reads signal.{field} without having declared it;"
-            f" add the class variable uses_{field} = True"
-        )
-
-
-@attrs.frozen(eq=False, init=False)
-class Signal:
-    """What one pass over the support set tells a rule.
-
-    For a rule that is called on a stack (`elementwise`), θ and grad are `[tasks, n]` and loss is `[tasks]`.
-
-    Args:
-        grad: ∇L(θ⁽ᵗ⁾), `[n]`.
-        loss: L(θ⁽ᵗ⁾), `[]`; a constant under the first-order assumption.
-        step: t, an int from 0.
-
-    Raises:
-        UsageError: where a rule reads `loss` or `step` without having declared that it does.
-
-    Example:
-        >>> import torch
-        >>> from metalearn_core import Signal
-        >>> signal = Signal(grad=torch.tensor([2.0]), loss=torch.tensor(1.0), step=0)
-        >>> torch.zeros(1) - 0.5 * signal.grad
-        tensor([-1.])
-    """
-
-    grad: Tensor
-    _loss: Tensor | UndeclaredField
-    _step: int | UndeclaredField
-
-    def __init__(self, grad: Tensor, loss: Tensor | UndeclaredField, step: int | UndeclaredField) -> None:
-        # by hand: torch.compile does not follow the initialiser that attrs writes for a frozen class
-        object.__setattr__(self, "grad", grad)
-        object.__setattr__(self, "_loss", loss)
-        object.__setattr__(self, "_step", step)
-
-    @property
-    def loss(self) -> Tensor:
-        """The support loss; raises UsageError unless the rule declares `uses_loss`."""
-        if isinstance(self._loss, UndeclaredField):
-            raise self._loss.error("loss")
-        return self._loss
-
-    @property
-    def step(self) -> int:
-        """The inner step; raises UsageError unless the rule declares `uses_step`."""
-        if isinstance(self._step, UndeclaredField):
-            raise self._step.error("step")
-        return self._step
 
 
 class UpdateRule(nn.Module, ABC):
@@ -91,7 +30,10 @@ class UpdateRule(nn.Module, ABC):
 
     Class variables:
         uses_loss: it reads `signal.loss`.
-        uses_step: it reads `signal.step`.
+        uses_step: it reads `signal.step` or `signal.steps`.
+        uses_support: it reads `signal.support`; it is then called for one task at a time, never on a stack.
+        uses_noise: it reads `signal.noise`, of the class and not of an instance. Such a rule has a frozen
+            parameter `noise_seed`, which `meta_train` draws for each seed.
         elementwise: each coordinate is updated by itself, and the code takes leading axes: it is
             called once on the stack `[tasks, n]` instead of under `vmap`.
         coordinatewise: the same function for every coordinate, so permuting θ permutes the result.
@@ -125,10 +67,18 @@ class UpdateRule(nn.Module, ABC):
     api_version: ClassVar[int] = 1
     uses_loss: bool = False
     uses_step: bool = False
+    uses_support: bool = False
+    uses_noise: bool = False
     elementwise: bool = False
     coordinatewise: bool = False
     starts_as_descent: bool = False
     check_first_update: bool = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        if self.uses_noise:
+            # among the parameters, so that seeds, checkpoints and files have it without being told
+            self.noise_seed = nn.Parameter(torch.zeros((), dtype=torch.int64), requires_grad=False)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Note the layout among the arguments, whatever `__init__` does with it."""
@@ -142,6 +92,25 @@ class UpdateRule(nn.Module, ABC):
         """The layout that it was made for, where that is known: the order of θ's parameters."""
         layout: ParameterLayout | None = self.__dict__.get("_made_for")
         return layout
+
+    @property
+    def seed_of_noise(self) -> Tensor | int:
+        """What noise depends on beside task and step: `noise_seed`, of the rule or of one inside it."""
+        found = (part._parameters.get("noise_seed") for part in self.modules())
+        return next((seed for seed in found if seed is not None), 0)
+
+    @property
+    def has_start(self) -> bool:
+        """Whether it begins a task elsewhere than at θ⁰: whether `start` is its own."""
+        return type(self).start is not UpdateRule.start
+
+    def start(self, theta: Tensor, support: SupportSet) -> Tensor:
+        """θ⁽⁰⁾ of one task, `[n]`, from θ⁰ and its support set: once for each task, before `init_state`.
+
+        By default θ⁰ itself. It is written for one task, whatever the rule declares, and meta-gradients go
+        through it under both orders.
+        """
+        return theta
 
     def init_state(self, theta: Tensor) -> State:
         """The state at t = 0 for θ of shape `[n]` (`[tasks, n]` if elementwise)."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
 
 import attrs
 import torch
 from torch import Tensor
 
-from metalearn_core.errors import UsageError, require_kinds
+from metalearn_core.errors import UsageError, require_kinds, unknown
 
 Order: TypeAlias = Literal["first", "second"]
 ORDERS: tuple[Order, ...] = ("first", "second")
@@ -55,6 +56,97 @@ class Clipping:
         return grad * (self.limit / (norm + 1e-6)).clamp(max=1.0)
 
 
+SCHEDULES = ("constant", "cosine", "steps")
+
+
+def _tuple_of_list(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+@attrs.frozen(kw_only=True)
+class OuterSchedule:
+    """An outer learning rate that changes while training goes on, by the part of the tasks that are used.
+
+    Args:
+        start: the rate at the start, or at the end of a warm-up.
+        schedule: `"constant"`; `"cosine"`, half a wave from `start` to `end` at the last task, as MAML++
+            (Antoniou et al., 2019) has it; or `"steps"`, times `factor` at each place of `at`.
+        end: where a cosine ends.
+        at: for steps, the parts of the tasks, in (0, 1), after which the rate falls.
+        factor: for steps, what the rate is multiplied by.
+        warm_up: for this part of the tasks, in [0, 1), the rate rises in a line from 0 to `start`.
+
+    Raises:
+        UsageError: for a value that does not fit; it names the field.
+
+    Example:
+        >>> from metalearn_core import OuterSchedule, Settings
+        >>> cosine = OuterSchedule(start=0.001, schedule="cosine", warm_up=0.2)
+        >>> [round(cosine.at_position(position, of=100), 5) for position in (9, 20, 60, 99)]
+        [0.0005, 0.001, 0.0005, 0.0]
+        >>> settings = Settings(tasks=100, outer_lr={"start": 0.1, "schedule": "steps", "at": [0.5]})
+        >>> [round(settings.outer_lr_at(position), 3) for position in (49, 50)]
+        [0.1, 0.01]
+    """
+
+    start: float
+    schedule: Literal["constant", "cosine", "steps"] = "constant"
+    end: float = 0.0
+    at: tuple[float, ...] = attrs.field(default=(), converter=_tuple_of_list)
+    factor: float = 0.1
+    warm_up: float = 0.0
+
+    @classmethod
+    def of(cls, value: Any) -> Any:
+        """A table as a schedule; everything else as it is."""
+        if not isinstance(value, Mapping):
+            return value
+        known = [field.name for field in attrs.fields(cls)]
+        for name in value:
+            if name not in known:
+                raise unknown("key of outer_lr", str(name), known)
+        if "start" not in value:
+            raise UsageError(
+                f"outer_lr: a table needs start, the rate to begin with, got {dict(value)!r:.60}"
+            )
+        return cls(**value)
+
+    def __attrs_post_init__(self) -> None:
+        ordered = isinstance(self.at, tuple) and all(type(x) in (int, float) and 0 < x < 1 for x in self.at)
+        ordered = ordered and list(self.at) == sorted(self.at)
+        for name, holds, wanted in (
+            ("start", _is_number(self.start) and self.start > 0, "a number > 0"),
+            ("schedule", self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
+            ("end", _is_number(self.end) and self.end >= 0, "a number >= 0"),
+            ("at", ordered and bool(self.at) == (self.schedule == "steps"),
+             "parts of the tasks in (0, 1), in order, for schedule steps alone"),
+            ("factor", _is_number(self.factor) and self.factor > 0, "a number > 0"),
+            ("warm_up", _is_number(self.warm_up) and 0 <= self.warm_up < 1, "a number >= 0 and < 1"),
+        ):  # fmt: skip
+            if not holds:
+                raise UsageError(f"outer_lr: {name} must be {wanted}, got {getattr(self, name)!r:.60}")
+
+    def at_position(self, position: int, *, of: int) -> float:
+        """The rate of the outer step after so many tasks, of all that there are."""
+        rising = self.warm_up * of
+        if position + 1 < rising:
+            return self.start * (position + 1) / rising
+        if self.schedule == "steps":
+            return self.start * self.factor ** sum(position >= part * of for part in self.at)
+        if self.schedule == "constant":
+            return self.start
+        part = min(1.0, max(0.0, position - rising) / max(1.0, of - 1 - rising))
+        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * part)) / 2
+
+
+def _schedule(value: Any) -> Any:
+    return OuterSchedule.of(value)
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and -math.inf < value < math.inf  # type: ignore[operator]
+
+
 _COUNTS = {
     "tasks": 0, "meta_batch": 1, "steps": 0, "test_steps": 0, "validation_interval": 1, "validation_tasks": 1,
     "evaluation_batch": 1, "task_seed": 0, "checkpoint_every": 1,
@@ -77,7 +169,8 @@ class Settings:
         steps: T at training.
         test_steps: T at validation and test; None takes `steps`.
         order: of the meta-gradient, `"first"` or `"second"`.
-        outer_lr: the learning rate of Adam, over θ⁰ and φ.
+        outer_lr: the learning rate of Adam, over θ⁰ and φ; or a table, an `OuterSchedule` or a mapping of
+            its fields, for one that changes.
         outer_loss: `"mean"` over the meta-batch; Algorithm 9 writes the `"sum"`, which with Adam
             only the clipping notices.
         outer_decay: γ in (0, 1]: the outer loss is the mean of the query losses at t = 1 ... T, each weighing
@@ -118,7 +211,7 @@ class Settings:
     steps: int = 5
     test_steps: int | None = None
     order: Order = "second"
-    outer_lr: float = 1e-3
+    outer_lr: float | OuterSchedule = attrs.field(default=1e-3, converter=_schedule)
     outer_loss: Literal["mean", "sum"] = "mean"
     outer_decay: float | None = None
     truncate: int | None = None
@@ -143,6 +236,8 @@ class Settings:
             self._require(name, whole or absent, f"an integer >= {least}")
         for name, low in (("outer_lr", 1e-30), ("checkpoint_seconds", 0.0)):
             value = getattr(self, name)
+            if isinstance(value, OuterSchedule):
+                continue
             number = type(value) in (int, float) and low <= value < math.inf
             self._require(name, number, "a number > 0" if low else "a number >= 0")
         for name in ("outer_decay", "warm_up"):
@@ -166,6 +261,11 @@ class Settings:
     def evaluation_steps(self) -> int:
         """T at validation and test."""
         return self.steps if self.test_steps is None else self.test_steps
+
+    def outer_lr_at(self, position: int) -> float:
+        """The learning rate of the outer step after so many tasks."""
+        rate = self.outer_lr
+        return rate.at_position(position, of=self.tasks) if isinstance(rate, OuterSchedule) else rate
 
     def at(self, position: int) -> Settings:
         """What holds for the outer step after so many tasks: these, with the T that it has in a warm-up."""

@@ -8,7 +8,9 @@ from pathlib import Path
 
 PLUGINS = (
     *("gradient_descent", "lstm", "feed_forward"),
-    *("alfa", "lslr", "lstm_optimizer", "meta_curvature", "mlp_optimizer"),
+    *("alfa", "lslr", "lstm_optimizer", "meta_curvature", "mlp_optimizer", "partial"),
+    *("cavia", "ml3", "newton_cg", "proto_maml"),
+    *("evolution", "hessian_free", "implicit", "reptile"),
 )
 SOURCES = (".", *(f"plugins/{name}" for name in PLUGINS), "benchmarks")
 

@@ -19,6 +19,7 @@ from metalearn_core.kernels.programs import CompilationError, Programs
 from metalearn_core.kernels.scores import CompiledScores
 from metalearn_core.learner import BaseLearner
 from metalearn_core.many_steps.calls import ManySteps
+from metalearn_core.outer_gradient import OuterGradient
 from metalearn_core.rule import UpdateRule
 from metalearn_core.settings import Settings
 from metalearn_core.task import Task
@@ -41,12 +42,15 @@ class Engine:
         before_compiling: called before each program is compiled, with every seed where it says it is.
         processes: those that share every meta-batch. Each runs eager or a compiled gradient of its share;
             Adam, in either way, moves what they have summed.
+        outer: what takes the place of backpropagation, or None.
     """
 
     def __init__(
         self, members: Sequence[Member], learner: BaseLearner, settings: Settings, chosen: str = "",
         before_compiling: Callable[[], None] = lambda: None, processes: Processes = ALONE,
+        outer: OuterGradient | None = None,
     ) -> None:  # fmt: skip
+        self._outer = outer
         self.note, self._processes, self._kept = "", processes, chosen
         self._members, self._meta_batch = members, settings.meta_batch
         self._learner, self._settings, self._why_eager = learner, settings, ""
@@ -93,7 +97,9 @@ class Engine:
                 self._fall_back(error)
         settings = self._settings.at(position)
         eager = [
-            eager_step(member, self._learner, settings, task, self._processes) if is_alive else (0.0, False)
+            eager_step(member, self._learner, settings, task, self._processes, self._outer, position)
+            if is_alive
+            else (0.0, False)
             for member, is_alive in zip(self._members, alive, strict=True)
         ]
         return [loss for loss, _ in eager], [taken for _, taken in eager]
@@ -110,7 +116,7 @@ class Engine:
         self._many = None
         if count > 1 and alike and self.name == "compiled" and len(self._packs) == 1:
             step = self._outer_step(position)
-            self._many = step.many(self._packs[0], task, torch.tensor(alive), count)
+            self._many = step.many(self._packs[0], task, torch.tensor(alive), position, count)
         if self._many is None:
             losses, taken = self.step(task[: len(task) // count], alive, position)
             return [losses], [taken]
@@ -141,7 +147,7 @@ class Engine:
         step = self._outer_step(position)
         parts = torch.split(alive, [len(pack.members) for pack in self._packs])
         answers = [
-            step(pack, task, part) if part.any() else (torch.zeros(len(part)), part)
+            step(pack, task, part, position) if part.any() else (torch.zeros(len(part)), part)
             for pack, part in zip(self._packs, parts, strict=True)
         ]
         losses, taken = (torch.cat(found) for found in zip(*answers, strict=True))
@@ -153,7 +159,9 @@ class Engine:
         if settings.steps not in self._steps:
             programs = Programs(self._before_compiling)
             rule = self._members[0].rule
-            self._steps[settings.steps] = OuterStep(rule, self._learner, settings, programs, self._processes)
+            self._steps[settings.steps] = OuterStep(
+                rule, self._learner, settings, programs, self._processes, self._outer
+            )
         return self._steps[settings.steps]
 
     def _fall_back(self, error: CompilationError) -> None:
@@ -169,22 +177,26 @@ class Engine:
 
 
 def eager_step(
-    member: Member, learner: BaseLearner, settings: Settings, task: Task, processes: Processes = ALONE
-) -> tuple[float, bool]:
-    """The loss, and whether everything was finite and the step taken."""
+    member: Member, learner: BaseLearner, settings: Settings, task: Task, processes: Processes = ALONE,
+    outer: OuterGradient | None = None, position: int = 0,
+) -> tuple[float, bool]:  # fmt: skip
+    """The loss, and whether everything was finite and the step taken, the one after `position` tasks."""
     rule, theta, every = member.rule, member.theta, settings.checkpoint_every
     how = gradient_settings(settings)
 
-    def gradients(task: Task) -> list[Tensor]:
-        if is_recomputed(settings.steps, every):
+    def gradients(task: Task, first: int) -> list[Tensor]:
+        if outer is not None:
+            keys = outer.keys(member.generator, position + first, len(task), theta.device)
+            loss, grad, of_phi = outer(rule, learner, theta, task, **how, **keys)
+        elif is_recomputed(settings.steps, every):
             by_steps = BySteps(rule, learner, **how, checkpoint_every=every)
             loss, grad, of_phi = by_steps(theta, dict(rule.named_parameters()), task)
         else:
             loss, grad, of_phi = meta_gradient(rule, learner, theta, task, **how)
         return [loss, grad, *of_phi.values()]
 
-    def in_pieces(task: Task) -> Sequence[Tensor]:
-        return over_pieces(gradients, task, settings.tasks_at_once)
+    def in_pieces(task: Task, first: int) -> Sequence[Tensor]:
+        return over_pieces(gradients, task, settings.tasks_at_once, first)
 
     like = [theta.new_zeros(()), theta, *rule.parameters()]
     loss, *grads = processes.mean_over(task, in_pieces, like)
@@ -194,6 +206,8 @@ def eager_step(
     for parameter, g in zip([member.theta, *member.rule.parameters()], grads, strict=True):
         parameter.grad = g * scale if parameter.requires_grad else None
     _clip(member, settings)
+    for group in member.optimizer.param_groups:
+        group["lr"] = settings.outer_lr_at(position)
     member.optimizer.step()
     return float(loss), True
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from metalearn_core.kernels.by_steps import BySteps, is_recomputed
+from metalearn_core.kernels.by_steps import UNROLLED, BySteps, is_recomputed
 from metalearn_core.kernels.pieces import over_pieces
 from metalearn_core.kernels.programs import CompilationError, Programs, require_one_step_for_all
 from metalearn_core.learner import BaseLearner
 from metalearn_core.many_steps.calls import ManySteps
+from metalearn_core.outer_gradient import KEYS, OuterGradient
 from metalearn_core.rule import UpdateRule, parameters_as
-from metalearn_core.settings import Settings
+from metalearn_core.settings import OuterSchedule, Settings
 from metalearn_core.task import Task
 from metalearn_core.training.meta_gradient import meta_gradient, meta_gradients
 from metalearn_core.training.processes import ALONE, FailedElsewhereError, Processes
@@ -27,11 +28,12 @@ FIRST_STEPS = 3
 
 
 class Member(Protocol):
-    """One seed in training: θ⁰ `[n]`, its rule with φ, and the Adam that moves both."""
+    """One seed in training: θ⁰ `[n]`, its rule with φ, the Adam that moves both, and its random stream."""
 
     rule: UpdateRule
     theta: Tensor
     optimizer: torch.optim.Adam
+    generator: torch.Generator
 
 
 class Packed:
@@ -87,36 +89,43 @@ class OuterStep:
         learner, settings: as in `metalearn_core.meta_train`.
         programs: where what is compiled is kept.
         processes: those that share every meta-batch; between the gradients and Adam they sum.
+        outer: what takes the place of backpropagation, or None; of one seed at a time.
     """
 
     def __init__(
         self, rule: UpdateRule, learner: BaseLearner, settings: Settings, programs: Programs | None = None,
-        processes: Processes = ALONE,
+        processes: Processes = ALONE, outer: OuterGradient | None = None,
     ) -> None:  # fmt: skip
-        self._processes = processes
+        self._processes, self._outer = processes, outer
         self._rule, self._learner, self._settings = rule, learner, settings
         self._programs = Programs() if programs is None else programs
         self._scale = settings.meta_batch if settings.outer_loss == "sum" else 1
-        self._by_steps = is_recomputed(settings.steps, settings.checkpoint_every)
+        self._by_steps = outer is None and is_recomputed(settings.steps, settings.checkpoint_every)
         named = dict(rule.named_parameters())
         self._shapes = {name: p.shape for name, p in named.items() if p.requires_grad}
         self._constants = [name for name, p in named.items() if not p.requires_grad]
 
-    def __call__(self, packed: Packed, task: Task, alive: Tensor) -> tuple[Tensor, Tensor]:
-        """One step in place of every seed that is `alive`, `[seeds]`, and stays finite.
+    def __call__(self, packed: Packed, task: Task, alive: Tensor, position: int = 0) -> tuple[Tensor, Tensor]:
+        """One step, after `position` tasks, in place of every seed that is `alive`, and stays finite.
 
         Returns the losses `[seeds]`, and whether the step was taken `[seeds]`. Raises CompilationError.
         """
         if len(packed.members) > 1 and not self._learner.use_vmap:
             raise CompilationError("its base-learner is not batched")
-        state, constants = self._state(packed, alive), self._constants_of(packed)
+        if self._outer is not None:
+            self._require_compilable(len(packed.members), self._outer)
+        state, constants = self._state(packed, alive, position), self._constants_of(packed)
         # where several seeds cannot go together, each by itself comes next, and its errors are told
         alone = len(packed.members) == 1
         if not self._is_whole(len(task)):
-            answers = self._by_parts(state, constants, task, alone)
+            keys = functools.partial(self._keys, packed)
+            answers = self._by_parts(
+                state, constants, task, alone, lambda at, part: keys(position + at, part)
+            )
         else:
-            arguments = [*state, *constants, *task.tensors]
-            answers = self._programs("whole", self._whole, arguments, eager_first=alone)
+            arguments = [*state, *constants, *self._keys(packed, position, task), *task.tensors]
+            whole = functools.partial(self._whole, task)
+            answers = self._programs("whole" + task.structure, whole, arguments, eager_first=alone)
         losses, taken, *now = answers
         with torch.no_grad():
             for matrix, new in zip((packed.values, packed.first, packed.second), now, strict=True):
@@ -124,22 +133,38 @@ class OuterStep:
         packed.steps += taken.to(packed.steps).unsqueeze(1)
         return losses, taken
 
-    def many(self, packed: Packed, task: Task, alive: Tensor, count: int) -> ManySteps | None:
-        """`count` steps on as many meta-batches, which follow one another in `task`, ready to be taken.
+    def _require_compilable(self, seeds: int, outer: OuterGradient) -> None:
+        """CompilationError for an outer gradient that cannot be one program for so many seeds and steps."""
+        if seeds > 1:
+            raise CompilationError(f"meta-gradient {outer.name!r} takes one seed at a time")
+        if is_recomputed(self._settings.steps, None):
+            raise CompilationError(
+                f"meta-gradient {outer.name!r} is one program for all inner steps, which {UNROLLED} are the"
+                f" most for, and T is {self._settings.steps}"
+            )
+
+    def _keys(self, packed: Packed, position: int, task: Task) -> list[Tensor]:
+        """What an outer gradient draws random numbers by, if it does; of the one seed that there then is."""
+        if self._outer is None:
+            return []
+        (member,) = packed.members
+        return list(self._outer.keys(member.generator, position, len(task), packed.values.device).values())
+
+    def many(self, packed: Packed, task: Task, alive: Tensor, position: int, count: int) -> ManySteps | None:
+        """`count` steps after `position` tasks, ready to be taken: on the meta-batches of `task`, in order.
 
         None where they cannot be taken in one call. The first step of a shape has to come before.
         """
         size = len(task) // count
-        adam_steps = packed.adam_steps(alive)
-        if not self._is_whole(size) or adam_steps < FIRST_STEPS:
+        if self._outer is not None or not self._is_whole(size) or packed.adam_steps(alive) < FIRST_STEPS:
             return None
-        state, constants = self._state(packed, alive, count), self._constants_of(packed)
-        data = [x.contiguous() for x in task.tensors]
-        one = [*state[:3], state[3][:2], state[4], *constants, *(x[:size] for x in data)]
-        entry = self._programs.entry("whole", one)
+        state, constants = self._state(packed, alive, position, count), self._constants_of(packed)
+        data, numbers = [x.contiguous() for x in task.tensors], len(state[3]) // count
+        one = [*state[:3], state[3][:numbers], state[4], *constants, *(x[:size] for x in data)]
+        entry = self._programs.entry("whole" + task.structure, one)
         if entry is None:
             return None
-        rows = [0, 0, 0, 2, 0, *[0] * len(constants), *[size] * len(data)]
+        rows = [0, 0, 0, numbers, 0, *[0] * len(constants), *[size] * len(data)]
         return ManySteps(entry, count, [*state, *constants, *data], rows, packed.steps)
 
     def _is_whole(self, tasks: int) -> bool:
@@ -147,12 +172,19 @@ class OuterStep:
         in_pieces = tasks > (self._settings.tasks_at_once or tasks)
         return not (self._by_steps or in_pieces or self._processes.count > 1)
 
-    @staticmethod
-    def _state(packed: Packed, alive: Tensor, count: int = 1) -> list[Tensor]:
-        """What a step moves, Adam's two corrections of each of `count` steps in a row, and `alive`."""
-        steps = range(packed.adam_steps(alive) + 1, packed.adam_steps(alive) + 1 + count)
-        corrections = [x for step in steps for x in (1 - 0.9**step, math.sqrt(1 - 0.999**step))]
-        given = torch.tensor(corrections, dtype=torch.float64).to(packed.values)
+    def _state(self, packed: Packed, alive: Tensor, position: int, count: int = 1) -> list[Tensor]:
+        """What a step moves, the numbers of each of `count` steps after `position` tasks, and `alive`.
+
+        The numbers of a step are Adam's two corrections and, where it varies, the learning rate.
+        """
+        settings, taken = self._settings, packed.adam_steps(alive)
+        numbers: list[float] = []
+        for ahead in range(count):
+            step = taken + ahead + 1
+            numbers += [1 - 0.9**step, math.sqrt(1 - 0.999**step)]
+            if isinstance(settings.outer_lr, OuterSchedule):
+                numbers.append(settings.outer_lr_at(position + ahead * settings.meta_batch))
+        given = torch.tensor(numbers, dtype=torch.float64).to(packed.values)
         return [packed.values, packed.first, packed.second, given, alive.to(packed.values.device)]
 
     def _constants_of(self, packed: Packed) -> list[Tensor]:
@@ -163,23 +195,23 @@ class OuterStep:
         ]
 
     def _by_parts(
-        self, state: Sequence[Tensor], constants: Sequence[Tensor], task: Task, alone: bool
-    ) -> Sequence[Tensor]:
+        self, state: Sequence[Tensor], constants: Sequence[Tensor], task: Task, alone: bool,
+        keys: Callable[[int, Task], list[Tensor]],
+    ) -> Sequence[Tensor]:  # fmt: skip
         """The same by several programs: of one inner step, or of a piece or share of the meta-batch."""
 
         def whole(values: Tensor, *rest: Tensor) -> list[Tensor]:
-            given = dict(zip(self._constants, rest, strict=False))
-            return list(self._meta_gradients(values, given, Task.of(rest[len(given) :], stacked=True)))
+            return list(self._meta_gradients(values, *self._taken_apart(task, rest)))
 
-        def gradients(task: Task) -> Sequence[Tensor]:
-            arguments = [state[0], *constants, *task.tensors]
+        def gradients(task: Task, first: int) -> Sequence[Tensor]:
+            arguments = [state[0], *constants, *keys(first, task), *task.tensors]
             if self._by_steps:
-                require_one_step_for_all(self._rule)
+                require_one_step_for_all(self._rule, self._learner)
                 return whole(*arguments)
-            return self._programs("gradients", whole, arguments, eager_first=alone)
+            return self._programs("gradients" + task.structure, whole, arguments, eager_first=alone)
 
-        def share(task: Task) -> Sequence[Tensor]:
-            return over_pieces(gradients, task, self._settings.tasks_at_once)
+        def share(task: Task, first: int) -> Sequence[Tensor]:
+            return over_pieces(gradients, task, self._settings.tasks_at_once, first)
 
         try:
             like = [state[0].new_zeros(len(state[0])), state[0]]
@@ -192,13 +224,21 @@ class OuterStep:
         return self._programs("move", self._move, moved)
 
     def _whole(
-        self, values: Tensor, first: Tensor, second: Tensor, corrections: Tensor, alive: Tensor, *rest: Tensor
-    ) -> list[Tensor]:
+        self, like: Task, values: Tensor, first: Tensor, second: Tensor, corrections: Tensor, alive: Tensor,
+        *rest: Tensor,
+    ) -> list[Tensor]:  # fmt: skip
         """Meta-gradients, and the step that they lead to."""
-        constants = dict(zip(self._constants, rest, strict=False))
-        task = Task.of(rest[len(constants) :], stacked=True)
-        losses, grad = self._meta_gradients(values, constants, task)
+        losses, grad = self._meta_gradients(values, *self._taken_apart(like, rest))
         return self._move(values, first, second, corrections, alive, losses, grad * self._scale)
+
+    def _taken_apart(
+        self, like: Task, rest: Sequence[Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Any], Task]:
+        """What is constant of φ, the keyword `keys` where there is one, and the tasks."""
+        constants = dict(zip(self._constants, rest, strict=False))
+        keyed = self._outer is not None and self._outer.keyed
+        first = len(constants) + keyed
+        return constants, {KEYS: rest[first - 1]} if keyed else {}, like.like(rest[first:], stacked=True)
 
     def _move(
         self, values: Tensor, first: Tensor, second: Tensor, corrections: Tensor, alive: Tensor,
@@ -209,7 +249,9 @@ class OuterStep:
         grad = self._clipped(grad)
         m = torch.lerp(first, grad, 0.1)
         v = 0.999 * second + 0.001 * grad.square()
-        moved = values - self._settings.outer_lr / corrections[0] * m / (v.sqrt() / corrections[1] + 1e-8)
+        rate = self._settings.outer_lr
+        lr = corrections[2] if isinstance(rate, OuterSchedule) else rate
+        moved = values - lr / corrections[0] * m / (v.sqrt() / corrections[1] + 1e-8)
         kept = finite.unsqueeze(1)
         new = [
             torch.where(kept, now, was)
@@ -218,7 +260,7 @@ class OuterStep:
         return [losses, finite, *new]
 
     def _meta_gradients(
-        self, values: Tensor, constants: dict[str, Tensor], task: Task
+        self, values: Tensor, constants: dict[str, Tensor], keys: dict[str, Any], task: Task
     ) -> tuple[Tensor, Tensor]:
         """Losses `[seeds]` and, for what is learned, gradients `[seeds, N]`."""
         seeds, n = len(values), self._learner.layout.size
@@ -242,7 +284,8 @@ class OuterStep:
                 name: value[0].detach().requires_grad_(name in self._shapes) for name, value in phi.items()
             }
             with parameters_as(self._rule, own):
-                found = meta_gradient(self._rule, self._learner, theta[0], task, **settings)
+                gradient = meta_gradient if self._outer is None else self._outer
+                found = gradient(self._rule, self._learner, theta[0], task, **settings, **keys)
         losses, of_theta, of_phi = found
         flat = [of_phi[name].reshape(seeds, -1) for name in self._shapes]
         grad = torch.cat([of_theta.reshape(seeds, -1), *flat], 1)

@@ -10,14 +10,17 @@ from metalearn_core.task import Task
 
 
 def over_pieces(
-    gradients: Callable[[Task], Sequence[Tensor]], task: Task, size: int | None
+    gradients: Callable[[Task, int], Sequence[Tensor]], task: Task, size: int | None, first: int = 0
 ) -> Sequence[Tensor]:
-    """What `gradients`, means over tasks, are for the whole meta-batch, taken `size` tasks at a time."""
+    """What `gradients`, means over tasks, are for the whole meta-batch, taken `size` tasks at a time.
+
+    `gradients` gets a piece and the place of its first task; that of the first task of all is `first`.
+    """
     if size is None or len(task) <= size:
-        return gradients(task)
+        return gradients(task, first)
     total: list[Tensor] = []
-    for first in range(0, len(task), size):
-        piece = task[first : first + size]
-        found = [len(piece) / len(task) * x for x in gradients(piece)]
+    for start in range(0, len(task), size):
+        piece = task[start : start + size]
+        found = [len(piece) / len(task) * x for x in gradients(piece, first + start)]
         total = [a + b for a, b in zip(total, found, strict=True)] if total else found
     return total

@@ -7,6 +7,7 @@ nothing when it runs. There is one program for each shape; kernels are cached on
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -26,7 +27,7 @@ from metalearn_core.learner import BaseLearner
 from metalearn_core.many_steps.calls import Entry
 from metalearn_core.many_steps.entries import entry_of
 from metalearn_core.rule import UpdateRule, parameters_as
-from metalearn_core.safeguards.same_alone import check_first_batch
+from metalearn_core.safeguards.same_alone import check_first_batch, check_first_support
 from metalearn_core.safeguards.stacked_rule import check_first_update
 from metalearn_core.settings import Clipping, Order
 from metalearn_core.task import Task
@@ -137,13 +138,13 @@ class CompiledMetaGradient:
         require_kinds("CompiledMetaGradient", theta=(theta, Tensor), task=(task, Task))
         task = task if task.stacked else Task.stack([task])
         order = 2 if self._settings["order"] == "second" else 1
-        check_first_batch(self._learner, theta, task.support, derivatives=order)
+        check_first_support(self._learner, theta, task.support, derivatives=order)
         context = self._learner.context(task)
         check_first_batch(self._learner, theta, task.query, *context, derivatives=1)
         check_first_update(self._rule, theta, len(task), self._settings["steps"])
         phi = {name: parameter.detach() for name, parameter in self._rule.named_parameters()}
         if is_recomputed(self._settings["steps"], self._every):
-            require_one_step_for_all(self._rule)
+            require_one_step_for_all(self._rule, self._learner)
             if theta.shape != (self._learner.layout.size,):
                 wanted = f"[{self._learner.layout.size}] where steps are taken one by one"
                 raise UsageError(f"CompiledMetaGradient: theta must be {wanted}, got {list(theta.shape)}")
@@ -153,26 +154,31 @@ class CompiledMetaGradient:
             )  # fmt: skip
             return by_steps(theta, phi, task)
         arguments = [theta.detach(), *phi.values(), *task.tensors]
-        loss, grad, *grads = self._programs("all", self._traced, arguments)
+        traced = functools.partial(self._traced, task)
+        loss, grad, *grads = self._programs("all" + task.structure, traced, arguments)
         return loss, grad, dict(zip(phi, grads, strict=True))
 
-    def _traced(self, theta: Tensor, *rest: Tensor) -> list[Tensor]:
+    def _traced(self, like: Task, theta: Tensor, *rest: Tensor) -> list[Tensor]:
         """The eager meta-step as a function of tensors alone."""
         learned = dict(self._rule.named_parameters())
         values = {
             name: given.detach().requires_grad_(parameter.requires_grad)
             for (name, parameter), given in zip(learned.items(), rest, strict=False)
         }
-        task = Task.of(rest[len(values) :], stacked=True)
+        task = like.like(rest[len(values) :], stacked=True)
         with parameters_as(self._rule, values):
             loss, grad, grads = meta_gradient(self._rule, self._learner, theta, task, **self._settings)
         return [loss, grad, *grads.values()]
 
 
-def require_one_step_for_all(rule: UpdateRule) -> None:
-    """CompilationError for a rule that reads the step, and so would need a program for each."""
+def require_one_step_for_all(rule: UpdateRule, learner: BaseLearner) -> None:
+    """CompilationError for a rule or a loss that reads the step, and so would need a program for each."""
     if rule.uses_step:
         raise CompilationError("it reads the step, and so many would be a program each")
+    if rule.uses_noise:
+        raise CompilationError("its noise is another at every step, and so many would be a program each")
+    if learner.has_support_loss:
+        raise CompilationError("its base-learner's support_loss may read the step: a program each")
 
 
 def traced(function: Function, arguments: Sequence[Tensor]) -> torch.fx.GraphModule:

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from metalearn_core.inner_loop import per_task
-from metalearn_core.kernels.by_steps import BySteps
+from metalearn_core.kernels.by_steps import BySteps, Function, query_of, query_tensors
 from metalearn_core.kernels.programs import Programs, require_one_step_for_all
 from metalearn_core.learner import BaseLearner
 from metalearn_core.rule import UpdateRule
 from metalearn_core.settings import Settings
-from metalearn_core.task import Batch, Task
+from metalearn_core.task import Task
 
 
 class CompiledScores:
@@ -28,27 +28,31 @@ class CompiledScores:
 
     def __call__(self, rule: UpdateRule, theta: Tensor, task: Task) -> Tensor:
         """`[tasks, T + 1]` for θ `[n]`. Rules differ between calls in φ alone. Raises CompilationError."""
-        require_one_step_for_all(rule)
+        require_one_step_for_all(rule, self._learner)
         steps = self._settings.evaluation_steps
-        path = BySteps(rule, self._learner, steps, "second", self._settings.inner_clip)
+        clip = self._settings.inner_clip
+        path = BySteps(rule, self._learner, steps, "second", clip, run=self._programs)
         phi = {name: parameter.detach() for name, parameter in rule.named_parameters()}
-        values, (support_inputs, support_targets, *query) = list(phi.values()), task.tensors
-        support, query = [support_inputs, support_targets], [*query, *self._learner.context(task)]
-        width = len(query)
+        values, support = list(phi.values()), task.support.tensors
+        query = query_tensors(self._learner, task)
+        width, score = len(query), self._scores(task)
         start = theta.detach().expand(len(task), -1).contiguous()
-        now = [start, *self._programs("start", path.start(phi), [start, *values])]
-        scores = [*self._programs("scores", self._scores, [start, *query])]
-        step = path.step(phi, 0)
+        now = path.begin(phi, start, task)
+        scores = [*self._programs("scores", score, [now[0], *query])]
+        step = path.step(phi, 0, task)
 
         def step_and_scores(*tensors: Tensor) -> list[Tensor]:
             after = step(*tensors[:-width])
-            return [*after, *self._scores(after[0], *tensors[-width:])]
+            return [*after, *score(after[0], *tensors[-width:])]
 
         for _ in range(steps):
             *now, found = self._programs("step", step_and_scores, [*now, *values, *support, *query])
             scores.append(found)
         return torch.stack(scores, 1)
 
-    def _scores(self, theta: Tensor, inputs: Tensor, targets: Tensor, *context: Tensor) -> list[Tensor]:
-        query = Batch(inputs, targets, stacked=True)
-        return [per_task(self._learner.score, theta, query, *context)]
+    def _scores(self, task: Task) -> Function:
+        def score(theta: Tensor, *tensors: Tensor) -> list[Tensor]:
+            query, context = query_of(self._learner, task, tensors)
+            return [per_task(self._learner.score, theta, query, *context)]
+
+        return score

@@ -88,6 +88,11 @@ class LearnedOptimizer(torch.optim.Optimizer):
     ) -> None:
         if not isinstance(rule, UpdateRule):
             raise UsageError(f"LearnedOptimizer: expected an UpdateRule, got a {type(rule).__name__}")
+        if rule.uses_support or rule.has_start:
+            raise UsageError(
+                f"LearnedOptimizer: rule {rule.label} reads the support set of a task, and an optimizer has"
+                " none; use adapt or meta_train"
+            )
         if order not in ORDERS:
             raise unknown("order", str(order), ORDERS)
         require_options({"lr": lr})

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
 from typing import Any
 
 import attrs
 
 from metalearn_core.errors import UsageError, unknown
+from metalearn_core.outer_gradient import ARGUMENTS
+from metalearn_core.registration.hooks import META_GRADIENT
 from metalearn_core.rule import UpdateRule
 
 
@@ -41,21 +43,30 @@ class Registered:
     plugin: str
     distribution: str
 
+    @property
+    def _given(self) -> Sequence[str]:
+        """What whoever calls it gives, and no user."""
+        return ARGUMENTS if self.kind == META_GRADIENT else ("layout",)
+
     def options(self) -> dict[str, inspect.Parameter]:
         """The keyword options that the factory takes, by name; `**` one that takes any."""
         return {
             f"**{name}" if p.kind is p.VAR_KEYWORD else name: p
             for name, p in inspect.signature(self.factory).parameters.items()
-            if name != "layout" and p.kind not in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL)
+            if name not in self._given and p.kind not in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL)
         }
+
+    def require_options(self, names: Iterable[str]) -> None:
+        """UsageError for an option that it does not take."""
+        known = self.options()
+        for name in names:
+            if name not in known and not any(taken.startswith("**") for taken in known):
+                raise unknown("option", name, known)
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Make one. Raises UsageError for an unknown option, a refused value, and a factory that fails."""
         try:
-            known = self.options()
-            for option in options:
-                if option not in known and not any(name.startswith("**") for name in known):
-                    raise unknown("option", option, known)
+            self.require_options(name for name in options if name not in self._given)
             return self.factory(*args, **options)
         except (Exception, SystemExit) as error:
             # a TypeError or a ValueError refuses a value; whatever else it is, it is the plugin's mistake

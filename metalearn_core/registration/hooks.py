@@ -11,6 +11,9 @@ GROUP = "metalearn"
 
 Factories = Mapping[str, Callable[..., Any]]
 
+META_GRADIENT = "meta-gradient"
+"""The kind whose factories are used as they are: each is the function itself."""
+
 hookspec = pluggy.HookspecMarker(GROUP)
 
 hookimpl = pluggy.HookimplMarker(GROUP)
@@ -40,6 +43,13 @@ class Hooks:
         """Base-learners: `factory(**options) -> BaseLearner`."""
 
     @hookspec
+    def metalearn_meta_gradients(self) -> Factories:  # type: ignore[empty-body]
+        """Outer gradients: functions that are called, and answer, as `metalearn_core.meta_gradient`.
+
+        What else one takes by keyword are its options; one with a parameter `keys` draws random numbers.
+        """
+
+    @hookspec
     def metalearn_observers(self) -> Factories:  # type: ignore[empty-body]
         """Observers of runs: `factory(run) -> observer`, `run` a mapping that describes the run.
 
@@ -55,6 +65,7 @@ KINDS = {
     "metalearn_update_rules": "rule",
     "metalearn_task_families": "task family",
     "metalearn_base_learners": "base-learner",
+    "metalearn_meta_gradients": META_GRADIENT,
     "metalearn_observers": "observer",
     "metalearn_map": "placement",
 }

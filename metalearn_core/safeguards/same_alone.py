@@ -7,22 +7,24 @@ one call to the next, nothing but a comparison shows it.
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.func import vmap
 from torch.utils import _pytree as pytree
 
-from metalearn_core.errors import TWICE, TrainingWarning, UsageError
+from metalearn_core.errors import NOT_BATCHED, TWICE, TrainingWarning, UsageError
 from metalearn_core.learner import BaseLearner
 from metalearn_core.safeguards.pure_forward import require_pure
 from metalearn_core.safeguards.trials import MOST_SHAPES, TASKS, is_traced, streams_kept
 from metalearn_core.safeguards.wrong_part import wrong_part
 from metalearn_core.task import Batch
+from metalearn_core.trees import over_first_axis
 
 ONCE = once_differentiable.__code__
 """What wraps the backward of a function that torch differentiates once, in silence."""
@@ -58,17 +60,27 @@ def check_first_batch(
     data = (batch.inputs, batch.targets, *context)
     if not learner.check_first_batch:
         return
-    shapes = tuple((x.shape[1:], x.dtype) for x in data)
-    several = min(TASKS, len(batch.inputs))
+    tensors = [x for x in pytree.tree_leaves(data) if isinstance(x, Tensor)]
+    shapes = tuple((x.shape[1:], x.dtype) for x in tensors)
+    several = min(TASKS, len(tensors[0]))
     kind = (what, derivatives, several, learner.module.training, learner.use_vmap, shapes)
     if kind in learner.checked or len(learner.checked) >= MOST_SHAPES or is_traced(theta, data):
         return
     few = _copied([_first(x, several) for x in data])
     thetas = (theta if theta.ndim == 2 else theta.expand(several, -1))[:several].detach().clone()
     with streams_kept(theta.device), torch.enable_grad():
-        _require_pure(learner, thetas, few)
+        # a support set's own loss has the step for its context, which the module is not given
+        _require_pure(learner, thetas, few[:2] if what == "support_loss" else few)
         _require_same(learner, what, derivatives, thetas, few)
     learner.checked.add(kind)
+
+
+def check_first_support(learner: BaseLearner, theta: Tensor, support: Batch, *, derivatives: int) -> None:
+    """The same of a support set, whose loss may be its own."""
+    if learner.has_support_loss:
+        check_first_batch(learner, theta, support, 0, what="support_loss", derivatives=derivatives)
+    else:
+        check_first_batch(learner, theta, support, derivatives=derivatives)
 
 
 def _require_pure(learner: BaseLearner, thetas: Tensor, data: Sequence[Any]) -> None:
@@ -115,6 +127,8 @@ def _require_same(
 ) -> None:
     name = type(learner.module).__name__
     found = _differences(learner, what, derivatives, thetas, data)
+    if found is None and _take_tasks_in_turn(learner, what, thetas, data):
+        found = _differences(learner, what, derivatives, thetas, data)
     if found is None:
         return
     if derivatives and len(thetas[0]):
@@ -135,6 +149,32 @@ def _require_same(
         )
 
 
+def _take_tasks_in_turn(learner: BaseLearner, what: str, thetas: Tensor, data: Sequence[Any]) -> bool:
+    """Give up vmap, and say so, where torch cannot batch a module that works for a task alone: an LSTM."""
+    value = _value_of(learner, what, thetas[0])
+    try:
+        over_first_axis(value)(thetas, *_copied(data))
+    except Exception as error:
+        if NOT_BATCHED not in str(error):
+            return False  # the run tells it in its own words
+        operation = re.search(r"aten::\w+", str(error))
+    else:
+        return False
+    with suppress(Exception):  # of one task alone, the run tells it
+        twice = [value(thetas[0], *_copied([_task(x, 0) for x in data])) for _ in range(2)]
+        if torch.equal(*twice):
+            learner.use_vmap = False
+    if learner.use_vmap:  # it fails for one task, too, or draws random numbers
+        return False
+    warnings.warn(
+        f"{learner.who}: torch cannot batch {operation[0] if operation else 'it'} over tasks, so they are"
+        " taken one after the other; that is right, and slower",
+        TrainingWarning,
+        stacklevel=6,
+    )
+    return True
+
+
 def _differences(
     learner: BaseLearner, what: str, derivatives: int, thetas: Tensor, data: Sequence[Any]
 ) -> tuple[float, float] | None:
@@ -151,7 +191,7 @@ def _differences(
         return None
     try:  # rounding can turn a unit of a network on or off: in float64 that is gone
         double = learner.to(thetas.device, torch.float64)
-        wide = pytree.tree_map(lambda x: x.double() if x.is_floating_point() else x, data)
+        wide = pytree.tree_map(_doubled, data)
         found = _compare(double, what, derivatives, thetas.double(), wide, rounding=ROUNDING)
         tolerance = 1e-4
     except Exception:
@@ -169,11 +209,7 @@ def _compare(
     A difference below `rounding`, times the largest number in θ and the data, is none.
     """
     rounding *= _largest((thetas, data))
-    scout = learner.with_module(learner.module_at(thetas[0]))
-
-    def value(theta: Tensor, inputs: Any, targets: Any, *context: Any) -> Tensor:
-        answer: Tensor = getattr(scout, what)(theta, Batch(inputs, targets), *context)
-        return answer
+    value = _value_of(learner, what, thetas[0])
 
     def alone(task: int) -> Answers:
         own = _copied([_task(x, task) for x in data])
@@ -184,8 +220,19 @@ def _compare(
     if not learner.use_vmap:
         return again, 0.0
     own = _copied(data)
-    together = _answers(lambda thetas: vmap(value)(thetas, *own), thetas, derivatives)
+    together = _answers(lambda thetas: over_first_axis(value)(thetas, *own), thetas, derivatives)
     return again, _distance(learner, each, together, rounding)
+
+
+def _value_of(learner: BaseLearner, what: str, theta: Tensor) -> Callable[..., Tensor]:
+    """The method that is compared, of a copy of the learner, as a function of θ and a task's data."""
+    scout = learner.with_module(learner.module_at(theta))
+
+    def value(theta: Tensor, inputs: Any, targets: Any, *context: Any) -> Tensor:
+        answer: Tensor = getattr(scout, what)(theta, Batch(inputs, targets), *context)
+        return answer
+
+    return value
 
 
 def _answers(value: Callable[[Tensor], Tensor], theta: Tensor, derivatives: int) -> Answers:
@@ -232,12 +279,16 @@ def _distance(learner: BaseLearner, expected: Answers, found: Answers, rounding:
 
 
 def _first(data: Any, count: int) -> Any:
-    return pytree.tree_map(lambda x: x[:count], data)
+    return pytree.tree_map_only(Tensor, lambda x: x[:count], data)
 
 
 def _task(data: Any, index: int) -> Any:
-    return pytree.tree_map(lambda x: x[index], data)
+    return pytree.tree_map_only(Tensor, lambda x: x[index], data)
 
 
 def _copied(data: Any) -> Any:
-    return pytree.tree_map(lambda x: x.detach().clone(), data)
+    return pytree.tree_map_only(Tensor, lambda x: x.detach().clone(), data)
+
+
+def _doubled(leaf: Any) -> Any:
+    return leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf

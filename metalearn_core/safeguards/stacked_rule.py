@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from metalearn_core.errors import UsageError
-from metalearn_core.rule import Signal, UndeclaredField, UpdateRule
+from metalearn_core.rule import UpdateRule
 from metalearn_core.safeguards.trials import MOST_SHAPES, is_traced, streams_kept
+from metalearn_core.signal import Noise, Signal, UndeclaredField
 
 SIZES = (1.0, -1e2)
 """The gradients of the tasks that are compared: tasks may differ in sign, and by orders of magnitude."""
@@ -94,7 +95,14 @@ def _moved(rule: UpdateRule, given: Sequence[Tensor], steps: int) -> Answers:
     now, state = theta, rule.init_state(theta)
     for step in range(min(steps, 2 if pytree.tree_leaves(state) else 1)):  # a state shows in the second one
         read = loss if rule.uses_loss else undeclared, step if rule.uses_step else undeclared
-        now, state = rule.update(now, Signal((step + 1) * grad, *read), state)
+        noise = (
+            Noise(torch.full(theta.shape[:-1], step, device=theta.device), theta)
+            if rule.uses_noise
+            else undeclared
+        )
+        numbered = steps if rule.uses_step else undeclared
+        shown = Signal((step + 1) * grad, *read, steps=numbered, noise=noise)
+        now, state = rule.update(now, shown, state)
     total = (now * given[3]).sum() + sum(0 * x.sum() for x in leaves)
     return [(now - theta).detach(), *torch.autograd.grad(total.real, leaves)]
 

@@ -1,14 +1,23 @@
-"""What a training warns of: that it stopped early, or that there is nothing that it could learn from."""
+"""What a training refuses or warns of: φ that is no number, an early stop, nothing to learn from."""
 
 from __future__ import annotations
 
 import warnings
 
-from metalearn_core.errors import DivergenceWarning, TrainingWarning
+from metalearn_core.errors import DivergenceWarning, TrainingWarning, UsageError
 from metalearn_core.training.trained import Trained
 
 FIRST_STEPS = 3
 """Outer steps after which a meta-gradient that was always 0 is told."""
+
+
+def require_numbers(trained: Trained) -> None:
+    """Raise UsageError for a φ or θ⁰ that holds a NaN before anything is trained: no step would be finite."""
+    for name, tensor in (("the initialisation", trained.theta), *trained.rule.named_parameters()):
+        if tensor.isnan().any():
+            raise UsageError(
+                f"meta_train: rule {trained.rule.label}: {name} is nan before training; give the rule numbers"
+            )
 
 
 def warn_of_divergence(trained: Trained) -> None:

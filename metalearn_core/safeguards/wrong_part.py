@@ -30,7 +30,7 @@ def wrong_part(learner: BaseLearner, thetas: Tensor, data: Sequence[Any]) -> str
     inputs, _, *support = data
     calls = []
     for task, module in enumerate(modules):
-        own = [pytree.tree_map(lambda x, task=task: x[task].clone(), x) for x in (inputs, *support)]
+        own = [pytree.tree_map_only(Tensor, lambda x: x[task].clone(), part) for part in (inputs, *support)]  # noqa: B023
         calls.append(_calls(module, own))
     for path in calls[0]:  # in the order in which they have answered
         parts = [module.get_submodule(path) for module in modules]

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Mapping
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import attrs
+import torch
+from torch import Tensor
 
-from metalearn_core.errors import describe_error
+from metalearn_core.errors import UsageError, describe_error
+from metalearn_core.learner import BaseLearner
+from metalearn_core.task import Task
 from metalearn_core.testing.arguments import require_laws, require_maker
 from metalearn_core.testing.laws import LAWS, Law, MakeRule
+from metalearn_core.testing.laws.problems import Given, looking_at
 
 KIT_VERSION = 3
 """Rises when a law is added or becomes stricter."""
@@ -34,6 +39,7 @@ class Result:
 def check_update_rule(
     make_rule: str | MakeRule, *, skip: Collection[str] = (),
     expected_failures: Mapping[str, str] | None = None, slow: bool = False,
+    problem: object = None,
 ) -> list[Result]:  # fmt: skip
     """Check a rule against every law.
 
@@ -43,6 +49,9 @@ def check_update_rule(
         expected_failures: laws that the rule is known to break, each with the reason. Such a failure is
             `"expected"`, and a law of these that holds after all is `"failed"`.
         slow: the laws of `SLOW_LAWS` too, which train, compile and resume.
+        problem: what the rule is looked at on, where it needs a base-learner of its own: a `Problem`, a tuple
+            of the learner, θ⁰ `[n]` and a stacked meta-batch, or a function that returns one. None looks at
+            it on a small network with regression.
 
     Returns:
         One result for each law, in the order of `LAWS`; whatever a law raised is in its message.
@@ -54,11 +63,34 @@ def check_update_rule(
     laws, expected = all_laws(slow), expected_failures or {}
     require_laws(skip, expected, laws)
     results, make = [], maker(make_rule)
-    for name, law in laws.items():
-        asked = Result(name, tier(name), "skipped", "as asked")
-        result = asked if name in skip else _result(name, law, make)
-        results.append(_expected(result, expected[name]) if name in expected else result)
+    with looking_at(_in_float64(problem)):
+        for name, law in laws.items():
+            asked = Result(name, tier(name), "skipped", "as asked")
+            result = asked if name in skip else _result(name, law, make)
+            results.append(_expected(result, expected[name]) if name in expected else result)
     return results
+
+
+def _in_float64(problem: Any) -> Given | None:
+    """What a rule is looked at on, as the laws want it; UsageError for what is no such thing."""
+    if problem is None:
+        return None
+    made = problem() if callable(problem) else problem
+    if not isinstance(made, tuple):
+        made = tuple(getattr(made, name, None) for name in ("learner", "theta", "task"))
+    if len(made) != 3 or not _fits(*made):
+        raise UsageError(
+            "problem: expected a Problem, a tuple (learner, theta, task) or a function that returns one, with"
+            f" theta [n] and a stacked task; got a {type(problem).__name__}"
+        )
+    learner, theta, task = made
+    return learner.to("cpu", torch.float64), theta.detach().double(), task.to("cpu", torch.float64)
+
+
+def _fits(learner: object, theta: object, task: object) -> bool:
+    if not (isinstance(learner, BaseLearner) and isinstance(theta, Tensor) and isinstance(task, Task)):
+        return False
+    return theta.shape == (learner.layout.size,) and task.stacked
 
 
 def maker(rule: str | MakeRule) -> MakeRule:

@@ -19,7 +19,20 @@ from metalearn_core.task import Task
 
 
 def loss_weights(steps: int, decay: float | None) -> dict[int, float]:
-    """What each query loss L(θ⁽ᵗ⁾) weighs in the outer loss: γᵀ⁻ᵗ, t = 1 ... T, in sum 1; None: T alone."""
+    """What each query loss L(θ⁽ᵗ⁾) weighs in the outer loss: γᵀ⁻ᵗ, t = 1 ... T, in sum 1; None: T alone.
+
+    Args:
+        steps: T.
+        decay: γ, the `outer_decay` of `meta_gradient`.
+
+    Returns:
+        `{t: weight}`.
+
+    Example:
+        >>> from metalearn_core import loss_weights
+        >>> loss_weights(5, None), loss_weights(2, 1.0)
+        ({5: 1.0}, {1: 0.5, 2: 0.5})
+    """
     if decay is None or steps == 0:
         return {steps: 1.0}
     weights = {t: decay ** (steps - t) for t in range(1, steps + 1)}

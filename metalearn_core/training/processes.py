@@ -98,20 +98,21 @@ class Processes:
             dist.destroy_process_group()
 
     def mean_over(
-        self, task: Task, gradients: Callable[[Task], Sequence[Tensor]], like: Sequence[Tensor]
+        self, task: Task, gradients: Callable[[Task, int], Sequence[Tensor]], like: Sequence[Tensor]
     ) -> Sequence[Tensor]:
         """What `gradients`, means over tasks, are for the whole meta-batch; each process takes its share.
 
+        `gradients` gets a share and the place of its first task in the meta-batch.
         `like`: tensors of the shapes that come back, for a process without a share.
         """
         if self.count == 1:
-            return gradients(task)
+            return gradients(task, 0)
         first, last = (rank * len(task) // self.count for rank in (self.rank, self.rank + 1))
         found, failure = [torch.zeros_like(x) for x in like], None
         if first < last:
             try:
                 weight = (last - first) / len(task)
-                found = [x.detach() * weight for x in gradients(task[first:last])]
+                found = [x.detach() * weight for x in gradients(task[first:last], first)]
             except Exception as error:  # the others wait: they are told first
                 failure = error
         signs = found[0].new_tensor([float(failure is not None), float(self.stop)])

@@ -72,17 +72,22 @@ class Trained:
     @classmethod
     def begin(
         cls, rule: UpdateRule, learner: BaseLearner, settings: Settings, generator: torch.Generator,
-        family: TaskFamily,
+        family: TaskFamily, outer: str = "",
     ) -> Trained:  # fmt: skip
-        """What there is before the first step. Raises UsageError for an argument of another kind."""
+        """What there is before the first step. Raises UsageError for an argument of another kind.
+
+        `outer`: the outer gradient in words, empty for backpropagation.
+        """
         require_kinds("meta_train", rule=(rule, UpdateRule), learner=(learner, BaseLearner))
         require_kinds("meta_train", settings=(settings, Settings), generator=(generator, torch.Generator))
         require_family("meta_train", family)
-        about = describe_run(rule, learner, family)
+        about = describe_run(rule, learner, family) | ({"meta-gradient": outer} if outer else {})
         rule = copy.deepcopy(rule).to(learner.device, learner.dtype)
         theta = learner.initial(generator).requires_grad_()
+        if rule.uses_noise:
+            _seed_noise(rule, generator)
         learned = [parameter for parameter in rule.parameters() if parameter.requires_grad]
-        adam = torch.optim.Adam([theta, *learned], lr=settings.outer_lr)
+        adam = torch.optim.Adam([theta, *learned], lr=settings.outer_lr_at(0))
         untested = Snapshot.of(0, float("nan"), theta, rule, adam)
         origin = digest(theta, *rule.state_dict().values())
         return cls(rule, learner, settings, theta, adam, generator, untested, about, origin)
@@ -157,6 +162,16 @@ class Trained:
 
 
 _CONTENTS = {"fingerprint", "now", "best", "generator", "validations", "diverged", "engine"}
+
+
+def _seed_noise(rule: UpdateRule, generator: torch.Generator) -> None:
+    """Give the rule noise of its own. UsageError for one that cannot have it."""
+    seed = rule.seed_of_noise
+    if not isinstance(seed, Tensor):
+        raise UsageError(f"rule {rule.label}: set uses_noise in the class, or before super().__init__()")
+    drawn = torch.randint(2**31, (), generator=generator, device=generator.device)
+    with torch.no_grad():
+        seed.copy_(drawn)
 
 
 def _fingerprint(trained: Trained) -> dict[str, str]:

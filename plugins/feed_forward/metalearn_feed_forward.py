@@ -5,6 +5,7 @@ Huisman, Plaat and van Rijn (2022), Equations 3.6 and 3.7.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -54,6 +55,10 @@ class FeedForward(UpdateRule):
             updates from the first one, taken whole.
         learn_lr: `"parameter"` learns α ∈ Rⁿ; `"none"` has α = 1.
         alpha_start: where a learned α starts: `"ones"`, or `"uniform"` on [0, 1) as in the authors' program.
+        start: `"drawn"`, or `"descent"`: before training, g is −`start_lr`·∇, exactly. Two units of each ReLU
+            layer carry max(∇, 0) and max(−∇, 0); the others are drawn as ever, and the last layer does not
+            read them yet.
+        start_lr: the step size of that descent.
     """
 
     elementwise = True
@@ -70,9 +75,11 @@ class FeedForward(UpdateRule):
         history_timing: Literal["equation", "program"] = "equation",
         learn_lr: Literal["none", "parameter"] = "none",
         alpha_start: Literal["ones", "uniform"] = "ones",
+        start: Literal["drawn", "descent"] = "drawn",
+        start_lr: float = 0.01,
     ) -> None:
         super().__init__()
-        for name, value, known in (
+        _require_known(
             *(("input", given, INPUTS) for given in inputs),
             ("activation", activation, tuple(ACTIVATIONS)),
             ("preprocess", preprocess, ("none", "log")),
@@ -80,27 +87,27 @@ class FeedForward(UpdateRule):
             ("history_timing", history_timing, ("equation", "program")),
             ("learn_lr", learn_lr, ("none", "parameter")),
             ("alpha_start", alpha_start, ("ones", "uniform")),
-        ):
-            if value not in known:
-                raise unknown(name, str(value), known)
-        if isinstance(beta, bool) or not isinstance(beta, int | float) or not 0 <= beta <= 1:
-            raise UsageError(f"beta must be a number in [0, 1], got {beta!r}")
+            ("start", start, ("drawn", "descent")),
+        )
+        _require_number("beta", beta, 0, 1)
+        _require_number("start_lr", start_lr, 0, sys.float_info.max)
         if not isinstance(hidden, list | tuple) or not all(type(w) is int and w > 0 for w in hidden):
             raise UsageError(f"hidden must be a list of widths >= 1, got {hidden!r}")
         if not inputs and history == "none":
             raise UsageError(f"inputs must name at least one of {', '.join(INPUTS)}, or have a history")
+        if start == "descent":
+            _require_descent(hidden, inputs, preprocess, activation)
         self.inputs, self.history, self.beta = tuple(inputs), history, beta
         self.log, self.as_program = preprocess == "log", history_timing == "program"
-        self.uses_loss = "loss" in inputs
+        self.uses_loss, self.coordinatewise = "loss" in inputs, learn_lr == "none"
         self.uses_step = "step" in inputs or (self.as_program and history != "none")
-        self.coordinatewise = learn_lr == "none"
-        wide = 2 if self.log else 1
         doubled = ("grad" in inputs) + ("loss" in inputs) + (history != "none")
-        columns = wide * doubled + ("theta" in inputs) + ("step" in inputs)
+        columns = (1 + self.log) * doubled + ("theta" in inputs) + ("step" in inputs)
         self.network = Coordinatewise(columns, hidden, activation=ACTIVATIONS[activation])
+        if start == "descent":
+            _start_as_descent([layer for layer in self.network if isinstance(layer, nn.Linear)], start_lr)
         if learn_lr == "parameter":
-            start = torch.ones if alpha_start == "ones" else torch.rand
-            self.alpha = nn.Parameter(start(layout.size))
+            self.alpha = nn.Parameter((torch.ones if alpha_start == "ones" else torch.rand)(layout.size))
 
     def init_state(self, theta: Tensor) -> State:
         return () if self.history == "none" else torch.zeros_like(theta)
@@ -142,6 +149,38 @@ class FeedForward(UpdateRule):
 
     def _processed(self, x: Tensor) -> list[Tensor]:
         return log_and_sign(x) if self.log else [x]
+
+
+def _require_known(*options: tuple[str, str, Sequence[str]]) -> None:
+    """Raise UsageError at the first (name, value, known values) whose value is not known."""
+    for name, value, known in options:
+        if value not in known:
+            raise unknown(name, str(value), known)
+
+
+def _require_number(name: str, value: object, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        wanted = f"in [{low}, {high}]" if high <= 1 else f">= {low}"
+        raise UsageError(f"{name} must be a number {wanted}, got {value!r}")
+
+
+def _require_descent(hidden: Sequence[int], inputs: Sequence[str], preprocess: str, activation: str) -> None:
+    """Raise UsageError for a network that cannot start as descent."""
+    if "grad" not in inputs or (preprocess, activation) != ("none", "relu"):
+        raise UsageError("start = 'descent' needs 'grad' among the inputs, preprocess = 'none' and ReLU")
+    if 1 in hidden:
+        raise UsageError(f"start = 'descent' needs hidden layers of 2 or more units, got {hidden!r}")
+
+
+@torch.no_grad()
+def _start_as_descent(layers: Sequence[nn.Linear], inner_lr: float) -> None:
+    """Make the network −`inner_lr`·∇, where ∇ is its first column: x = max(x, 0) − max(−x, 0)."""
+    *hidden, last = layers
+    for depth, layer in enumerate(hidden):
+        layer.weight[:2] = 0.0
+        layer.weight[:2, : 2 if depth else 1] = torch.eye(2) if depth else torch.tensor([[1.0], [-1.0]])
+    last.weight.zero_()
+    last.weight[0, : 2 if hidden else 1] = torch.tensor([-inner_lr, inner_lr] if hidden else [-inner_lr])
 
 
 @hookimpl

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from metalearn_core import (
     ParameterLayout,
     Signal,
+    State,
     UpdateRule,
     UsageError,
     coordinatewise_cell,
@@ -56,6 +57,10 @@ class LSTM(UpdateRule):
         weight_range: half-width of the range that the gates' weights are drawn from.
         candidate_scale: the gradient, as an input and as the candidate −∇, is multiplied by it. The
             authors' program has 1/(N·k), a second mean over the support set; the equation 1.
+        memory: `"all"`, the equation; with `"none"` every step starts from the memory of the first one, so
+            that the same network has no state.
+        learn_lr: `"parameter"` learns a step size α ∈ Rⁿ, from 1, for the second term, α⊙i⊙∇; `"none"` has
+            α = 1, the equation.
     """
 
     elementwise = True
@@ -72,6 +77,8 @@ class LSTM(UpdateRule):
         input_bias: tuple[float, float] = (-5.0, -4.0),
         weight_range: float = 0.01,
         candidate_scale: float = 1.0,
+        memory: Literal["all", "none"] = "all",
+        learn_lr: Literal["none", "parameter"] = "none",
     ) -> None:
         super().__init__()
         if isinstance(hidden, bool) or not isinstance(hidden, int) or hidden < 0:
@@ -82,39 +89,44 @@ class LSTM(UpdateRule):
         for name, number in (("weight_range", weight_range), ("candidate_scale", candidate_scale)):
             if not _is_number(number) or number < 0:
                 raise UsageError(f"{name} must be a number >= 0, got {number!r}")
-        for name, value, known in (
+        _require_known(
             *(("input", given, INPUTS) for given in inputs),
             ("preprocess", preprocess, ("none", "log")),
             ("previous_gate", previous_gate, ("sigmoid", "logit")),
-        ):
-            if value not in known:
-                raise unknown(name, str(value), known)
+            ("memory", memory, ("all", "none")),
+            ("learn_lr", learn_lr, ("none", "parameter")),
+        )
         if not inputs:
             raise UsageError(f"inputs must name at least one of {', '.join(INPUTS)}")
         self.hidden, self.log, self.logit = hidden, preprocess == "log", previous_gate == "logit"
         self.inputs = [name for name in INPUTS if name in inputs]
         self.uses_loss = "loss" in self.inputs
-        self.candidate_scale = candidate_scale
+        self.candidate_scale, self.remembers = candidate_scale, memory == "all"
+        self.coordinatewise = learn_lr == "none"
         columns = len(self.inputs) * (2 if self.log else 1)
         features = (hidden or columns) + 2
         self.forget_gate = _gate(features, weight_range, forget_bias)
         self.input_gate = _gate(features, weight_range, input_bias)
         if hidden:
-            self.input_map = nn.Linear(columns, 4 * hidden)
-            self.hidden_map = nn.Linear(hidden, 4 * hidden)
-            for parameter in (*self.input_map.parameters(), *self.hidden_map.parameters()):
-                nn.init.uniform_(parameter, -(hidden**-0.5), hidden**-0.5)
+            self.input_map, self.hidden_map = _first_layer(columns, hidden)
+        if learn_lr == "parameter":
+            self.alpha = nn.Parameter(torch.ones(layout.size))
 
-    def init_state(self, theta: Tensor) -> Memory:
+    def init_state(self, theta: Tensor) -> State:
+        return self._blank(theta) if self.remembers else ()
+
+    def _blank(self, theta: Tensor) -> Memory:
         wide = theta.unsqueeze(-2).expand(*theta.shape[:-1], self.hidden, theta.shape[-1])
         return Memory(*map(torch.zeros_like, (theta, theta, wide, wide)))
 
-    def update(self, theta: Tensor, signal: Signal, state: Memory) -> tuple[Tensor, Memory]:
+    def update(self, theta: Tensor, signal: Signal, state: State) -> tuple[Tensor, State]:
         grad = self.candidate_scale * signal.grad
-        forget, step, output, cell = self._gate_inputs(self._columns(grad, signal), theta, state)
+        memory = state if self.remembers else self._blank(theta)
+        forget, step, output, cell = self._gate_inputs(self._columns(grad, signal), theta, memory)
         f, i = torch.sigmoid(forget), torch.sigmoid(step)
+        change = self.alpha * i * grad if hasattr(self, "alpha") else i * grad
         previous = (forget, step) if self.logit else (f, i)
-        return f * theta - i * grad, Memory(*previous, output, cell)
+        return f * theta - change, Memory(*previous, output, cell) if self.remembers else ()
 
     def _gate_inputs(self, columns: list[Tensor], theta: Tensor, state: Memory) -> Memory:
         """W·[features, θ, previous gate] + b of both gates, and the first layer's state."""
@@ -144,6 +156,13 @@ class LSTM(UpdateRule):
         return columns
 
 
+def _require_known(*options: tuple[str, str, Sequence[str]]) -> None:
+    """Raise UsageError at the first (name, value, known values) whose value is not known."""
+    for name, value, known in options:
+        if value not in known:
+            raise unknown(name, str(value), known)
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -159,6 +178,14 @@ def _gate(features: int, weight_range: float, bias_range: tuple[float, float]) -
     nn.init.uniform_(gate.weight, -weight_range, weight_range)
     nn.init.uniform_(gate.bias, *bias_range)
     return gate
+
+
+def _first_layer(columns: int, hidden: int) -> tuple[nn.Linear, nn.Linear]:
+    """The maps of the inputs and of the hidden state to four gates, drawn as torch draws an `nn.LSTMCell`."""
+    maps = nn.Linear(columns, 4 * hidden), nn.Linear(hidden, 4 * hidden)
+    for parameter in (parameter for layer in maps for parameter in layer.parameters()):
+        nn.init.uniform_(parameter, -(hidden**-0.5), hidden**-0.5)
+    return maps
 
 
 def _linear(gate: nn.Linear, columns: Sequence[Tensor]) -> Tensor:

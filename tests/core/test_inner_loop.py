@@ -206,6 +206,16 @@ def test_without_curvature_the_orders_differ_by_the_loss_alone(name, equal):
     assert same == ([True, True] if equal else [False, False])
 
 
+def test_without_a_graph_a_start_that_wants_gradients_is_one_that_does_not():
+    """A parameter as θ⁰, shared by several tasks: each still follows its own gradient alone."""
+    net = NETS["tanh"]
+    rule, task = rule_of("gradient-descent-parameter", net.learner), net.task(count=3)
+    with torch.no_grad():
+        wanted = adapt(rule, net.learner, net.theta.detach(), task.support, steps=2)
+        found = adapt(rule, net.learner, nn.Parameter(net.theta.detach().clone()), task.support, steps=2)
+    close(found, wanted)
+
+
 @both_orders
 @pytest.mark.parametrize("name", RULES)
 def test_without_grad_no_graph_is_kept_and_the_values_are_the_same(name, order):

@@ -883,6 +883,15 @@ def test_an_interrupt_while_divergence_is_told_resumes_as_diverged(tmp_path):
     assert "training task 4" in train(Cliff(), **options).diverged
 
 
+def test_a_phi_that_is_no_number_is_refused_before_training():
+    learner = BaseLearner(nn.Linear(1, 1), mse_loss)
+    rule = make_rule("gradient-descent", learner.layout, inner_lr=0.1, learn_lr="parameter")
+    with torch.no_grad():
+        rule.inner_lr[1] = math.nan
+    with pytest.raises(UsageError, match="rule gradient-descent: inner_lr is nan before training"):
+        meta_train(rule, learner, Waves(), Settings(tasks=2, validation_tasks=1), generator=seeded())
+
+
 def test_a_broken_training_task_is_a_mistake_and_no_divergence():
     class Broken(Waves):
         def sample(self, split, count, generator):

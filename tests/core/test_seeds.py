@@ -163,19 +163,21 @@ def test_a_meta_batch_in_pieces_is_the_whole(size):
     """Also where the last piece is smaller than the others."""
     task = FAMILY.sample("train", 5, torch.Generator().manual_seed(6)).to("cpu", torch.float64)
     (rule,) = rules_of("feed-forward", 1, hidden=[3])
-    theta, sizes = LEARNER.initial(torch.Generator().manual_seed(1)), []
+    theta, sizes, firsts = LEARNER.initial(torch.Generator().manual_seed(1)), [], []
 
-    def gradients(task):
+    def gradients(task, first):
+        firsts.append(first)
         sizes.append(len(task))
         loss, grad, phi = meta_gradient(rule, LEARNER, theta, task, steps=2)
         return [loss, grad, *phi.values()]
 
-    whole = gradients(task)
-    sizes.clear()
+    whole = gradients(task, 0)
+    sizes.clear(), firsts.clear()
     for ours, theirs in zip(over_pieces(gradients, task, size), whole, strict=True):
         torch.testing.assert_close(ours, theirs, **CLOSE)
     assert max(sizes) == min(size, 5)
     assert sum(sizes) == 5
+    assert firsts == list(range(0, 5, size))
 
 
 def test_a_seed_that_is_not_alive_or_not_finite_stays_where_it_is():

@@ -139,7 +139,7 @@ def failures(processes: Processes) -> list[str]:
     for part in (
         lambda: processes.of_first(broken_at(0)),
         lambda: processes.each(broken_at(1), range(4)),
-        lambda: processes.mean_over(task, lambda share: [broken_at(0)()], [torch.zeros(1)]),
+        lambda: processes.mean_over(task, lambda *share: [broken_at(0)()], [torch.zeros(1)]),
         lambda: processes.of_first(lambda: {"whole": torch.ones(2)}),
     ):
         try:

@@ -196,3 +196,45 @@ def test_a_mistake_is_named(options, said):
         make_rule("feed-forward", LAYOUT, **options)
     for part in ("feed-forward", *said):
         assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"hidden": []},
+        {"hidden": [2]},
+        {"hidden": [20]},
+        {"inputs": ["grad", "step"]},
+        {"learn_lr": "parameter"},
+    ],
+)
+def test_a_network_can_start_as_descent(options):
+    rule = make_rule("feed-forward", LAYOUT, start="descent", start_lr=0.25, **options).double()
+    theta = torch.linspace(-2, 2, LAYOUT.size).double()
+    grad = torch.linspace(3, -1, LAYOUT.size).double()
+    moved, _ = rule.update(theta, Signal(grad, torch.tensor(1.0).double(), 2), rule.init_state(theta))
+    torch.testing.assert_close(moved, theta - 0.25 * grad, rtol=1e-15, atol=0)
+
+
+def test_units_that_do_not_carry_the_start_can_learn():
+    rule = make_rule("feed-forward", LAYOUT, hidden=[20, 20], start="descent").double()
+    theta = torch.zeros(LAYOUT.size).double()
+    signal = Signal(torch.linspace(3, -1, LAYOUT.size).double(), torch.tensor(1.0).double(), 0)
+    rule.update(theta, signal, ())[0].square().sum().backward()
+    assert (rule.network[-1].weight.grad[0, 2:] != 0).any()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"inputs": ["loss"]},
+        {"preprocess": "log"},
+        {"activation": "tanh"},
+        {"hidden": [20, 1]},
+        {"start_lr": -1.0},
+    ],
+)
+def test_a_start_that_cannot_be_descent_is_refused(options):
+    with pytest.raises(UsageError, match="start"):
+        make_rule("feed-forward", LAYOUT, start="descent", **options)

@@ -212,3 +212,50 @@ def test_a_mistake_is_named(options, said):
         make_rule("lstm", LAYOUT, **options)
     for part in ("lstm", *said):
         assert part in str(error.value)
+
+
+@pytest.mark.parametrize("hidden", [0, 20])
+@pytest.mark.parametrize("log", [False, True])
+def test_without_memory_every_step_is_a_first_step(hidden, log):
+    options = {"hidden": hidden, "preprocess": "log" if log else "none", "weight_range": 1.0}
+    rule, remembers = lstm(memory="none", **options), lstm(**options)
+    theta = expected = torch.linspace(-2, 2, LAYOUT.size).double()
+    for step, (grad, loss) in enumerate(signals()):
+        signal = Signal(grad, double(loss), step)
+        expected, _ = remembers.update(expected, signal, remembers.init_state(expected))
+    torch.testing.assert_close(run(rule, theta), expected, rtol=0, atol=0)
+    assert not torch.allclose(run(remembers, theta), expected)
+    assert rule.init_state(theta) == ()
+
+
+def test_a_learned_step_size_scales_the_second_term_alone():
+    rule, plain = lstm(learn_lr="parameter", inputs=["grad"]), lstm(inputs=["grad"])
+    theta = torch.linspace(-2, 2, LAYOUT.size).double()
+    torch.testing.assert_close(run(rule, theta), run(plain, theta), rtol=0, atol=0)
+    alpha = torch.linspace(0.5, 3, LAYOUT.size).double()
+    with torch.no_grad():
+        rule.alpha.copy_(alpha)
+    signal = Signal(signals()[0][0], double(1.0), 0)
+    moved, _ = rule.update(theta, signal, rule.init_state(theta))
+    once, _ = plain.update(theta, signal, plain.init_state(theta))
+    still, _ = plain.update(theta, Signal(0 * signal.grad, double(1.0), 0), plain.init_state(theta))
+    forget = still / theta  # with a gradient of 0 the input gate moves nothing
+    weight = plain.forget_gate.weight[0].detach()
+    kept = torch.sigmoid(torch.logit(forget) + weight[0] * signal.grad) * theta
+    expected = torch.where(theta == 0, moved, kept + alpha * (once - kept))
+    torch.testing.assert_close(moved, expected, rtol=1e-12, atol=1e-12)
+    assert not rule.coordinatewise
+
+
+@pytest.mark.parametrize("given", [{"memory": "some"}, {"learn_lr": "scalar"}])
+def test_a_memory_or_step_size_of_another_name_is_refused(given):
+    (value,) = given.values()
+    with pytest.raises(UsageError, match=value):
+        lstm(**given)
+
+
+def test_what_a_seed_draws_stays_as_records_have_it():
+    with forked_rng(torch.Generator().manual_seed(3)):
+        rule = make_rule("lstm", LAYOUT, hidden=20)
+    drawn = sum(parameter.detach().double().sum().item() for parameter in rule.parameters())
+    assert drawn == pytest.approx(3.2209496, abs=1e-6)

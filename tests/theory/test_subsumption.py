@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from metalearn_benchmarks.theory.parameterisations import carried, gates
 from metalearn_benchmarks.theory.references import descent
-from metalearn_core import Signal, Task, make_rule, meta_gradient, trajectory
+from metalearn_core import BaseLearner, Batch, Signal, Task, make_rule, meta_gradient, trajectory
 from metalearn_core.testing import Architecture, Problem
 from metalearn_core.testing.strategies import inner_lrs, problems, seeds
 
@@ -85,6 +85,60 @@ def test_no_bound_in_epsilon_and_t_alone_holds(epsilon, steps, size, seed):
     strayed = float((ends[1] - ends[0]).norm() / theta.norm())
     # α is tiny, so that what the gradient does after the first decay does not hide it
     assert strayed == pytest.approx(1 - (1 - epsilon) ** steps, rel=1e-6)
+
+
+class ReluOfOneWeight(torch.nn.Module):
+    """f(x) = relu(wx)."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        return torch.relu(x * self.weight)
+
+
+def ends_of(w, inputs, alpha, epsilon, steps=2):
+    """Where gradient descent ends from θ⁰ = w, the targets all −1, and where the LSTM with 1 − σ(b_f) = ε."""
+    learner = BaseLearner(ReluOfOneWeight().double(), torch.nn.functional.mse_loss)
+    x = torch.tensor(inputs, dtype=torch.float64).unsqueeze(-1)
+    theta, support = torch.tensor([w], dtype=torch.float64), Batch(x, -torch.ones_like(x))
+    rules = pair(Problem(Architecture((1, 1), bias=False)), alpha, epsilon)
+    paths = [trajectory(rule, learner, theta, support, steps=steps) for rule in rules]
+    return [float(list(path)[-1][0].detach()) for path in paths]
+
+
+@given(exponent=st.integers(1, 40))
+def test_on_relu_networks_the_limit_is_not_uniform_over_starts(exponent):
+    """f = relu(wx), x = 1, y = −1, α = ¼, T = 2: for every ε the start 1 + ε/2 parts the two by about ½.
+
+    Descent comes to ε/4, where the ReLU is active, and ends near −½. The LSTM comes to −¾ε or so, where the
+    gradient is 0, and stays near 0.
+    """
+    epsilon = 2.0**-exponent
+    descended, gated = ends_of(1 + epsilon / 2, [1.0], 0.25, epsilon)
+    assert descended == pytest.approx(-0.5, abs=epsilon)
+    assert gated == pytest.approx(0.0, abs=2 * epsilon)
+
+
+@given(start=st.floats(1.0, 3.0, exclude_min=True), exponent=st.integers(1, 6))
+def test_from_a_start_whose_path_meets_no_kink_the_lstm_tends_to_descent(start, exponent):
+    """The same network: once ε is small next to the distance from the kink, the error is of order ε."""
+    margin = abs(start - 1) / 2  # how far from the kink at 0 descent comes after one step
+    epsilon = min(margin, 1.0) * 2.0**-exponent / 8
+    descended, gated = ends_of(start, [1.0], 0.25, epsilon)
+    assert abs(descended - gated) <= 3 * start * epsilon + 1e-15
+
+
+@given(exponent=st.integers(1, 40))
+def test_from_a_start_whose_path_meets_a_kink_it_need_not_tend_to_descent(exponent):
+    """f = relu(wx), x = ±1, y = −1, α = ½, from w = 1: descent lands on the kink, where torch's gradient is
+    0, and stays there. The LSTM lands beside it, where the other example's ReLU is active, and moves on by ½.
+    """
+    epsilon = 2.0**-exponent
+    descended, gated = ends_of(1.0, [1.0, -1.0], 0.5, epsilon)
+    assert descended == 0.0
+    assert gated == pytest.approx(0.5, abs=2 * epsilon)
 
 
 @given(problem=problems(smooth=True, most_tasks=1), alpha=st.floats(1e-3, 0.2))
@@ -206,6 +260,31 @@ def test_relu_loses_the_curvature_of_gradients_that_are_zero(activation, problem
     expected = at - alpha * hessian @ at if activation == "gelu" else at
     _, found, _ = meta_gradient(turtle, learner, theta, task, steps=1)
     torch.testing.assert_close(found, expected.detach(), rtol=1e-9, atol=1e-11)
+
+
+@given(alpha=inner_lrs(), shift=st.floats(0.01, 10.0), gradient=st.floats(-20.0, 20.0))
+def test_another_relu_network_of_the_same_step_has_its_kink_elsewhere(alpha, shift, gradient):
+    """relu(x + b) − relu(−x − b) − b is x, and its derivative is 1 at 0: the kink is at −b alone.
+
+    A step that is linear still needs a kink somewhere; where it lies is for φ to choose.
+    """
+    problem = Problem(Architecture((1, 1), bias=False))
+    turtle = make_rule("feed-forward", problem.learner.layout, hidden=[2]).double()
+    with torch.no_grad():
+        for name, value in carried(turtle.network, [1.0], -alpha, bias=alpha * shift).items():
+            dict(turtle.named_parameters())[name].copy_(value)
+        turtle.network[0].bias.copy_(torch.tensor([shift, -shift], dtype=torch.float64))
+
+    def step(x):
+        theta = torch.zeros_like(x)
+        return turtle.update(theta, Signal(x, x.sum(), 0), turtle.init_state(theta))[0]
+
+    for x, slope in ((0.0, -alpha), (gradient, -alpha), (-shift, 0.0)):
+        if x == gradient and abs(gradient + shift) < 1e-6:
+            continue
+        at = torch.tensor([x], dtype=torch.float64)
+        torch.testing.assert_close(step(at).detach(), -alpha * at, rtol=1e-12, atol=1e-12)
+        assert float(torch.func.jacrev(step)(at).detach()) == pytest.approx(slope, rel=1e-12)
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu"])

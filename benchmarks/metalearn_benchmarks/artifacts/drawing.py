@@ -26,6 +26,7 @@ def draw(shown: Sequence[Demonstration]) -> Figure:
         figure, panels = panel_grid(len(shown), 3.0)
         for index, (axes, one) in enumerate(zip(panels, shown, strict=True)):
             _draw_rule(axes, one, COLOURS[index])
+        panels[0].set_ylabel("y")
         return add_legend(figure, panels)
 
 
@@ -40,6 +41,7 @@ def _draw_rule(axes: Axes, one: Demonstration, colour: str) -> None:
             label, alpha = ("before adapting" if step == 0 else f"after {steps} steps"), 1.0
         axes.plot(one.grid, prediction, style, color=colour, linewidth=1.8, alpha=alpha, label=label)
     before, after = one.errors[0, 0], one.errors[0, -1]
+    axes.set_xlabel("x")
     axes.set_title(f"{one.title}\nerror {before:.2f}, then {after:.2f}", fontsize=10)
 
 

@@ -107,7 +107,9 @@ def _domain_name(name: str) -> str:
 
 def trained_as_published(cell: Mapping[str, Any]) -> bool:
     """Whether a run's meta-gradient is the paper's: that of the loss after T steps, through all of them."""
-    return all(cell["method"]["settings"].get(key) is None for key in UNPUBLISHED_SETTINGS)
+    method = cell["method"]
+    backpropagation = method.get("meta_gradient", "backpropagation") == "backpropagation"
+    return backpropagation and all(method["settings"].get(key) is None for key in UNPUBLISHED_SETTINGS)
 
 
 def published_result(setting: str, method: str) -> PublishedResult | None:

@@ -11,7 +11,6 @@ from contextlib import suppress
 
 import click
 
-from metalearn_benchmarks.cli.archive import archive
 from metalearn_benchmarks.cli.claims import claims
 from metalearn_benchmarks.cli.data import data
 from metalearn_benchmarks.cli.demo import demo
@@ -21,6 +20,8 @@ from metalearn_benchmarks.cli.families import families
 from metalearn_benchmarks.cli.map import rule_map
 from metalearn_benchmarks.cli.methods import methods
 from metalearn_benchmarks.cli.plugins import plugins
+from metalearn_benchmarks.cli.records.archive import archive
+from metalearn_benchmarks.cli.records.table import records
 from metalearn_benchmarks.cli.report import report
 from metalearn_benchmarks.cli.run import run
 from metalearn_benchmarks.cli.speed import speed
@@ -35,7 +36,7 @@ from metalearn_core.errors import UsageError, unknown
 
 SECTIONS = {
     "Run": (demo, run, experiments, methods, families),
-    "Read what came out": (report, claims, archive),
+    "Read what came out": (report, claims, archive, records),
     "Trained rules": (zoo, export),
     "Rules and data": (plugins, rule_map, data, speed),
 }

@@ -10,7 +10,7 @@ import click
 from metalearn_benchmarks.cli.support.completion import complete_experiment
 from metalearn_benchmarks.cli.support.options import JSON, SCALE, examples
 from metalearn_benchmarks.host.exit_codes import EXIT_INTERRUPTED
-from metalearn_benchmarks.host.terminal import echo, print_table
+from metalearn_benchmarks.host.terminal import console, echo, print_json
 
 
 @click.command(
@@ -30,9 +30,10 @@ def experiments(names: tuple[str, ...], scale: str | None, measure: bool, as_jso
         _measure(listed, as_json)
     lines = experiment_list.estimate_durations(listed)
     if as_json:
-        print_table([line.as_data() for line in lines], as_json)
+        print_json([line.as_data() for line in lines])
         return
-    print_table([line.as_row() for line in lines], as_json, ("scale", "runs", "about"))
+    for line in lines:
+        console().print(line.as_entry())
     echo(experiment_list.footnote(lines))
 
 

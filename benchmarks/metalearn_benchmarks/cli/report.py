@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from metalearn_benchmarks.cli.support.completion import complete_method
 from metalearn_benchmarks.cli.support.options import JSON, examples
 from metalearn_benchmarks.cli.support.records import (
     DIRECTORY,
@@ -19,7 +20,8 @@ from metalearn_benchmarks.host.terminal import print_json
 @click.command(
     short_help="Tables, figures and a page, from the records in DIR.",
     epilog=examples(
-        "metalearn report results/paper", "metalearn report results/paper --statistics bootstrap --json"
+        "metalearn report results/paper --against maml",
+        "metalearn report results/paper --statistics bootstrap --json",
     ),
 )
 @DIRECTORY
@@ -29,13 +31,17 @@ from metalearn_benchmarks.host.terminal import print_json
     " or as the paper's program does, without outliers.",
 )  # fmt: skip
 @click.option(
+    "--against", metavar="METHOD", shell_complete=complete_method,
+    help="Take differences from this method's row. [default: the best row]",
+)  # fmt: skip
+@click.option(
     "--out", type=click.Path(path_type=Path),
     help="Where to. [default: DIR/report; of an archive, `report` beside it]",
 )  # fmt: skip
 @JSON
-def report(directory: Path, statistics: str, out: Path | None, as_json: bool) -> None:
+def report(directory: Path, statistics: str, against: str | None, out: Path | None, as_json: bool) -> None:
     """Tables, figures and one self-contained report.html of the records in DIR, a folder or an archive."""
     if as_json:
-        print_json(write_report_as_data(directory, statistics, out))
+        print_json(write_report_as_data(directory, statistics, out, against))
     else:
-        write_and_print_report(directory, terminal.console(), statistics, out)
+        write_and_print_report(directory, terminal.console(), statistics, out, against)

@@ -27,19 +27,20 @@ from metalearn_core.errors import UsageError
 
 
 class RuleCommand(click.Command):
-    """A command in which every `--option` belongs to the `--rule` before it."""
+    """A command in which every `--option` belongs to the `--rule` or `--meta-gradient` before it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Take `--rule R --option k=v ...` out of the arguments, in their order.
+        """Take `--rule R --option k=v ...` and `--meta-gradient` out of the arguments, in their order.
 
-        The rules and their options are left in `ctx.obj`.
+        The rules with their options, and the outer gradients with theirs, are left in `ctx.obj`.
         """
         rest: list[str] = []
-        rules: list[tuple[str, dict[str, Any]]] = []
+        named: dict[str, list[tuple[str, dict[str, Any]]]] = {"--rule": [], "--meta-gradient": []}
+        options: dict[str, Any] | None = None
         words = iter(args)
         for word in words:
             name, equals, value = word.partition("=")
-            if name not in ("--rule", "--option"):
+            if name not in (*named, "--option"):
                 rest.append(word)
                 continue
             given = value if equals else next(words, None)
@@ -47,13 +48,20 @@ class RuleCommand(click.Command):
                 continue
             if given is None:
                 raise UsageError(f"{name} needs a value")
-            if name == "--rule":
-                rules.append((given, {}))
-            elif not rules:
-                raise UsageError(f"--option {given}: it belongs to a rule; say --rule NAME before it")
+            if name in named:
+                options = {}
+                named[name].append((given, options))
+            elif options is None:
+                raise UsageError(
+                    f"--option {given}: it belongs to a rule or an outer gradient; say --rule NAME or"
+                    " --meta-gradient NAME before it"
+                )
             else:
-                rules[-1][1].update([toml_option(given)])
-        ctx.obj = rules
+                options.update([toml_option(given)])
+        if len(named["--meta-gradient"]) > 1:
+            both = " and ".join(name for name, _ in named["--meta-gradient"])
+            raise UsageError(f"--meta-gradient: a run has one, got {both}")
+        ctx.obj = named["--rule"], next(iter(named["--meta-gradient"]), None)
         return super().parse_args(ctx, rest)
 
 
@@ -85,7 +93,7 @@ class SeedsTogether(click.IntRange):
     shell_complete=complete_method,
     help="Run this method alone; may be repeated.",
 )
-@click.option("--all", "every_method", is_flag=True, help="Run all methods; without it, sine runs two.")
+@click.option("--all", "every_method", is_flag=True, help="Run all methods, not those of the default alone.")
 @click.option(
     "--rule",
     "_rule",
@@ -93,12 +101,19 @@ class SeedsTogether(click.IntRange):
     shell_complete=complete_rule,
     help="Add a row with an installed rule; may be repeated.",
 )
-@click.option("--option", "_option", metavar="K=V", help="An option of the --rule before it; V is TOML.")
+@click.option(
+    "--meta-gradient", "_meta_gradient", metavar="NAME",
+    help="Meta-train by this outer gradient, such as reptile, in rows of their own.",
+)  # fmt: skip
+@click.option(
+    "--option", "_option", metavar="K=V",
+    help="An option of the --rule or --meta-gradient before it; V is TOML.",
+)  # fmt: skip
 @click.option(
     "--only", multiple=True, metavar="ROW",
     help="Run this row alone, METHOD or SETTING/METHOD as tables have it, * for anything; may be repeated.",
 )  # fmt: skip
-@click.option("--scale", type=SCALE, help="How large to run it. [default: EXPERIMENT's own, of most small]")
+@click.option("--scale", type=SCALE, help="How large to run it. [default: the experiment's; small for most]")
 @click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0 ... N-1 instead of the scale's.")
 @click.option("--tasks", type=click.IntRange(min=1), help="Meta-training tasks instead of the scale's.")
 @click.option("--steps", type=click.IntRange(min=0), help="T, at training and at test.")
@@ -137,6 +152,7 @@ def run(
     as_json: bool,
     _rule: None,
     _option: None,
+    _meta_gradient: None,
     **given: Any,
 ) -> None:
     """Run EXPERIMENT, a shipped name or a TOML file: what is missing in DIR, from where it stopped.
@@ -211,6 +227,7 @@ def _find_cells(
         return [attrs.evolve(cell, observe=tuple(given["observe"]))], seeds
     name, found = catalogue.find_experiment(experiment)
     every_method = given.pop("every_method")
-    overrides = catalogue.Overrides(rules=context.obj, **given)
+    rules, outer = context.obj
+    overrides = catalogue.Overrides(rules=rules, meta_gradient=outer, **given)
     scale, overrides = catalogue.default_run(found, scale, overrides, every_method)
     return catalogue.cells(name, found, scale, overrides), ()

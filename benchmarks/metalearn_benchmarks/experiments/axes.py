@@ -21,13 +21,17 @@ from metalearn_core.errors import UsageError, unknown
 Grid = dict[str, list[Any]]
 """Each axis with its values."""
 
-SETTING_AXES = ("family", "shots", "ways", "family.NAME", "learner.NAME")
-"""Axes of the tasks and the base-learner, which all methods share. NAME stands for an option."""
-METHOD_AXES = ("steps", "order", "options.NAME", "settings.NAME")
-"""Axes of a method. `steps` is T, at training and at test. NAME is an option of its rule, or a setting."""
-AXIS_TABLES = ("family", "learner", "options", "settings")
+SETTING_AXES = ("family", "shots", "ways", "task_seed", "family.NAME", "learner.NAME")
+"""Axes of the tasks and the base-learner, which all methods share. NAME stands for an option. `task_seed` is
+the stream that tasks are drawn from."""
+METHOD_AXES = (
+    "steps", "order", "meta_gradient", "options.NAME", "meta_gradient_options.NAME", "settings.NAME",
+)  # fmt: skip
+"""Axes of a method. `steps` is T, at training and at test. NAME is an option of its rule or of its outer
+gradient, or a setting."""
+AXIS_TABLES = ("family", "learner", "options", "meta_gradient_options", "settings")
 """Tables whose keys an axis may vary, as in `options.hidden`."""
-SHARED_SETTINGS = ("tasks", "validation_tasks", "task_seed")
+SHARED_SETTINGS = ("tasks", "validation_tasks")
 """Settings that all rows of a table share, and that no axis may vary."""
 MAX_NAME_LENGTH = 180
 """Bytes of a name that is made here. File systems allow 255; the rest is room for suffixes."""
@@ -93,7 +97,7 @@ def flatten_tables(tables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_of_settings(axis: str) -> bool:
-    return axis in ("shots", "ways") or axis.partition(".")[0] in ("family", "learner")
+    return axis in ("shots", "ways", "task_seed") or axis.partition(".")[0] in ("family", "learner")
 
 
 def _values(axis: str, values: Any, path: str) -> list[Any]:
@@ -115,6 +119,8 @@ def _require_known(axis: str, path: str) -> None:
     table, _, name = axis.partition(".")
     if axis in ("seed", "seeds"):
         raise ValueError(f"{path}: seeds are the scale's; say how many under [scale.small] and the others")
+    if axis == "settings.task_seed":
+        raise ValueError(f"{path}: this axis is called 'task_seed'")
     if table == "settings" and name in SHARED_SETTINGS:
         raise ValueError(
             f"{path}: all runs of a table share it; make it another experiment's, with `extends`"
@@ -129,7 +135,9 @@ def _expected(axis: str, value: Any) -> str | None:
     """Return what a value of the axis must be, or None where this value is valid."""
     if axis == "order":
         return None if value in ("first", "second") else '"first" or "second"'
-    least = {"steps": 0, "shots": 1, "ways": 1}.get(axis)
+    if axis == "meta_gradient":
+        return None if isinstance(value, str) else "the name of an outer gradient"
+    least = {"steps": 0, "shots": 1, "ways": 1, "task_seed": 0}.get(axis)
     if least is not None:
         return None if type(value) is int and value >= least else f"an integer >= {least}"
     if axis == "family":

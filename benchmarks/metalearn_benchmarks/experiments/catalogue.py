@@ -7,7 +7,7 @@ TOML format.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from metalearn_benchmarks.experiments.limits import (
 )
 from metalearn_benchmarks.experiments.method import Component, DefaultRun, Method, Scale
 from metalearn_benchmarks.experiments.rows import experiment_rows, method_grids, select_rows
-from metalearn_benchmarks.experiments.settings import experiment_settings
+from metalearn_benchmarks.experiments.settings import Setting, experiment_settings
 from metalearn_benchmarks.experiments.toml_tables import read_toml, require_valid_tables, structure_tables
 from metalearn_core.errors import UsageError, unknown
 
@@ -188,9 +188,6 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
         scale: One of `SCALES`.
         overrides: What the command line says over the experiment.
 
-    Returns:
-        One cell for each run.
-
     Raises:
         UsageError: An axis cannot be varied, or two rows or settings would have the same name.
     """
@@ -201,13 +198,9 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
     try:
         require_rows(count_points(experiment.axes.setting_grid), method_grids(experiment, overrides))
         settings = experiment_settings(experiment)
-        for family, _ in settings.values():
-            require_task_size(family.name, family.options)
-        require_matching_settings(experiment.where, (family for family, _ in settings.values()))
-        tables = {
-            setting: _rows_of_setting(family, experiment, scale, overrides)
-            for setting, (family, _) in settings.items()
-        }
+        require_matching_settings(experiment.where, (one.family for one in settings.values()))
+        tests = {name: _options_at_test(one.family, experiment) for name, one in settings.items()}
+        tables = {name: _rows_of_setting(one, experiment, scale, overrides) for name, one in settings.items()}
         tables = select_rows(tables, overrides.only)
         seeds = size.seeds if overrides.seeds is None else overrides.seeds
         count = seeds * sum(map(len, tables.values()))
@@ -221,11 +214,12 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
             name=label,
             seed=seed,
             scale=scale,
-            family=family,
-            learner=learner,
+            family=shared.family,
+            learner=shared.learner,
             method=method,
             test_tasks=size.test_tasks,
-            also_tested_on=_other_families(family, experiment.also_tested_on),
+            also_tested_on=_other_families(shared.family, experiment.also_tested_on, tests[setting]),
+            test=dict(tests[setting]),
             device=overrides.device,
             threads=overrides.threads,
             processes=overrides.processes,
@@ -233,24 +227,41 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
             observe=tuple(overrides.observe),
         )
         for seed in range(seeds)
-        for setting, (family, learner) in settings.items()
+        for setting, shared in settings.items()
         for label, method in tables[setting].items()
     ]
 
 
+def _options_at_test(family: Component, experiment: Experiment) -> dict[str, int]:
+    """Return what test tasks of a setting have of their own, after a look at how large all tasks are."""
+    own = experiment.test.of_family(family)
+    for options in (family.options, {**family.options, **own}):
+        require_task_size(family.name, options)
+    return own
+
+
 def _rows_of_setting(
-    family: Component, experiment: Experiment, scale: str, overrides: Overrides
+    setting: Setting, experiment: Experiment, scale: str, overrides: Overrides
 ) -> dict[str, Method]:
-    """Return the rows of the setting of a family."""
+    """Return the rows of a setting."""
+    family, stream = setting.family, setting.task_seed
     known = {**_shipped_methods(), **experiment.method}
     here, size = apply_conditions(family, experiment.where, known, scale, experiment.scale[scale])
     require_count(size.test_tasks, MAX_TEST_TASKS, "test_tasks", "say fewer")
     found = experiment_rows(experiment, here, size, overrides)
+    found = {label: experiment.test.of_method(method) for label, method in found.items()}
     for label, method in found.items():
         require_run_size(label, method.settings)
     if overrides.protocol == "authors":
         found = dict(_with_authors_protocol(label, method) for label, method in found.items())
+    if stream is not None:
+        found = {label: _on_stream(method, stream) for label, method in found.items()}
     return {label: under_authors_protocol(method, family) for label, method in found.items()}
+
+
+def _on_stream(method: Method, task_seed: int) -> Method:
+    """Return a method that draws its tasks from a stream."""
+    return attrs.evolve(method, settings={**method.settings, "task_seed": task_seed})
 
 
 def _with_authors_protocol(label: str, method: Method) -> tuple[str, Method]:
@@ -260,10 +271,12 @@ def _with_authors_protocol(label: str, method: Method) -> tuple[str, Method]:
     return folder_name(label, {"protocol": "authors"}), attrs.evolve(method, protocol="authors")
 
 
-def _other_families(family: Component, names: Sequence[str]) -> tuple[Component, ...]:
+def _other_families(
+    family: Component, names: Sequence[str], test: Mapping[str, int]
+) -> tuple[Component, ...]:
     """Return the families that are tested on besides the one that is trained on.
 
-    They have its options, but for `augment`, which concerns training images only.
+    They have its options, with those of test tasks, but for `augment`, which concerns training images only.
     """
-    options = {name: value for name, value in family.options.items() if name != "augment"}
+    options = {name: value for name, value in {**family.options, **test}.items() if name != "augment"}
     return tuple(Component(name, dict(options)) for name in names if name != family.name)

@@ -26,6 +26,7 @@ class Cell:
         method: How θ⁰ is obtained, and which rule adapts it.
         test_tasks: How many tasks of each family are tested on.
         also_tested_on: Families that are tested on besides the one that is trained on.
+        test: Options that test tasks have of their own, over those of the family.
         device: Name of the torch device.
         threads: CPU threads of the process.
         processes: How many processes share each meta-batch.
@@ -43,6 +44,7 @@ class Cell:
     method: Method
     test_tasks: int = attrs.field(validator=at_least_1)
     also_tested_on: tuple[Component, ...] = ()
+    test: dict[str, Any] = attrs.field(factory=dict)
     device: str = "cpu"
     threads: int = 1
     processes: int = attrs.field(default=1, validator=at_least_1)
@@ -60,6 +62,11 @@ class Cell:
         return f"{self.prefix}{self.name}, seed {self.seed}"
 
     @property
+    def test_family(self) -> Component:
+        """The family as test tasks have it."""
+        return Component(self.family.name, {**self.family.options, **self.test})
+
+    @property
     def row(self) -> tuple[str, str]:
         """Setting and name: the row of a table that all seeds of a method share."""
         return self.setting, self.name
@@ -68,4 +75,6 @@ class Cell:
         """Return the cell as plain data, with defaults written out."""
         plain: dict[str, Any] = CONVERTER.unstructure(self)
         del plain["prefix"], plain["observe"]
+        if not self.test:  # as in the records of earlier versions
+            del plain["test"]
         return plain

@@ -12,10 +12,11 @@ import attrs
 
 from metalearn_benchmarks.experiments.axes import Axes
 from metalearn_benchmarks.experiments.conditions import Condition
-from metalearn_benchmarks.experiments.method import Component, DefaultRun, Method, Scale
+from metalearn_benchmarks.experiments.method import Component, DefaultRun, Method, Scale, TasksAtTest
 from metalearn_benchmarks.experiments.toml_tables import CONVERTER
 
 CONVERTER.register_structure_hook(Axes, Axes.read)
+CONVERTER.register_structure_hook(TasksAtTest, TasksAtTest.read)
 
 
 @attrs.frozen(kw_only=True)
@@ -34,6 +35,7 @@ class Experiment:
         axes: What is varied.
         also_tested_on: Families that are tested on as well, with the options of the family that is
             trained on. The family that is trained on itself adds nothing here.
+        test: What test tasks have of their own.
         where: Changes that hold in some settings only.
         settings: Fields of `metalearn_core.Settings`, for all methods.
         scale: The sizes at which it can be run, by name.
@@ -50,6 +52,7 @@ class Experiment:
     method: dict[str, Method] = attrs.field(factory=dict)
     axes: Axes = attrs.field(factory=Axes)
     also_tested_on: list[str] = attrs.field(factory=list)
+    test: TasksAtTest = attrs.field(factory=TasksAtTest)
     where: list[Condition] = attrs.field(factory=list)
     settings: dict[str, Any] = attrs.field(factory=dict)
     scale: dict[str, Scale]
@@ -68,6 +71,7 @@ class Overrides:
         tasks: Training tasks of each run.
         steps: T.
         order: `"first"` or `"second"`.
+        meta_gradient: Name of the outer gradient of all rows that are meta-trained, with its options.
         protocol: `"paper"` or `"authors"`.
         engine: The engine of the inner loop.
         device: Name of the torch device.
@@ -83,6 +87,7 @@ class Overrides:
     tasks: int | None = None
     steps: int | None = None
     order: str | None = None
+    meta_gradient: tuple[str, Mapping[str, Any]] | None = None
     protocol: str = "paper"
     engine: str | None = None
     device: str = "cpu"

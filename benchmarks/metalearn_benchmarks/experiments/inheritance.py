@@ -1,10 +1,10 @@
 """Inheritance between experiments and between methods: `extends` in TOML.
 
 Tables are merged key by key, at any depth. Everything else is replaced as a whole: numbers, strings and
-lists, so axes, too. Where a table names another family, base-learner or rule, the inherited `options` are
-dropped, because they were meant for something else. Three keys are not inherited: what an experiment
-reproduces, what is run of it by default, and the title of the method that another extends. A method that
-extends its own name is the shipped method with changes, and keeps its title.
+lists, so axes, too. Where a table names another family, base-learner, rule or outer gradient, the inherited
+options are dropped, because they were meant for something else. Three keys are not inherited: what an
+experiment reproduces, what is run of it by default, and the title of the method that another extends. A
+method that extends its own name is the shipped method with changes, and keeps its title.
 """
 
 from __future__ import annotations
@@ -96,6 +96,8 @@ def merge_tables(over: Tables, under: Tables) -> Tables:
     """
     if any(key in over and over[key] != under.get(key) for key in ("name", "rule")):
         under = _without(under, "options")
+    if "meta_gradient" in over and over["meta_gradient"] != under.get("meta_gradient"):
+        under = _without(under, "meta_gradient_options")
     both = dict(under)
     for key, value in over.items():
         below = under.get(key)
@@ -136,7 +138,7 @@ def _change_shipped(name: str, table: Tables, shipped: Tables, where: str) -> Ta
             f"{where}: method {name!r} is a shipped one; give the experiment's own another name, or change"
             f" it with extends = {name!r}"
         )
-    for key in ("title", "start", "adapts", "rule", "protocol"):
+    for key in ("title", "start", "adapts", "rule", "meta_gradient", "protocol"):
         if key in table:
             raise UsageError(
                 f"{where}: key 'method.{name}.{key}': {name!r} would be another method under the same name;"

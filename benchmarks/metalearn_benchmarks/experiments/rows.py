@@ -48,7 +48,8 @@ def experiment_rows(
         labels.add(label.casefold())
         plain = attrs.asdict(attrs.evolve(method, title="", source=""))
         other = same.setdefault(json.dumps(plain, sort_keys=True, default=str), label)
-        varied = axes.method_grid or axes.own_grids or overrides.steps or overrides.order
+        asked = overrides.steps or overrides.order or overrides.meta_gradient
+        varied = axes.method_grid or axes.own_grids or asked
         if other != label and varied:
             raise UsageError(f"rows {other!r} and {label!r} are the same method; leave one out")
         found[label] = method
@@ -56,6 +57,9 @@ def experiment_rows(
         raise UsageError("it has no methods; name them in its file, or with -m or --rule")
     if overrides.order is not None and all(method.start != "meta" for method in found.values()):
         raise UsageError(f"--order {overrides.order}: no method of these is meta-trained; leave it out")
+    if overrides.meta_gradient is not None and all(method.start != "meta" for method in found.values()):
+        name, _ = overrides.meta_gradient
+        raise UsageError(f"--meta-gradient {name}: no method of these is meta-trained; leave it out")
     return found
 
 
@@ -171,15 +175,20 @@ def _fixed(overrides: Overrides, method: Method) -> Grid:
         grid["steps"] = [overrides.steps]
     if overrides.order is not None and method.start == "meta":
         grid["order"] = [overrides.order]
+    if overrides.meta_gradient is not None and method.start == "meta":
+        name, options = overrides.meta_gradient
+        grid |= {"meta_gradient": [name]}
+        grid |= {f"meta_gradient_options.{key}": [value] for key, value in options.items()}
     return grid
 
 
 def _require_possible(name: str, method: Method, axes: Axes) -> None:
     """Raise UsageError for an axis that the method lacks, or that would change what the method is."""
     grid, own = axes.grid_of(name), axes.own_grids.get(name, {})
-    if grid.get("order") and method.start != "meta":
-        hint = "" if "order" in own else f": say order = [] under [axes.{name}]"
-        raise UsageError(f"axis 'order': method {name!r} is not meta-trained and has none{hint}")
+    for axis in ("order", "meta_gradient"):
+        if grid.get(axis) and method.start != "meta":
+            hint = "" if axis in own else f": say {axis} = [] under [axes.{name}]"
+            raise UsageError(f"axis {axis!r}: method {name!r} is not meta-trained and has none{hint}")
     if grid.get("steps") and "steps" not in own and "steps" in method.settings:
         raise UsageError(
             f"axis 'steps': method {name!r} has a T of its own, {method.settings['steps']}: under"
@@ -192,25 +201,34 @@ def _differs(method: Method, axis: str, value: Any) -> bool:
     if axis == "steps" and method.settings.get("test_steps", value) != value:
         return True
     table, _, name = axis.partition(".")
-    own = method.options if table == "options" else method.settings
-    return bool(own.get(name or table) != value)
+    if axis == "meta_gradient":
+        return bool(method.meta_gradient != value)
+    tables = {"options": method.options, "meta_gradient_options": method.meta_gradient_options}
+    return bool(tables.get(table, method.settings).get(name or table) != value)
 
 
 def _in_order(changed: Mapping[str, Any]) -> dict[str, Any]:
-    """Sort changes as names show them: options of the rule, T, the order, other settings."""
-    ranks = {"options": 0, "steps": 1, "order": 2, "settings": 3}
+    """Sort changes as names show them: options of the rule, T, the order, the outer gradient, settings."""
+    kinds = ("options", "steps", "order", "meta_gradient", "meta_gradient_options", "settings")
+    ranks = {kind: rank for rank, kind in enumerate(kinds)}
     return dict(sorted(changed.items(), key=lambda item: ranks[item[0].partition(".")[0]]))
 
 
 def _varied(method: Method, point: Mapping[str, Any]) -> Method:
     """Return the method at a point of the axes. `steps` is T at training and at test."""
     settings, options = dict(method.settings), dict(method.options)
+    outer = point.get("meta_gradient", method.meta_gradient)
+    of_outer = dict(method.meta_gradient_options) if outer == method.meta_gradient else {}
+    tables = {"options": options, "meta_gradient_options": of_outer}
     for axis, value in point.items():
         table, _, name = axis.partition(".")
-        (options if table == "options" else settings)[name or table] = value
+        if axis != "meta_gradient":
+            tables.get(table, settings)[name or table] = value
     if "steps" in point and "settings.test_steps" not in point:
         settings.pop("test_steps", None)
-    return attrs.evolve(method, settings=settings, options=options)
+    return attrs.evolve(
+        method, settings=settings, options=options, meta_gradient=outer, meta_gradient_options=of_outer
+    )
 
 
 def _resolved(method: Method, experiment: Experiment, size: Scale, overrides: Overrides) -> Method:

@@ -1,9 +1,11 @@
-"""The settings of an experiment: family and base-learner at every point of the axes that methods share."""
+"""The settings of an experiment: what all methods share, at every point of its axes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+import attrs
 
 from metalearn_benchmarks.experiments.axes import folder_name, grid_points, require_folder_name
 from metalearn_benchmarks.experiments.experiment import Experiment
@@ -11,13 +13,28 @@ from metalearn_benchmarks.experiments.method import Component
 from metalearn_core.errors import UsageError
 
 
-def experiment_settings(experiment: Experiment) -> dict[str, tuple[Component, Component]]:
-    """Return family and base-learner of each setting, by the setting's name.
+@attrs.frozen
+class Setting:
+    """What all methods of a table share.
+
+    Args:
+        family: The family of tasks.
+        learner: The base-learner.
+        task_seed: The stream that tasks are drawn from. None leaves it to `[settings]`.
+    """
+
+    family: Component
+    learner: Component
+    task_seed: int | None = None
+
+
+def experiment_settings(experiment: Experiment) -> dict[str, Setting]:
+    """Return the settings of an experiment by their names.
 
     Raises:
         UsageError: Two settings would have the same name, or a family lacks the option of an axis.
     """
-    found: dict[str, tuple[Component, Component]] = {}
+    found: dict[str, Setting] = {}
     for point in grid_points(experiment.axes.setting_grid):
         if experiment.setting and point:
             raise UsageError(
@@ -29,7 +46,7 @@ def experiment_settings(experiment: Experiment) -> dict[str, tuple[Component, Co
         require_folder_name("setting", setting)
         if setting in found:
             raise UsageError(f"two settings would be called {setting!r}; leave one out of the axes")
-        found[setting] = family, learner
+        found[setting] = Setting(family, learner, point.get("task_seed"))
     return found
 
 
@@ -75,4 +92,6 @@ def _setting_name(family: Component, experiment: Experiment, point: Mapping[str,
         for axis, value in point.items()
         if "." in axis and own[axis.partition(".")[0]].get(axis.partition(".")[2]) != value
     }
-    return folder_name("-".join(parts), changed)
+    if point.get("task_seed", stream := experiment.settings.get("task_seed", 0)) != stream:
+        changed["task_seed"] = point["task_seed"]
+    return folder_name("-".join(parts), {**changed, **experiment.test.as_changes()})

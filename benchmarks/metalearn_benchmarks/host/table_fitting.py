@@ -72,7 +72,7 @@ class FittedTable:
         yield table
         away = [column.header for index, column in enumerate(self.columns) if index not in widths]
         if away:
-            yield Text(f"no room for: {', '.join(away)}; {self.elsewhere}", style="dim")
+            yield Text(f"not shown: {', '.join(away)}; {self.elsewhere}", style="dim")
         for paragraph in self.below:
             yield Text(visible(paragraph), style="dim")
 

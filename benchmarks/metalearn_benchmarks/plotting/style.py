@@ -36,6 +36,8 @@ MAX_PANELS = 12
 SHIPPED = (
     "maml", "turtle", "lstm", "lstm-enhanced", "fo-maml", "fo-turtle", "finetuning", "train-from-scratch",
     "baseline++", "nearest-centroid", "logistic-regression", "alfa", "lstm-optimizer",
+    "anil", "boil",
+    "reptile", "imaml", "hf-maml", "es-maml",
 )  # fmt: skip
 """The methods that look the same in every report, in the order of their colours and markers."""
 

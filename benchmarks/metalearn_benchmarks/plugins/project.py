@@ -26,7 +26,9 @@ FILES = {
 """Where each file goes, and its template."""
 OURS = (
     *("core", "benchmarks", "gradient-descent", "lstm", "feed-forward"),
-    *("alfa", "lslr", "lstm-optimizer", "meta-curvature", "mlp-optimizer"),
+    *("alfa", "lslr", "lstm-optimizer", "meta-curvature", "mlp-optimizer", "partial"),
+    *("cavia", "ml3", "newton-cg", "proto-maml"),
+    *("evolution", "hessian-free", "implicit", "reptile"),
 )
 """What stands after `metalearn-` in the names of this project's own distributions."""
 LONGEST = 64

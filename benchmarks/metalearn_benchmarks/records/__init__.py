@@ -10,5 +10,6 @@ Read the files in this order:
 3. `quarantine` moves damaged files aside, and `metrics_log` keeps the log of validations.
 4. `archive` packs many records into one compact file.
 5. `reading` reads all records of a DIR, from folders and archives.
-6. `compatibility` decides whether new runs may join those that a DIR already holds.
+6. `frames` gives them as tables of pandas.
+7. `compatibility` decides whether new runs may join those that a DIR already holds.
 """

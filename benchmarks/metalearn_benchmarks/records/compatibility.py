@@ -76,7 +76,8 @@ def _require_same(
 ) -> None:
     """Raise AnotherExperimentError where the cell of one folder differs from those wanted."""
     # records of earlier versions lack these keys
-    found = {"processes": 1, **cell, "method": {"protocol": "paper", **cell["method"]}}
+    before = {"protocol": "paper", "meta_gradient": "backpropagation", "meta_gradient_options": {}}
+    found = {"processes": 1, **cell, "method": {**before, **cell["method"]}}
     if "data" not in found:
         wanted = [{key: value for key, value in one.items() if key != "data"} for one in wanted]
     own, shared = _flatten(found), _shared(found)

@@ -113,11 +113,12 @@ _CELL: dict[str, Check] = {
     "experiment": _text, "setting": _text, "name": _text, "seed": _count, "scale": _text,
     "family": _component, "learner": _component, "method": _table, "test_tasks": _count,
     "also_tested_on": _list_of(_component), "device": _text, "threads": _count, "processes": _count,
-    "data": _table_of(_text), "seeds_together": _list_of(_count),
+    "data": _table_of(_text), "seeds_together": _list_of(_count), "test": _table_of(_count),
 }  # fmt: skip
 _METHOD: dict[str, Check] = {
     "title": _text, "source": _text, "start": _text, "adapts": _text, "rule": _text, "options": _table,
     "settings": _table, "minibatch": _count, "learner": _table, "protocol": _text,
+    "meta_gradient": _text, "meta_gradient_options": _table,
 }  # fmt: skip
 _SETTINGS: dict[str, Check] = {
     **dict.fromkeys(
@@ -125,10 +126,12 @@ _SETTINGS: dict[str, Check] = {
          "evaluation_batch", "task_seed", "checkpoint_every", "tasks_at_once", "truncate"), _count,
     ),
     **dict.fromkeys(("order", "outer_loss", "outer_clip_scope", "engine"), _text),
-    **dict.fromkeys(("outer_lr", "outer_decay", "warm_up", "checkpoint_seconds"), _is(int, float)),
+    **dict.fromkeys(("outer_decay", "warm_up", "checkpoint_seconds"), _is(int, float)),
+    "outer_lr": _is(int, float, dict),
     **dict.fromkeys(("inner_clip", "outer_clip"), _table),
 }  # fmt: skip
 _RESULT: dict[str, Check] = {
+    "experiment": _text, "setting": _text, "method": _text, "seed": _count,
     "score": _text, "higher_is_better": _is(bool), "scores": _table, "final": _table, "summary": _summary,
     "validations": _validations, "best_position": _count, "diverged": _is(str, type(None)),
     "curves": _drawn_task, "rule_response": _rule_response, "batch_norm": _text, "meta_parameters": _count,

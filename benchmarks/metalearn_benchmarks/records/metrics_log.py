@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from metalearn_benchmarks.host.data_files import parse_json, read_file
@@ -15,21 +16,32 @@ from metalearn_core import Event
 
 Line = dict[str, float | None]
 """`position` and `seconds`, then the values of the validation. None: not finite, or not known."""
+NAMES = ("experiment", "setting", "method", "seed")
+RUN_ID = "run_id"
 
 
 class MetricsLog:
     """Observer that writes one line for each validation, and measures the time of the run.
 
-    A damaged log is quarantined, and a new one is begun.
+    A damaged log is quarantined, and a new one is begun. Each line begins with the names of the run, and with
+    its `run_id`, which stays the same when the run goes on.
 
     Args:
         path: The log. Lines of an earlier start of the run are kept.
+        names: The experiment, setting, method and seed of the run.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, names: Mapping[str, str | int]) -> None:
         self.path, self.started = path, time.monotonic()
-        self.lines = _read_lines(path)
+        self.lines, earlier_id = _read_lines(path)
+        self.resumed = bool(self.lines)
+        self.names = {**names, RUN_ID: earlier_id or uuid.uuid4().hex}
         self.earlier_seconds = max((line["seconds"] or 0.0 for line in self.lines), default=0.0)
+
+    @property
+    def run_id(self) -> str:
+        """What names this run and no other one, wherever its folder goes."""
+        return str(self.names[RUN_ID])
 
     @property
     def seconds(self) -> float:
@@ -63,7 +75,7 @@ class MetricsLog:
             self._write()
 
     def _write(self) -> None:
-        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in self.lines)
+        text = "".join(json.dumps({**self.names, **line}, allow_nan=False) + "\n" for line in self.lines)
         write_atomically(self.path, text)
 
 
@@ -72,16 +84,19 @@ def _finite_or_none(value: float | str) -> float | None:
     return float(value) if math.isfinite(float(value)) else None
 
 
-def _read_lines(path: Path) -> list[Line]:
-    """Return the lines of an earlier start, up to the first that cannot be read."""
+def _read_lines(path: Path) -> tuple[list[Line], str | None]:
+    """Return the lines of an earlier start, up to the first that cannot be read, and the id of the run."""
     lines: list[Line] = []
+    run_id: str | None = None
     if path.exists():
         try:
             for text in read_file(path).decode().splitlines():
                 line = parse_json(text.encode())
                 if type(line["position"]) is not int or not isinstance(line["seconds"], float | None):
                     raise ValueError(f"expected a position and seconds, got {text[:80]}")
-                lines.append(line)
-        except (ValueError, TypeError, KeyError) as error:
+                found = line.pop(RUN_ID, None)
+                run_id = found if isinstance(found, str) else run_id
+                lines.append({key: value for key, value in line.items() if key not in NAMES})
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             quarantine(path, f"line {len(lines) + 1} cannot be read ({error!r})")
-    return lines
+    return lines, run_id

@@ -194,6 +194,7 @@ def parse_record(
     record = Record(folder, cell, result)
     try:
         require_result(result)
+        _require_own_names(record)
         # a thousand records of a paper's size are a gigabyte as lists, and a tenth of it so
         shape, scores = (
             ((-1, 1), result.pop("final")) if found == ARCHIVE_FORMAT else (None, result["scores"])
@@ -205,6 +206,17 @@ def parse_record(
         said = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise DamagedError(path, f"damaged ({said})") from error
     return record
+
+
+def _require_own_names(record: Record) -> None:
+    """Raise ValueError for a result that names another run; those of earlier versions name none."""
+    own = {
+        "experiment": record.experiment, "setting": record.setting, "method": record.method,
+        "seed": record.seed,
+    }  # fmt: skip
+    for key, name in own.items():
+        if record.result.get(key, name) != name:
+            raise ValueError(f"it is of {key} {record.result[key]!r:.80}, {EXPERIMENT} of {name!r:.80}")
 
 
 def _score_array(rows: Any, shape: tuple[int, int] | None) -> NDArray[np.float64]:

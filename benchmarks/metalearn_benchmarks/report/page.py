@@ -23,15 +23,16 @@ from metalearn_benchmarks.records.files import write_atomically
 from metalearn_benchmarks.records.record import Record
 from metalearn_benchmarks.records.row_names import base_method
 from metalearn_benchmarks.report.conditions import conditions
-from metalearn_benchmarks.report.findings import findings, opening
-from metalearn_benchmarks.report.grids import grid_of_settings
 from metalearn_benchmarks.report.grouping import cross_family_records
 from metalearn_benchmarks.report.numbers import format_interval, format_number
 from metalearn_benchmarks.report.paper.figures import PaperFigure, paper_figures
 from metalearn_benchmarks.report.sections import Files, add_figure, report_section
-from metalearn_benchmarks.report.table_notes import size_note
-from metalearn_benchmarks.report.table_text import format_difference, format_never_learned, table_environment
-from metalearn_benchmarks.report.tables import ResultTable, result_tables
+from metalearn_benchmarks.report.tables.building import result_tables
+from metalearn_benchmarks.report.tables.findings import findings, opening
+from metalearn_benchmarks.report.tables.grids import grid_of_settings
+from metalearn_benchmarks.report.tables.notes import size_note
+from metalearn_benchmarks.report.tables.result_table import ResultTable
+from metalearn_benchmarks.report.tables.text import format_difference, format_never_learned, table_environment
 from metalearn_benchmarks.rule_map.drawing import draw_map
 from metalearn_benchmarks.rule_map.matrix import draw_matrix
 from metalearn_benchmarks.rule_map.overview import BOXES, draw_overview

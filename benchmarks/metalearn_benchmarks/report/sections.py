@@ -16,8 +16,6 @@ from metalearn_benchmarks.plotting.style import RC_PARAMS, MethodStyles
 from metalearn_benchmarks.records.record import Record
 from metalearn_benchmarks.report.figures import comparison_figures, rule_figures, setting_figures
 from metalearn_benchmarks.report.figures.drawing import SettingFigure, draw_figure
-from metalearn_benchmarks.report.findings import findings
-from metalearn_benchmarks.report.grids import grid_of_steps
 from metalearn_benchmarks.report.grouping import runs_by_method
 from metalearn_benchmarks.report.paper.comparison import (
     COMPARISON_LATEX,
@@ -25,8 +23,10 @@ from metalearn_benchmarks.report.paper.comparison import (
     comparison_table,
 )
 from metalearn_benchmarks.report.protocol import setting_protocol
-from metalearn_benchmarks.report.table_text import LATEX, MARKDOWN, render_table
-from metalearn_benchmarks.report.tables import ResultTable
+from metalearn_benchmarks.report.tables.findings import findings
+from metalearn_benchmarks.report.tables.grids import grid_of_steps
+from metalearn_benchmarks.report.tables.result_table import ResultTable
+from metalearn_benchmarks.report.tables.text import LATEX, MARKDOWN, render_table
 
 Files = dict[str, bytes | str]
 """The contents of the report by file name."""
@@ -92,12 +92,12 @@ def _first_figures(
     if any(row.seeds > 1 for row in table.rows):
         dots += f" A faint dot is a run ({'mean' if table.higher_is_better else 'median'} over test tasks)."
     forest = (
-        "Paired differences from the first row, with 95 % intervals. A hollow grey mark is not told from"
-        " chance once all pairs of rows are allowed for (Holm), even where its own interval leaves 0 out."
+        f"Paired differences from {table.reference}, with 95 % intervals. A hollow grey mark is not told from"
+        " chance once all comparisons are allowed for (Holm), even where its own interval leaves 0 out."
     )
     for name, title, caption, draw in (
         ("scores", table.headline.capitalize(), dots, comparison_figures.score_dots),
-        ("differences", "Differences from the first row", forest, comparison_figures.difference_forest),
+        ("differences", f"Differences from {table.reference}", forest, comparison_figures.difference_forest),
     ):
         with matplotlib.rc_context(RC_PARAMS):
             figure = draw(table, records, styles)

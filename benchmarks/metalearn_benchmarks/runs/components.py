@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -21,6 +21,7 @@ from metalearn_core import (
     UsageError,
     base_learners,
     forked_rng,
+    make_meta_gradient,
     make_rule,
     seeded_generator,
     unknown,
@@ -47,7 +48,8 @@ class Components:
     """The components of a cell.
 
     Args:
-        family: The tasks that are trained, validated and tested on.
+        family: The tasks that are trained and validated on.
+        test_family: The tasks of the same family that are tested on; mostly the same object.
         other_families: The families that are tested on as well, by name.
         learner: The base-learner that is trained. Where tasks have a new head, its head is over all training
             classes.
@@ -55,15 +57,18 @@ class Components:
         rule: The update rule with its φ.
         generator: Random numbers for θ⁰.
         settings: The settings of the outer and inner loop.
+        meta_gradient: The outer gradient.
     """
 
     family: TaskFamily
+    test_family: TaskFamily
     other_families: Mapping[str, TaskFamily]
     learner: BaseLearner
     test_learner: BaseLearner
     rule: UpdateRule
     generator: torch.Generator
     settings: Settings
+    meta_gradient: Callable[..., Any]
 
     @classmethod
     def build(cls, cell: Cell) -> Components:
@@ -81,11 +86,13 @@ class Components:
             learner = _over_all_classes(cell, family, classes)
         return cls(
             family,
+            make_family(cell.test_family) if cell.test else family,
             {one.name: make_family(one) for one in cell.also_tested_on},
             learner,
             test_learner,
             *_make_rule(cell, test_learner, cell.seed),
             core_settings(cell),
+            make_meta_gradient(cell.method.meta_gradient, **cell.method.meta_gradient_options),
         )
 
     @property
@@ -114,8 +121,9 @@ class Components:
 
     def require_tasks(self) -> None:
         """Raise UsageError unless every family can make the tasks that it is asked for."""
-        for split in ("train", "validation", "test"):
+        for split in ("train", "validation"):
             self.tasks(split).take(0, 1)
+        self.tasks("test", self.test_family).take(0, 1)
         for other in self.other_families.values():
             self.tasks("test", other).take(0, 1)
 
@@ -128,7 +136,7 @@ class Components:
         if cell.method.start == "pixels":
             return
         theta = self.test_learner.initial(seeded_generator("unused"))
-        for name, family in {cell.family.name: self.family, **self.other_families}.items():
+        for name, family in {cell.family.name: self.test_family, **self.other_families}.items():
             task = self.tasks("test", family).take(0, 1)[0]
             try:
                 with torch.no_grad():

@@ -92,7 +92,7 @@ class Evaluation:
         rule, theta = best_state(cell, components, trained)
         learner, families = (
             components.test_learner,
-            {cell.family.name: components.family, **components.other_families},
+            {cell.family.name: components.test_family, **components.other_families},
         )
         if cell.method.adapts == "head" and components.has_new_head:
             families = {name: FeatureFamily(one, learner, theta) for name, one in families.items()}

@@ -107,6 +107,8 @@ def require_no_other_options(context: click.Context, path: str) -> None:
         if option.name not in ALLOWED_OPTIONS
         and context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
     ]
-    given += ["--rule"] if context.obj else []
+    rules, outer = context.obj or ((), None)
+    given += ["--rule"] if rules else []
+    given += ["--meta-gradient"] if outer else []
     if given:
         raise UsageError(f"{given[0]}: {path} says all of one run, as it was; leave {given[0]} out")

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from metalearn_benchmarks.experiments.catalogue import Cell, Component
+from metalearn_benchmarks.experiments.method import BACKPROPAGATION
 from metalearn_core import (
     Clipping,
     Registered,
@@ -15,12 +16,13 @@ from metalearn_core import (
     TaskFamily,
     UsageError,
     base_learners,
+    meta_gradients,
     rules,
     task_families,
     unknown,
 )
 
-OPTIONS_FROM_FAMILY = ("ways", "channels", "size")
+OPTIONS_FROM_FAMILY = ("ways", "channels", "size", "features", "length")
 """Options of a base-learner that take the value of the family's attribute, unless they are given."""
 
 
@@ -74,6 +76,8 @@ def _shared_options(cell: Cell, family: TaskFamily) -> dict[str, Any]:
     fitted = {
         name: getattr(family, name) for name in OPTIONS_FROM_FAMILY if name in known and hasattr(family, name)
     }
+    if "ways" in fitted:  # a head has a place for every class of a test task, too
+        fitted["ways"] = max(fitted["ways"], cell.test.get("ways", 0))
     return {**fitted, **cell.learner.options}
 
 
@@ -89,6 +93,9 @@ def resolve_cell(cell: Cell) -> dict[str, Any]:
     entries = registered_entries(cell)
     if "rule" in entries:
         plain["method"]["options"] = {**_defaults(entries["rule"]), **plain["method"]["options"]}
+    if "meta-gradient" in entries:
+        given = plain["method"]["meta_gradient_options"]
+        plain["method"]["meta_gradient_options"] = {**_defaults(entries["meta-gradient"]), **given}
     for part in (plain["family"], *plain["also_tested_on"]):
         part["options"] = {**_defaults(task_families()[part["name"]]), **part["options"]}
     families = {one.name: make_family(one) for one in (cell.family, *cell.also_tested_on)}
@@ -99,13 +106,15 @@ def resolve_cell(cell: Cell) -> dict[str, Any]:
 
 
 def registered_entries(cell: Cell) -> dict[str, Registered]:
-    """Return what is installed and makes the cell's components: `family`, `learner` and mostly `rule`."""
+    """Return what is installed and makes the cell's components, by what it is: `family`, `rule`, ..."""
     entries = {
         "family": task_families()[cell.family.name],
         "learner": base_learners()[cell.learner.name],
     }
     if cell.method.start != "pixels":
         entries["rule"] = rules()[cell.method.rule]
+    if cell.method.meta_gradient != BACKPROPAGATION:
+        entries["meta-gradient"] = meta_gradients()[cell.method.meta_gradient]
     return entries
 
 

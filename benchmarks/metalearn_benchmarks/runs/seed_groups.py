@@ -12,6 +12,7 @@ import attrs
 import torch
 
 from metalearn_benchmarks.experiments.catalogue import Cell
+from metalearn_benchmarks.experiments.method import BACKPROPAGATION
 from metalearn_benchmarks.host import machine
 from metalearn_benchmarks.records.cell_file import read_seeds_together
 from metalearn_benchmarks.records.files import CHECKPOINT, DamagedError
@@ -70,8 +71,8 @@ def group_size(
         return 1
     if seeds_per_program is not None:
         return seeds_per_program
-    if components.settings.wanted_engine != "compiled":
-        return 1
+    if components.settings.wanted_engine != "compiled" or cell.method.meta_gradient != BACKPROPAGATION:
+        return 1  # another outer gradient takes one seed at a time
     free = (memory or free_memory)(components.learner.device)
     fitting = MEMORY_SHARE * free / programs / bytes_per_seed(components)
     return min(max(int(fitting), 1), MAX_SEEDS)

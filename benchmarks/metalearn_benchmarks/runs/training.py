@@ -19,7 +19,8 @@ from metalearn_benchmarks.records.files import CHECKPOINT, METRICS
 from metalearn_benchmarks.records.metrics_log import MetricsLog
 from metalearn_benchmarks.runs.components import Components, usable_device
 from metalearn_benchmarks.runs.evaluation import Evaluation
-from metalearn_benchmarks.runs.observers.dispatch import ObserverGroup
+from metalearn_benchmarks.runs.observers.description import described_run
+from metalearn_benchmarks.runs.observers.dispatch import ObserverGroup, selected_observers
 from metalearn_benchmarks.runs.resolution import resolve_cell
 from metalearn_benchmarks.runs.results.provenance import reset_peak
 from metalearn_benchmarks.runs.results.result import make_result, observer_values
@@ -125,14 +126,19 @@ class CellRun:
         folder = directory / cell.folder
         plain = {**resolve_cell(cell), "seeds_together": seeds_together}
         write_cell(folder, plain)
-        metrics_log, own = MetricsLog(folder / METRICS), components.with_seed(cell, cell.seed)
+        names: dict[str, str | int] = {
+            "experiment": cell.experiment, "setting": cell.setting, "method": cell.name, "seed": cell.seed,
+        }  # fmt: skip
+        metrics_log, own = MetricsLog(folder / METRICS, names), components.with_seed(cell, cell.seed)
 
         def report(event: Event) -> None:
             for observer in observers:
                 observer(event)
 
+        asked = cell.observe if notify_installed else None
+        told = described_run(cell, metrics_log) if selected_observers(asked) else {}
         observer_group = ObserverGroup(
-            {**plain, "folder": str(folder)}, cell.observe if notify_installed else None, report
+            {**plain, "folder": str(folder), **told}, asked, report, own.settings.outer_lr_at
         )
         return cls(cell, folder, own, metrics_log, observer_group, seeds_together)
 
@@ -189,6 +195,7 @@ def _train(
             observers=watchers,
             idle=[index for index, seed in enumerate(seeds) if seed not in trained_seeds],
             processes=processes,
+            meta_gradient=components.meta_gradient,
         )  # fmt: skip
     return dict(zip(seeds, trained, strict=True))
 

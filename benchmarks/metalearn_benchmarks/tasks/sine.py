@@ -13,7 +13,8 @@ from metalearn_core import Batch, Task, UsageError, seeded_generator, unknown
 AMPLITUDE, PHASE, INPUT = (0.1, 5.0), (0.0, math.pi), (-5.0, 5.0)
 
 
-def _count(_: object, attribute: attrs.Attribute[int], value: int) -> None:
+def require_count(_: object, attribute: attrs.Attribute[int], value: int) -> None:
+    """Raise UsageError unless the value is an integer >= 1; a validator for attrs."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UsageError(f"{attribute.name} must be an integer >= 1, got {value!r}")
 
@@ -33,9 +34,9 @@ class SineFamily:
         UsageError: A number is no integer >= 1.
     """
 
-    support: int = attrs.field(default=5, validator=_count)
-    query: int = attrs.field(default=50, validator=_count)
-    example_tasks: int = attrs.field(default=10_000, validator=_count)
+    support: int = attrs.field(default=5, validator=require_count)
+    query: int = attrs.field(default=50, validator=require_count)
+    example_tasks: int = attrs.field(default=10_000, validator=require_count)
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -9,12 +9,12 @@ from torch.utils import _pytree as pytree
 
 from metalearn_core.rule import UpdateRule
 from metalearn_core.testing.laws.problems import (
-    LAYOUT,
     STEPS,
     MakeRule,
     arguments,
     as_made_and_moved,
     close,
+    layout,
     make,
     randn,
     require,
@@ -25,12 +25,12 @@ from metalearn_core.testing.laws.problems import (
 
 def law_coordinatewise(make_rule: MakeRule) -> str | None:
     """`coordinatewise`: permuting the coordinates permutes the answer."""
-    rule = make(make_rule, LAYOUT)
+    rule = make(make_rule, layout())
     if not rule.coordinatewise:
         return "the rule does not declare coordinatewise"
-    theta, grad, loss = arguments(LAYOUT.size)
+    theta, grad, loss = arguments(layout().size)
     order = torch.randperm(len(theta), generator=torch.Generator().manual_seed(5))
-    for one in as_made_and_moved(make_rule, LAYOUT):
+    for one in as_made_and_moved(make_rule, layout()):
         straight = two_updates(one, theta, grad, loss)
         permuted = two_updates(one, theta[order], grad[order], loss)
         require(
@@ -44,10 +44,10 @@ def law_coordinatewise(make_rule: MakeRule) -> str | None:
 
 def law_elementwise(make_rule: MakeRule) -> str | None:
     """`elementwise`: a stack with leading axes gives each row's own answer, coordinate by coordinate."""
-    rule = make(make_rule, LAYOUT)
+    rule = make(make_rule, layout())
     if not rule.elementwise:
         return "the rule does not declare elementwise"
-    for one in as_made_and_moved(make_rule, LAYOUT):
+    for one in as_made_and_moved(make_rule, layout()):
         for lead in ((3,), (2, 3)):
             _require_rows_apart(one, lead)
         _require_coordinates_apart(one)
@@ -58,7 +58,7 @@ _NOT_ELEMENTWISE = "; set elementwise = False to have update called under vmap"
 
 
 def _require_rows_apart(rule: UpdateRule, lead: tuple[int, ...]) -> None:
-    theta, grad, loss = arguments(LAYOUT.size, lead)
+    theta, grad, loss = arguments(layout().size, lead)
     leaves = pytree.tree_leaves(rule.init_state(theta))
     require(
         all(leaf.shape[: len(lead)] == lead for leaf in leaves),
@@ -77,8 +77,8 @@ def _require_rows_apart(rule: UpdateRule, lead: tuple[int, ...]) -> None:
 
 
 def _require_coordinates_apart(rule: UpdateRule) -> None:
-    theta, grad, loss = arguments(LAYOUT.size, (LAYOUT.size,))
-    own = torch.eye(LAYOUT.size, dtype=theta.dtype)
+    theta, grad, loss = arguments(layout().size, (layout().size,))
+    own = torch.eye(layout().size, dtype=theta.dtype)
     change = two_updates(rule, theta, grad + 10 * own, loss) - two_updates(rule, theta, grad, loss)
     require(
         close(change * (1 - own), torch.zeros_like(change)),
@@ -101,13 +101,13 @@ def _require_no_branches(rule: UpdateRule, *stack: Tensor) -> None:
 
 def law_starts_as_descent(make_rule: MakeRule) -> str | None:
     """`starts_as_descent`: a rule as it is made is θ ← θ − αg, with one α > 0, step after step."""
-    rule = make(make_rule, LAYOUT)
+    rule = make(make_rule, layout())
     if not rule.starts_as_descent:
         return "the rule does not declare starts_as_descent"
-    theta, grad, loss = arguments(LAYOUT.size)
+    theta, grad, loss = arguments(layout().size)
     state, alpha = rule.init_state(theta), 0.0
     for step in range(STEPS):
-        seen = grad + step * randn(LAYOUT.size, seed=6)  # another gradient at every step
+        seen = grad + step * randn(layout().size, seed=6)  # another gradient at every step
         moved, state = rule.update(theta, signal(rule, seen, loss, step), state)
         if step == 0:
             alpha = float(((theta - moved) @ seen / (seen @ seen)).detach())

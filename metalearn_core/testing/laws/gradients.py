@@ -17,14 +17,17 @@ from metalearn_core.testing.laws.problems import (
     STEPS,
     MakeRule,
     close,
+    is_given,
     loss_and_gradient,
     make,
+    noise_key,
     nudged,
     problem,
     randn,
     require,
     require_float64,
     signal,
+    support_of,
 )
 from metalearn_core.training.meta_gradient import meta_gradient
 
@@ -34,6 +37,8 @@ _LONGEST = 8
 
 def law_meta_gradients(make_rule: MakeRule) -> None:
     """Meta-gradients of θ⁰ and of every φ are finite and reach them, under both orders.
+
+    Where a rule asks the support set for gradients of its own, first order need not reach φ.
 
     Some support gradients are exactly 0, as those behind a dead ReLU or of an unused parameter are.
     """
@@ -49,7 +54,11 @@ def law_meta_gradients(make_rule: MakeRule) -> None:
                 if steps <= STEPS:
                     raise
                 break  # it has parameters for so many steps alone
-            learned = [name for name, p in rule.named_parameters() if p.requires_grad and p.numel()]
+            # under the first order what support.gradient gives is a constant, for φ in it too
+            hidden = order == "first" and (rule.uses_support or rule.has_start)
+            learned = (
+                [] if hidden else [n for n, p in rule.named_parameters() if p.requires_grad and p.numel()]
+            )
             missed = {name for name in ("theta0", *learned) if not found[name].abs().max() > 0}
             lost = missed if lost is None else lost & missed
             if not lost:
@@ -94,15 +103,19 @@ def _finite_meta_gradients(
     return found
 
 
-def law_order(make_rule: MakeRule) -> None:
+def law_order(make_rule: MakeRule) -> str | None:
     """On a quadratic, T = 1, the orders differ by what flows through the support signal, and by no more.
 
     Second minus first order is H·∂(q·θ′)/∂∇ + ∇·∂(q·θ′)/∂L for θ⁰, with the derivatives of `update`
     taken by finite differences, H the Hessian and q the query gradient at θ′; for φ it is 0.
     """
     require_float64(make_rule)
+    if is_given():
+        return "the rule is looked at on a problem of its own, which is no quadratic"
     learner, theta, task = _quadratic()
     rule = make(make_rule, learner.layout)
+    if rule.uses_support or rule.has_start:
+        return "the rule asks the support set for more than its gradient"
     (_, first, phi_first), (_, second, phi_second) = (
         meta_gradient(rule, learner, theta, task, steps=1, order=order) for order in ORDERS
     )
@@ -113,11 +126,14 @@ def law_order(make_rule: MakeRule) -> None:
             " update must not differentiate anything itself",
         )
     loss, grad = loss_and_gradient(learner, theta, task.support)
-    adapted = rule.update(theta, signal(rule, grad, loss, 0), rule.init_state(theta))[0].detach()
+    key = noise_key(rule, task.support, 0)
+    seen = signal(rule, grad, loss, 0, key=key)
+    adapted = rule.update(theta, seen, rule.init_state(theta))[0].detach()
     _, query = loss_and_gradient(learner, adapted, task.query)
 
     def answer(grad: Tensor, loss: Tensor) -> Tensor:
-        moved = rule.update(theta, signal(rule, grad, loss, 0), rule.init_state(theta))[0]
+        given = signal(rule, grad, loss, 0, key=key)
+        moved = rule.update(theta, given, rule.init_state(theta))[0]
         return (query @ moved).detach()
 
     h = 1e-5
@@ -130,6 +146,7 @@ def law_order(make_rule: MakeRule) -> None:
         "the second-order meta-gradient for theta0 lacks what flows through signal.grad and"
         " signal.loss; use both as they are: no detach(), .data or no_grad() in update",
     )
+    return None
 
 
 def law_unrolled(make_rule: MakeRule) -> None:
@@ -147,7 +164,8 @@ def law_unrolled(make_rule: MakeRule) -> None:
         ) / len(task)
         assert isinstance(loss, Tensor)
         grads = torch.autograd.grad(loss, [theta, *phi.values()], allow_unused=True)
-        for name, mine, plain in zip(("theta0", *phi), (for_theta, *for_phi.values()), grads, strict=True):
+        found = [for_theta, *(for_phi[name] for name in phi)]
+        for name, mine, plain in zip(("theta0", *phi), found, grads, strict=True):
             require(
                 close(mine, torch.zeros_like(mine) if plain is None else plain),
                 f"the {order}-order meta-gradient for {name} is not that of the same steps written out in"
@@ -218,6 +236,8 @@ def _slope(
 
 def _unroll(rule: UpdateRule, learner: BaseLearner, theta: Tensor, support: Batch, order: Order) -> Tensor:
     """Two steps for one task, derivatives kept; the first order takes gradient and loss as numbers."""
+    shown = support_of(learner, support, order)
+    theta = rule.start(theta, shown)
     state = rule.init_state(theta)
     for step in range(2):
         at = theta if theta.requires_grad else theta.detach().requires_grad_()
@@ -225,7 +245,9 @@ def _unroll(rule: UpdateRule, learner: BaseLearner, theta: Tensor, support: Batc
         (grad,) = torch.autograd.grad(loss, at, create_graph=order == "second", retain_graph=True)
         if order == "first":
             loss = loss.detach()
-        theta, state = rule.update(theta, signal(rule, grad, loss, step), state)
+        theta, state = rule.update(
+            theta, signal(rule, grad, loss, step, shown, 2, noise_key(rule, support, step)), state
+        )
     return theta
 
 

@@ -19,19 +19,25 @@ from metalearn_core.testing.laws.problems import (
     close,
     loss_and_gradient,
     make,
+    noise_key,
     problem,
     randn,
     require,
     require_float64,
     signal,
+    support_of,
 )
 
 
 def law_zero_steps(make_rule: MakeRule) -> None:
-    """Zero inner steps leave θ as it is."""
+    """Zero inner steps leave θ as it is, or as the rule starts it."""
     learner, theta, task = problem()
     rule, kept = make(make_rule, learner.layout), theta.clone()
     adapted = adapt(rule, learner, theta, task[0].support, steps=0)
+    if rule.has_start:
+        kept = rule.start(theta, support_of(learner, task[0].support)).detach()
+        require(close(adapted, kept), "T = 0 must give what start returns; init_state must only read it")
+        return
     require(
         torch.equal(adapted, kept) and torch.equal(theta, kept),
         "T = 0 must leave theta as it is; init_state must only read it",
@@ -118,9 +124,12 @@ def law_memory(make_rule: MakeRule) -> None:
 def _adapt_by_hand(
     rule: UpdateRule, learner: BaseLearner, theta: Tensor, support: Batch, steps: int
 ) -> Tensor:
+    shown = support_of(learner, support)
+    theta = rule.start(theta, shown).detach()
     state = rule.init_state(theta)
     for step in range(steps):
         loss, grad = loss_and_gradient(learner, theta, support)
-        theta, state = rule.update(theta, signal(rule, grad, loss, step), state)
+        key = noise_key(rule, support, step)
+        theta, state = rule.update(theta, signal(rule, grad, loss, step, shown, steps, key), state)
         theta, state = theta.detach(), pytree.tree_map(torch.detach, state)
     return theta

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import torch
@@ -12,7 +14,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from metalearn_core.learner import BaseLearner
-from metalearn_core.rule import Signal, UndeclaredField, UpdateRule
+from metalearn_core.rule import UpdateRule
+from metalearn_core.signal import Noise, Signal, SupportSet, UndeclaredField, noise_keys
 from metalearn_core.task import Batch, Task
 from metalearn_core.training.parameters import ParameterLayout, forked_rng
 
@@ -21,6 +24,33 @@ Law: TypeAlias = Callable[[MakeRule], str | None]
 
 LAYOUT = ParameterLayout(("kernel", "weight", "bias"), ((2, 1, 2, 2), (2, 3), (2,)))
 """A convolution's weight, a linear layer's and a bias."""
+
+Given: TypeAlias = tuple[BaseLearner, Tensor, Task]
+"""A base-learner, θ⁰ `[n]` and a stacked meta-batch, all in float64."""
+
+_GIVEN: ContextVar[Given | None] = ContextVar("given", default=None)
+
+
+@contextmanager
+def looking_at(given: Given | None) -> Iterator[None]:
+    """In it laws look at a rule on this problem, where there is one."""
+    token = _GIVEN.set(given)
+    try:
+        yield
+    finally:
+        _GIVEN.reset(token)
+
+
+def is_given() -> bool:
+    """Whether a rule is looked at on a problem of its own."""
+    return _GIVEN.get() is not None
+
+
+def layout() -> ParameterLayout:
+    """What most laws make a rule for."""
+    given = _GIVEN.get()
+    return LAYOUT if given is None else given[0].layout
+
 
 STEPS = 3
 """How far most laws go: a rule with parameters for so many steps alone can be looked at."""
@@ -88,10 +118,56 @@ def arguments(
     return theta.to(dtype), grad.to(dtype), loss.abs().to(dtype)
 
 
-def signal(rule: UpdateRule, grad: Tensor, loss: Tensor, step: int) -> Signal:
-    """The signal as the inner loop gives it: what is not declared cannot be read."""
-    hidden = UndeclaredField(rule.label)
-    return Signal(grad, loss if rule.uses_loss else hidden, step if rule.uses_step else hidden)
+def signal(
+    rule: UpdateRule, grad: Tensor, loss: Tensor, step: int,
+    support: SupportSet | None = None, steps: int = STEPS, key: int = 0,
+) -> Signal:  # fmt: skip
+    """The signal as the inner loop gives it: what is not declared cannot be read.
+
+    `support`: None makes one up, of linear regression on θ. `key`: that of the noise.
+    """
+    hidden, given = UndeclaredField(rule.label), _GIVEN.get()
+    if support is None and given is not None and rule.uses_support:
+        support = support_of(given[0].to("cpu", grad.dtype), given[2][0].to("cpu", grad.dtype).support)
+    return Signal(
+        grad,
+        loss if rule.uses_loss else hidden,
+        step if rule.uses_step else hidden,
+        (support or _regression(grad.shape[-1], grad.dtype)) if rule.uses_support else hidden,
+        steps if rule.uses_step else hidden,
+        Noise(torch.full(grad.shape[:-1], key, dtype=torch.int64), grad) if rule.uses_noise else hidden,
+    )
+
+
+def _regression(n: int, dtype: torch.dtype) -> SupportSet:
+    inputs, targets = randn(4, n, seed=7).to(dtype), randn(4, 1, seed=8).to(dtype)
+
+    def predict(theta: Tensor) -> Tensor:
+        return (inputs @ theta).unsqueeze(-1)
+
+    return SupportSet(
+        Batch(inputs, targets), lambda theta: (predict(theta) - targets).square().mean(), predict
+    )
+
+
+def noise_key(rule: UpdateRule, batch: Batch, step: int) -> int:
+    """What the noise of one task is made from, as in the inner loop."""
+    if not rule.uses_noise:
+        return 0
+    stacked = batch.like([x.unsqueeze(0) for x in batch.tensors], stacked=True)
+    return int(noise_keys(stacked, rule.seed_of_noise, step))
+
+
+def support_of(learner: BaseLearner, batch: Batch, order: str = "second") -> SupportSet:
+    """The support set of a task, as the inner loop shows it under an order."""
+    constant = order == "first"
+    return SupportSet(
+        batch,
+        lambda theta: learner.loss(theta, batch),
+        lambda theta: learner.predict(theta, batch.inputs),
+        torch.detach if constant else lambda grad: grad,
+        constant,
+    )
 
 
 def two_updates(rule: UpdateRule, theta: Tensor, grad: Tensor, loss: Tensor) -> Tensor:
@@ -126,6 +202,9 @@ def problem(*, unused: bool = True, size: float = 1.0) -> tuple[BaseLearner, Ten
 
     `unused`: the parameter that nothing reads is one of θ's. `size`: of the targets.
     """
+    given = _GIVEN.get()
+    if given is not None:
+        return given
     tensors = [randn(3, 5, columns, seed=seed) for seed, columns in enumerate((3, 1, 3, 1))]
     for inputs, targets in zip(tensors[::2], tensors[1::2], strict=True):
         inputs[..., -1] = 0
@@ -160,8 +239,8 @@ class _Narrowing(TorchFunctionMode):
 
 def require_float64(make_rule: MakeRule) -> None:
     """AssertionError where a rule in float64 works in less: to 1e-7 no derivative can be compared."""
-    rule = make(make_rule, LAYOUT)
-    theta, grad, loss = arguments(LAYOUT.size)
+    rule = make(make_rule, layout())
+    theta, grad, loss = arguments(layout().size)
     with torch.no_grad(), _Narrowing() as seen:
         rule.update(theta, signal(rule, grad, loss, 0), rule.init_state(theta))
     require(

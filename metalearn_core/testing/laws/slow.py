@@ -18,7 +18,16 @@ from metalearn_core.kernels.programs import CompilationError, CompiledMetaGradie
 from metalearn_core.learner import BaseLearner
 from metalearn_core.outer_loop import meta_train
 from metalearn_core.settings import Settings
-from metalearn_core.testing.laws.problems import Law, MakeRule, close, make, nudged, problem, require
+from metalearn_core.testing.laws.problems import (
+    Law,
+    MakeRule,
+    close,
+    is_given,
+    make,
+    nudged,
+    problem,
+    require,
+)
 from metalearn_core.testing.tiny_tasks import TinySines, tiny_learner
 from metalearn_core.training.events import Event, Observer
 from metalearn_core.training.meta_gradient import meta_gradient
@@ -59,8 +68,13 @@ def law_compiled(make_rule: MakeRule) -> str | None:
     return None
 
 
-def law_resumes(make_rule: MakeRule) -> None:
+_ON_SINES = "it trains on sines, and the rule is looked at on a problem of its own"
+
+
+def law_resumes(make_rule: MakeRule) -> str | None:
     """Training that stopped and went on from its checkpoint ends in the same bits as one that did not."""
+    if is_given():
+        return _ON_SINES
     learner, settings = tiny_learner(), attrs.evolve(SETTINGS, tasks=40)
     whole = _trained(make_rule, learner, settings)
     with tempfile.TemporaryDirectory() as folder:
@@ -79,10 +93,13 @@ def law_resumes(make_rule: MakeRule) -> None:
         "training that went on from a checkpoint ends elsewhere than training in one go; register everything"
         " that changes while training as nn.Parameter or with register_buffer",
     )
+    return None
 
 
-def law_learns(make_rule: MakeRule) -> None:
+def law_learns(make_rule: MakeRule) -> str | None:
     """A few hundred sine tasks of meta-training make the query loss after adaptation smaller."""
+    if is_given():
+        return _ON_SINES
     learner = tiny_learner()
     losses = []
     for tasks in (0, SETTINGS.tasks):
@@ -96,6 +113,7 @@ def law_learns(make_rule: MakeRule) -> None:
         f"{SETTINGS.tasks} tasks of meta-training leave the query loss at {losses[1]:.3g}, before it was"
         f" {losses[0]:.3g}; look at where φ starts, and at the scale of the first updates",
     )
+    return None
 
 
 def _trained(

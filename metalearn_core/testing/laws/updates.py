@@ -10,14 +10,16 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from metalearn_core.errors import UsageError
-from metalearn_core.rule import Signal, State, UpdateRule
+from metalearn_core.rule import State, UpdateRule
+from metalearn_core.signal import Noise, Signal, SupportSet
 from metalearn_core.testing.laws.contents import contents, reachable, same
 from metalearn_core.testing.laws.problems import (
-    LAYOUT,
     STEPS,
     MakeRule,
     arguments,
     as_made_and_moved,
+    is_given,
+    layout,
     make,
     randn,
     require,
@@ -36,8 +38,8 @@ _WARM_UP = 10
 def law_structure(make_rule: MakeRule) -> None:
     """θ and state come back in the structure, shapes and dtypes they were given in."""
     for dtype in (torch.float32, torch.float64):
-        rule = make(make_rule, LAYOUT, dtype=dtype)
-        theta, grad, loss = arguments(LAYOUT.size, dtype=dtype)
+        rule = make(make_rule, layout(), dtype=dtype)
+        theta, grad, loss = arguments(layout().size, dtype=dtype)
         state = rule.init_state(theta)
         require(
             all(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(state)),
@@ -69,16 +71,18 @@ def _facts(value: tuple[Tensor, State]) -> str:
 
 
 def law_declares(make_rule: MakeRule) -> None:
-    """`update` reads `signal.loss` and `signal.step` where the class says so, and only there."""
-    rule = make(make_rule, LAYOUT)
-    declared = {name for name in ("loss", "step") if getattr(rule, f"uses_{name}")}
-    theta, grad, loss = arguments(LAYOUT.size)
+    """`update` reads what the class says that it reads of the signal, and only that."""
+    rule = make(make_rule, layout())
+    declared = {name for name in ("loss", "step", "support", "noise") if getattr(rule, f"uses_{name}")}
+    theta, grad, loss = arguments(layout().size)
     state, read = rule.init_state(theta), set[str]()
     for step in range(_WARM_UP):
         if step >= 2 and read == declared:
             return
         given = signal(rule, grad, loss, step)
-        watched = _Watched(given.grad, given._loss, given._step, read)
+        watched = _Watched(
+            given.grad, given._loss, given._step, given._support, given._steps, given._noise, read
+        )
         try:
             theta, state = rule.update(theta, watched, state)
         except UsageError as error:
@@ -87,7 +91,10 @@ def law_declares(make_rule: MakeRule) -> None:
             if step < STEPS:
                 raise
             break  # it has parameters for so many steps alone
-    costs = {"step": "a step is then compiled for each t", "loss": "its derivatives are then kept"}
+    costs = {
+        "step": "a step is then compiled for each t", "loss": "its derivatives are then kept",
+        "support": "it is then never called on a stack", "noise": "it is then made at every step",
+    }  # fmt: skip
     for name in sorted(declared - read):
         raise AssertionError(f"declares uses_{name} and never reads it: {costs[name]}; leave it out")
 
@@ -108,12 +115,27 @@ class _Watched(Signal):
         self.read.add("step")
         return super().step
 
+    @property
+    def steps(self) -> int:
+        self.read.add("step")
+        return super().steps
+
+    @property
+    def support(self) -> SupportSet:
+        self.read.add("support")
+        return super().support
+
+    @property
+    def noise(self) -> Noise:
+        self.read.add("noise")
+        return super().noise
+
 
 def law_no_writes(make_rule: MakeRule) -> None:
     """`init_state` and `update` write to none of their arguments, and to nothing that outlives the call."""
-    rule = make(make_rule, _UNSEEN_LAYOUT)
+    rule = make(make_rule, (layout() if is_given() else _UNSEEN_LAYOUT))
     before = reachable(rule)
-    theta, grad, loss = arguments(_UNSEEN_LAYOUT.size)
+    theta, grad, loss = arguments((layout() if is_given() else _UNSEEN_LAYOUT).size)
     state = rule.init_state(theta)
     for step in range(2):
         given = {"theta": theta, "signal.grad": grad, "signal.loss": loss, "state": state}
@@ -143,10 +165,10 @@ def law_no_writes(make_rule: MakeRule) -> None:
 
 def law_deterministic(make_rule: MakeRule) -> None:
     """The same call gives the same answer, whatever was called before, and draws no random numbers."""
-    rule, fresh = make(make_rule, LAYOUT), make(make_rule, LAYOUT)
+    rule, fresh = make(make_rule, layout()), make(make_rule, layout())
     fresh.load_state_dict(rule.state_dict())
-    theta, grad, loss = arguments(LAYOUT.size)
-    other = (randn(LAYOUT.size, seed=3), 2 * randn(LAYOUT.size, seed=4), 3 * loss)
+    theta, grad, loss = arguments(layout().size)
+    other = (randn(layout().size, seed=3), 2 * randn(layout().size, seed=4), 3 * loss)
     drawn = torch.get_rng_state()
     first, between, again = (_update(rule, *x) for x in ((theta, grad, loss), other, (theta, grad, loss)))
     require(
@@ -168,11 +190,11 @@ def law_deterministic(make_rule: MakeRule) -> None:
 
 def _first_of(rule: UpdateRule, others: int) -> Tensor:
     """θ of one adaptation, its steps taken in turns with those of so many others."""
-    thetas = [randn(LAYOUT.size, seed=i) for i in range(1 + others)]
+    thetas = [randn(layout().size, seed=i) for i in range(1 + others)]
     states = [rule.init_state(theta) for theta in thetas]
     for step in range(STEPS):
         for i, theta in enumerate(thetas):
-            given = signal(rule, randn(LAYOUT.size, seed=10 * i + step), theta.square().sum(), step)
+            given = signal(rule, randn(layout().size, seed=10 * i + step), theta.square().sum(), step)
             new_theta, state = rule.update(theta, given, states[i])
             thetas[i], states[i] = new_theta.detach(), pytree.tree_map(torch.detach, state)
     return thetas[0]
@@ -184,9 +206,9 @@ def _update(rule: UpdateRule, theta: Tensor, grad: Tensor, loss: Tensor) -> tupl
 
 def law_state_dict(make_rule: MakeRule) -> None:
     """`state_dict` holds all that makes one draw of the rule differ from another."""
-    given = arguments(LAYOUT.size)
-    for ours in as_made_and_moved(make_rule, LAYOUT):
-        theirs = make(make_rule, LAYOUT, seed=1)
+    given = arguments(layout().size)
+    for ours in as_made_and_moved(make_rule, layout()):
+        theirs = make(make_rule, layout(), seed=1)
         file = io.BytesIO()
         torch.save(ours.state_dict(), file)
         file.seek(0)
@@ -201,10 +223,10 @@ def law_state_dict(make_rule: MakeRule) -> None:
 def law_extremes(make_rule: MakeRule) -> None:
     """Gradients that are 0, tiny or huge have finite updates with finite derivatives, in float32 too."""
     for dtype in (torch.float64, torch.float32):
-        rule = make(make_rule, LAYOUT, dtype=dtype)
+        rule = make(make_rule, layout(), dtype=dtype)
         phi = [p for p in rule.parameters() if p.requires_grad]
         for size in (0.0, 1e-30, 1e-12, 1e12):
-            theta, grad, loss = arguments(LAYOUT.size, dtype=dtype)
+            theta, grad, loss = arguments(layout().size, dtype=dtype)
             given = [theta.requires_grad_(), (grad * size).requires_grad_(), (loss * size).requires_grad_()]
             state, moved = rule.init_state(theta), theta
             for step in range(2):

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from metalearn_core.inner_loop import trajectory
-from metalearn_core.rule import Signal, State, UndeclaredField, UpdateRule
+from metalearn_core.rule import State, UpdateRule
 from metalearn_core.settings import Clipping
+from metalearn_core.signal import Signal, UndeclaredField
 from metalearn_core.testing.problems import SMOOTH, Problem
 from metalearn_core.testing.theory.statement import Example, NothingToCompareError, Statement
 

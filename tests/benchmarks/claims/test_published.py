@@ -16,7 +16,9 @@ from metalearn_benchmarks.claims.rules import claim_rules
 from metalearn_benchmarks.claims.verdicts import Outcome, decide_all
 from metalearn_benchmarks.records.compatibility import require_same_experiment
 from metalearn_benchmarks.records.reading import read_records
+from metalearn_benchmarks.statistics.comparisons import log_ratio
 from metalearn_benchmarks.statistics.estimate import TRIMMED_SHARE
+from metalearn_benchmarks.statistics.paired_scores import MethodScores
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -303,6 +305,68 @@ def test_the_page_says_of_mamls_clamps_what_their_records_say(records):
     assert neither[-2] < typical(five)
 
 
+def test_the_page_says_what_rests_on_the_clamp_of_maml(pieces, page):
+    rows = {line.split(" | ")[0].strip("| "): line for line in pieces[1]["paired-clipping"].splitlines()}
+    for what, steps, told in (
+        ("TURTLE", 5, "0.84 [0.67, 1.07]"), ("TURTLE", 1, "0.94 [0.89, 1.00]"),
+        ("the LSTM", 5, "1.27 [1.01, 1.60]"),
+    ):  # fmt: skip
+        number, interval = told.split(" ", 1)
+        row = rows[f"{what}, over MAML without that clamp, T = {steps}"]
+        assert f"| {number} | {interval} |" in row
+        assert told in page
+    assert rows["the LSTM, over MAML without that clamp, T = 5"].endswith("| 1 of 10 |")
+
+
+def test_the_page_opens_with_an_abstract_of_what_its_records_say(records, pieces):
+    abstract = PAGE.read_text(encoding="utf-8").partition("## Abstract")[2].partition("\n## ")[0]
+    assert len(re.sub(r"\(\[.*?\)\)", "", abstract).split()) <= 122
+    abstract = " ".join(abstract.split())
+    assert f"{len(records)} runs of 70,000 tasks" in abstract
+    verdicts = decide_all(claim_rules(), records)
+    sine = [verdict.outcome for verdict in verdicts if verdict.name.startswith("sine-")]
+    assert (len(verdicts), sine.count(Outcome.HOLDS), sine.count(Outcome.FAILS)) == (17, 3, 3)
+    assert "Of seventeen claims" in abstract
+    assert "Of six claims on sine waves three hold and three do not; ten others" in abstract
+    rows = {
+        tuple(cell.strip() for cell in line.split("|")[1:3]): line for line in pieces[1]["sine"].splitlines()
+    }
+    for name, told in (
+        ("TURTLE", "TURTLE's typical error is 0.098"), ("MAML", "MAML's 0.153"),
+        ("Meta-learner LSTM", "LSTM's 0.164"), ("LSTM, second order", "the LSTM reaches 0.039"),
+    ):  # fmt: skip
+        assert told in abstract
+        assert f"| {told.split()[-1]} |" in rows[name, "5"]
+
+
+def test_the_rules_as_first_written_are_told(records, pieces):
+    """Of means; that of depth is refuted by means, too."""
+    table = pieces[1]["claims-at-a-glance"]
+    assert table.count("*too little evidence*") == 4
+    (depth,) = [line for line in table.splitlines() if "sine-depth" in line]
+    assert "*does not hold*, as now" in depth
+    for layers in ("[20]", "[20,20]"):
+        five, one = (
+            MethodScores.from_runs(runs_of(records, "figure-3.2", f"turtle,hidden={layers}{steps}"))
+            for steps in ("", ",steps=1")
+        )
+        assert log_ratio(five, one).interval().high < 0
+    unrun = [line for line in table.splitlines() if "not told" in line]
+    assert len(unrun) == 10
+
+
+def test_the_page_says_that_seeds_pair_nothing_and_that_there_is_one_stream(records, page):
+    assert {record.cell["method"]["settings"]["task_seed"] for record in records} == {0}
+    maml = errors_of(records, "figure-3.3", "maml")
+    for other, told in (("turtle", "−0.02"), ("lstm", "−0.27")):
+        theirs = errors_of(records, "figure-3.3", other)
+        seeds = min(len(maml), len(theirs))
+        found = stats.pearsonr(maml[:seeds], theirs[:seeds])
+        assert f"{found.statistic:.2f}".replace("-", "−") == told
+        assert told in page
+        assert found.pvalue > 0.2
+
+
 def test_the_page_says_of_clipping_and_depth_what_their_records_say(records):
     """Who is stuck where the initialisation alone is clipped, and without hidden layers under first order."""
 
@@ -430,16 +494,33 @@ def test_the_figures_are_drawn_from_them(pieces):
         assert f"(_generated/{stem}.png)" in texts["figures"]
 
 
-def test_the_readme_has_rows_of_the_table_of_the_records(pieces):
+def test_the_readme_has_numbers_of_the_tables_of_the_records(pieces):
     section = (
         (ROOT / "README.md")
         .read_text(encoding="utf-8")
         .partition("## What we found")[2]
         .partition("\n## ")[0]
     )
-    rows = [line for line in section.splitlines() if line.startswith("|")]
-    assert len(rows) == 8
-    assert set(rows) <= set(pieces[1]["sine"].splitlines())
+    section = " ".join(section.split())
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for name in ("sine", "clipping")
+            for line in pieces[1][name].splitlines()[2:]]  # fmt: skip
+    told = {(row[0], int(row[1])): f"{row[3]} {row[4]}" for row in rows}
+    for row, words in (
+        (("TURTLE", 5), "TURTLE has {}, MAML"), (("MAML", 5), "MAML {} and the"),
+        (("Meta-learner LSTM", 5), "meta-learner LSTM, which is first order, {}."),
+        (("LSTM, second order", 5), "LSTM has {} with second-order"),
+        (("First-order TURTLE", 5), "TURTLE has {} with first-order"),
+        (("MAML, support gradients not clipped", 5), "MAML without the clamp has {}. On the ten"),
+    ):  # fmt: skip
+        assert words.format(told[row]) in section
+    lost = {(row[0], int(row[1])): f"{row[7]} of {row[2]}" for row in rows}
+    assert (lost["TURTLE", 5], lost["TURTLE", 10]) == ("1 of 40", "2 of 20")
+    assert "1 of its 40 seeds never learned, and with ten updates 2 of 20" in section
+    (clamp,) = re.findall(r"\| TURTLE, over MAML without that clamp, T = 5 .*", pieces[1]["paired-clipping"])
+    assert "| 0.84 | [0.67, 1.07] | 9 of 10 |" in clamp
+    assert "is then 0.84 [0.67, 1.07] of MAML's" in section
+    numbers = re.findall(r"\d\.\d{3}", section)
+    assert len(numbers) == 3 * 6, "a number that nothing is compared with"
 
 
 @pytest.mark.nightly

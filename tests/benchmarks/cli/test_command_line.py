@@ -31,8 +31,10 @@ QUICK = (*SMOKE, "--tasks", 20)
         ([*SMOKE, "--rule", "lst"], "unknown rule 'lst': did you mean 'lstm'?"),
         ([*SMOKE, "--rule", "lstm", "--option", "hiden=1"], "rule 'lstm': unknown option 'hiden'"),
         ([*SMOKE, "--rule", "lstm", "--option", "hidden=-1"], "hidden must be an integer >= 0, got -1"),
-        ([*SMOKE, "--rule", "lstm", "--option", "hidden"], "expected key=value with a TOML value"),
-        ([*SMOKE, "--rule", "lstm", "--option", "hidden=x"], "expected key=value with a TOML value"),
+        ([*SMOKE, "--rule", "lstm", "--option", "hidden"], "expected key=value with a word or a TOML value"),
+        ([*SMOKE, "--rule", "lstm", "--option", "hidden=[x"], "expected key=value with a word or a TOML"),
+        ([*SMOKE, "--rule", "lstm", "--option", "hidden=x"], "hidden must be an integer >= 0, got 'x'"),
+        ([*SMOKE, "--rule", "partial", "--option", "rule=alfaa"], "did you mean 'alfa'?"),
         ([*SMOKE, "--rule", "gradient-descent", "--option", "optimizer='adm'"], "did you mean 'adam'?"),
         ([*SMOKE, "--rule", "gradient-descent", "--option", "momentun=0.9"], "did you mean 'momentum'?"),
         ([*SMOKE, "--rule", "lstm", "--option", 'inputs=["gard"]'], "did you mean 'grad'?"),
@@ -254,7 +256,7 @@ def test_a_run_that_diverges_says_where_keeps_its_best_state_and_lets_the_others
     assert code == 1
     assert "outer step 1, training task 0" in err
     assert "its best state is tested" in err
-    assert "maml, seed 0: mean" in out
+    assert "maml, seed 0: median error" in out
     label = "gradient-descent,inner_lr=1000000000000.0"
     text = (tmp_path / f"sine/sine-5-shot/{label}/0/result.json").read_text()
     assert "outer step 1" in json.loads(text)["diverged"]
@@ -289,7 +291,7 @@ def test_a_cell_that_fails_does_not_keep_the_others_from_running(metalearn, tmp_
     )
     assert "(the traceback is in" in err
     assert "in update" in (tmp_path / "sine/sine-5-shot/broken/0/error.txt").read_text()
-    assert "maml, seed 0: mean" in out
+    assert "maml, seed 0: median error" in out
     assert not (tmp_path / "sine/sine-5-shot/broken/0/result.json").exists()
 
 
@@ -367,7 +369,9 @@ def test_what_there_is(metalearn):
     code, out, _ = metalearn("methods", "--json")
     names = [row["method"] for row in json.loads(out)]
     wanted = "maml fo-maml lstm lstm-enhanced turtle fo-turtle train-from-scratch finetuning baseline++"
-    wanted += " alfa lstm-optimizer nearest-centroid logistic-regression"
+    wanted += (
+        " anil boil alfa lstm-optimizer nearest-centroid logistic-regression reptile imaml hf-maml es-maml"
+    )
     assert (code, sorted(names)) == (0, sorted(wanted.split()))
     assert "Few-shot sine regression" in metalearn("experiments")[1]
     assert "sine" in metalearn("families")[1]

@@ -74,7 +74,8 @@ def test_each_experiment_says_what_it_reproduces_and_how_many_runs_it_is(metalea
             assert line["scale"] == scale
         assert "Figure 3.2" in lines["figure-3.2"]["reproduces"]
     out = metalearn("experiments")[1]
-    assert "? was not timed here: add --measure" in out
+    assert "54 runs, not timed" in out
+    assert "Add --measure to time what was not timed." in out
     lines = {line["experiment"]: line for line in listed(metalearn)}
     assert (lines["sine"]["scale"], lines["sine"]["runs"]) == ("paper", 2)
     assert {line["scale"] for name, line in lines.items() if name != "sine"} == {"small"}
@@ -91,7 +92,7 @@ def test_measuring_tells_a_time_and_keeps_it(metalearn, cache):
         "timing mine: maml,steps=2",
         "timing mine: train-from-scratch,steps=3",
     ]
-    assert re.search(r"mine +smoke +6 +\d+ s ", out)
+    assert re.search(r"^    scale smoke: 6 runs, about \d+ s$", out, re.MULTILINE)
     assert "not timed" not in out
     (after,) = listed(metalearn, "mine.toml", "--scale", "smoke")
     assert after["timed"] == 3

@@ -28,8 +28,9 @@ TIERS = [pytest.param(20, id="few"), pytest.param(300, id="many", marks=pytest.m
 ODD = st.text(st.characters(exclude_characters="\0"), max_size=12)
 WORDS = st.sampled_from(
     """
-    run report claims archive export map plugins data families methods experiments list show validate new
-    prepare verify sine figure-3.2 --help -h --version --json --out --to out --scale smoke -m maml --rule
+    run report claims archive records export map plugins data families methods experiments list show validate
+    new prepare verify zoo demo turtle-sine --against
+    sine figure-3.2 --help -h --version --json --out --to out --scale smoke -m maml --rule
     lstm --option hidden=3 --seeds 3 --steps -1 --only * --order first --no-plugins --device cpu --all
     --statistics paper --size 84 cub . nowhere --protocol authors --together auto --observe --threads
     10000000000000000000000 --tasks nan -- - = hidden={ --option=x=[ [red]

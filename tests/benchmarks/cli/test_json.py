@@ -41,7 +41,7 @@ def test_a_run_is_one_document_and_its_log_goes_to_standard_error(metalearn, tmp
     assert row["mean"]["value"] == pytest.approx(fmean(score[-1] for score in scores))
     assert row["headline"]["value"] == pytest.approx(median(score[-1] for score in scores))
     assert (row["method"], row["steps"], row["seeds"], row["less_the_first"]) == ("maml", 5, 1, None)
-    assert re.search(rf"^{TIME} maml, seed 0: mean .* test tasks", err, re.MULTILINE)
+    assert re.search(rf"^{TIME} maml, seed 0: median error .* test tasks", err, re.MULTILINE)
 
 
 def test_a_report_has_the_numbers_of_its_table(metalearn, tmp_path):
@@ -56,7 +56,23 @@ def test_a_report_has_the_numbers_of_its_table(metalearn, tmp_path):
     apart = table["rows"][1]["less_the_first"]
     assert apart["value"] == pytest.approx(second - first)
     assert 0 < apart["low"] < apart["value"] < apart["high"]
-    assert table["notes"][0].startswith("TURTLE is ahead of MAML by ")
+    assert table["findings"][0].startswith("On one seed each, TURTLE is ahead of MAML by ")
+    assert table["differences_from"] == {"5": "turtle"}
+
+
+def test_differences_are_taken_from_the_method_that_is_asked_for(metalearn, tmp_path):
+    for name, level in (("maml", 1.0), ("turtle", 0.5)):
+        synthetic.write(tmp_path, synthetic.cell(name, 0), level=level)
+    code, out, _ = metalearn("report", tmp_path, "--json", "--against", "maml")
+    assert code == 0
+    (table,) = strictly(out)["tables"]
+    assert table["differences_from"] == {"5": "maml"}
+    first, second = table["rows"]
+    assert first["difference"]["value"] == pytest.approx(-second["less_the_first"]["value"])
+    assert second["difference"] is None
+    code, out, err = metalearn("report", tmp_path, "--against", "mamal")
+    assert (code, out) == (2, "")
+    assert err == "metalearn: unknown method 'mamal': did you mean 'maml'? there are maml, turtle\n"
 
 
 def test_an_archive_says_what_it_holds(metalearn, tmp_path):

@@ -16,8 +16,8 @@ from undrawn import without_figures
 from metalearn_benchmarks.host import interrupts, terminal
 from metalearn_benchmarks.records.reading import read_records
 from metalearn_benchmarks.report import page
-from metalearn_benchmarks.report.table_text import rich_table
-from metalearn_benchmarks.report.tables import result_tables
+from metalearn_benchmarks.report.tables.building import result_tables
+from metalearn_benchmarks.report.tables.text import rich_table
 
 COMMAND = [sys.executable, "-m", "metalearn_benchmarks"]
 
@@ -178,11 +178,11 @@ def test_names_stay_whole_and_no_line_is_wider_than_the_terminal(monkeypatch, ca
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= width
     assert "a-name-that-is-not-broken" in out
-    assert "r" * 20 in out or "no room for: rule" in " ".join(out.split())
-    assert ("no room for" in out) == (width < 140)
+    assert "r" * 20 in out or "not shown: rule" in " ".join(out.split())
+    assert ("not shown" in out) == (width < 140)
 
 
-ALWAYS, DIFFERENCE, LEARNED = ["method", "typical error, 95 %"], ["less the first"], ["never learned"]
+ALWAYS, DIFFERENCE, LEARNED = ["method", "typical error, 95 %"], ["minus TURTLE"], ["never learned"]
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_result_tables_drop_columns_in_their_order(tmp_path, monkeypatch, capsys
     (header,) = [line for line in out.splitlines() if line.startswith("┃")]
     assert [cell.strip() for cell in header.strip("┃").split("┃")] == shown
     left_out = [name for name in (*DIFFERENCE, *LEARNED, "T", "seeds", "tasks") if name not in shown]
-    told = f"no room for: {', '.join(left_out)}; report.html has all"
+    told = f"not shown: {', '.join(left_out)}; report.html has all"
     assert (told in " ".join(out.split())) == bool(left_out)
 
 
@@ -227,3 +227,15 @@ def test_numbers_in_a_line_have_no_colour(monkeypatch, capsys):
     monkeypatch.setenv("TERM", "xterm-256color")
     terminal.console().print("maml, seed 0: mean 0.357, /tmp/12/report.html")
     assert capsys.readouterr().out == "maml, seed 0: mean 0.357, /tmp/12/report.html\n"
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_lists_have_a_name_at_the_margin_and_what_it_is_below(metalearn, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    for command, name, title in (("methods", "maml", "MAML"), ("experiments", "sine", "Few-shot sine")):
+        lines = metalearn(command)[1].splitlines()
+        (at,) = [place for place, line in enumerate(lines) if line.startswith(f"{name}  {title}")]
+        assert lines[at + 1].startswith("    ")
+        listed = [line for line in lines if not line.startswith("Times are for")]
+        assert max(map(len, listed)) <= width
+        assert not any(line.endswith(" ") for line in listed)

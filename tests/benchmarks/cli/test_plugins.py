@@ -313,7 +313,9 @@ def test_show_says_equation_options_and_phi(site, metalearn):
         assert part in out
 
 
-@pytest.mark.parametrize("name", ["lstm", "sine", "conv-4", "json-lines", "alfa"])
+@pytest.mark.parametrize(
+    "name", ["lstm", "sine", "conv-4", "json-lines", "alfa", "reptile", "backpropagation"]
+)
 def test_show_knows_every_kind(metalearn, name):
     code, out, _ = metalearn("plugins", "show", name)
     assert code == 0
@@ -321,9 +323,19 @@ def test_show_knows_every_kind(metalearn, name):
 
 
 def test_every_option_of_the_shipped_rules_is_explained(metalearn):
-    for name in ("feed-forward", "lstm", "lslr", "meta-curvature", "alfa", "lstm-optimizer", "mlp-optimizer"):
+    rules = (
+        "feed-forward",
+        "lstm",
+        "lslr",
+        "meta-curvature",
+        "alfa",
+        "lstm-optimizer",
+        "mlp-optimizer",
+        "partial",
+    )
+    for name in (*rules, "proximal", "reptile", "implicit", "evolution", "hessian-free"):
         pages = json.loads(metalearn("plugins", "show", name, "--json")[1])
-        page = next(page for page in pages if page["kind"] == "rule")
+        page = next(page for page in pages if page["kind"] in ("rule", "meta-gradient"))
         assert page["options"]
         assert [row["option"] for row in page["options"] if not row["meaning"]] == [], name
 
@@ -466,3 +478,46 @@ def test_docstrings_are_read_by_argument():
     assert description(text) == "It is.\n\nMore."
     assert arguments(text) == {"a": "both of them.", "b": "both of them.", "**c": "the rest: all."}
     assert arguments("Nothing.") == {}
+
+
+def test_check_holds_an_outer_gradient_against_its_own_laws(metalearn):
+    code, out, _ = metalearn("plugins", "check", "reptile", "--json")
+    assert code == 0
+    rows = json.loads(out)["results"]
+    assert {row["status"] for row in rows} == {"passed"}
+    assert "tasks-alone" in {row["law"] for row in rows}
+    code, out, _ = metalearn("plugins", "check", "implicit")
+    assert code == 1
+    assert "take the rule proximal" in " ".join(out.split())
+    assert metalearn("plugins", "check", "implicit", "-o", "regularisation=2.0")[0] == 0
+
+
+def test_check_takes_expected_failures_and_a_problem(metalearn, monkeypatch):
+    from metalearn_core import testing
+
+    asked = {}
+
+    def check(make, **given):
+        asked.update(given)
+        return [testing.Result("order", "basic", "expected", "as known")]
+
+    monkeypatch.setattr(testing, "check_update_rule", check)
+    words = ("plugins", "check", "gradient-descent", "--expect", "order=it stops one", "--problem")
+    code, out, _ = metalearn(*words, "metalearn_core.testing:tiny_learner")
+    assert code == 0
+    assert asked["expected_failures"] == {"order": "it stops one"}
+    assert asked["problem"] is testing.tiny_learner
+    assert "0 passed, 0 failed, 1 expected, 0 skipped" in out
+    code, _, told = metalearn(*words, "metalearn_core:nothing")
+    assert code == 2
+    assert "--problem: expected MODULE:NAME of what can be imported" in told
+    code, _, told = metalearn("plugins", "check", "gradient-descent", "--expect", "order")
+    assert code == 2
+    assert "--expect: expected LAW=WHY" in told
+
+
+def test_one_mistake_that_breaks_many_laws_is_told_once():
+    from metalearn_benchmarks.cli.plugins.check import _without_repetition
+
+    rows = [{"law": law, "message": told} for law, told in (("a", "why"), ("b", "why"), ("c", ""), ("d", ""))]
+    assert [row["message"] for row in _without_repetition(rows)] == ["why", "as a", "", ""]

@@ -55,7 +55,8 @@ def test_every_shipped_experiment_has_every_scale_and_could_be_run(name, scale, 
     from metalearn_benchmarks.runs.components import Components
 
     found = runs(find_experiment(name), scale)
-    if found[0].family.name.startswith("glyphs"):
+    families = (found[0].family, *found[0].also_tested_on)
+    if any(family.name.startswith("glyphs") for family in families):
         pytest.importorskip("fontpkg_andada_pro", reason="needs metalearn-benchmarks[images]")
     for cell in {cell.row: cell for cell in found}.values():
         Components.build(cell)
@@ -174,6 +175,18 @@ settings = { outer_clip = { limit = 1.0 }, outer_lr = 1e-4 }
     assert slow.options == wide.options == {"hidden": [80], "inputs": ["grad"]}
     assert slow.settings["outer_clip"] == {"by": "norm", "limit": 1.0}
     assert "outer_lr" not in wide.settings
+
+
+def test_the_outer_learning_rate_may_be_a_table(metalearn, tmp_path, monkeypatch):
+    from metalearn_benchmarks.records.reading import read_records
+
+    monkeypatch.chdir(tmp_path)
+    text = 'extends = "sine"\n[settings]\nouter_lr = { start = 0.01, schedule = "steps", at = [0.5] }\n'
+    Path("mine.toml").write_text(text)
+    metalearn("run", "mine.toml", "-m", "maml", "--scale", "smoke", "--tasks", "20", "--out", "results")
+    record = read_records(Path("results"))[0]
+    table = {"start": 0.01, "schedule": "steps", "at": [0.5], "end": 0.0, "factor": 0.1, "warm_up": 0.0}
+    assert record.cell["method"]["settings"]["outer_lr"] == table
 
 
 # --- axes
@@ -427,6 +440,8 @@ BELOW_SINE = [
         ("[learner]\noptions = { hidden = 40 }", "hidden must be a list of widths >= 1, got 40"),
         ("[method.maml]\nextends = 'maml'\nprotocol = 'authors'", "'maml' would be another method"),
         ("[axes]\nsettings.outer_lr = [0]", "outer_lr must be a number > 0, got 0"),
+        ("[settings]\nouter_lr = { schedule = 'cosine' }", "outer_lr: a table needs start"),
+        ("[settings]\nouter_lr = { start = 1, shedule = 'cosine' }", "unknown key of outer_lr 'shedule'"),
         ("[axes]\nfamily.suport = [1]", "task family 'sine': unknown option 'suport': did you mean"),
         ("[settings]\ntasks = -1\n[scale.smoke.settings]\ntasks = -1", "tasks must be an integer >= 0"),
 ]  # fmt: skip
@@ -473,7 +488,7 @@ def test_the_documented_example_runs(metalearn, tmp_path, monkeypatch):
     ]  # fmt: skip
     names = ["maml", "maml,order=first", "train-from-scratch", *small]
     assert rows == {f"order-matters/sine-{k}-shot/{name}" for k in (1, 5) for name in names}
-    assert "sine-1-shot: maml,order=first, seed 0: mean" in out
+    assert "sine-1-shot: maml,order=first, seed 0: median error" in out
     (line,) = json.loads(metalearn(*listed.split(), "--json")[1])
     assert (line["runs"], line["seconds"]) == (len(rows), None)
 
@@ -488,6 +503,34 @@ def test_every_key_is_documented():
             assert f"`{field.name}`" in FORMAT or f"[{field.name}" in FORMAT, field.name
     for axis in (*axes.SETTING_AXES, *axes.METHOD_AXES):
         assert f"`{axis}`" in FORMAT
+
+
+def test_the_stream_of_tasks_is_an_axis_that_all_methods_share(tmp_path):
+    file = tmp_path / "streams.toml"
+    file.write_text('extends = "sine"\nmethods = ["maml", "turtle"]\n[axes]\ntask_seed = [0, 1, 2]\n')
+    name, experiment = find_experiment(str(file))
+    found = cells(name, experiment, "smoke", Overrides(seeds=2))
+    streams = {(cell.setting, cell.method.settings["task_seed"]) for cell in found}
+    assert streams == {("sine-5-shot", 0), *((f"sine-5-shot,task_seed={n}", n) for n in (1, 2))}
+    assert len(found) == 2 * 2 * 3
+    plain = cells(name, find_experiment("sine")[1], "smoke", Overrides(seeds=1, methods=("maml",)))
+    (same,) = [cell for cell in found if (cell.setting, cell.name, cell.seed) == ("sine-5-shot", "maml", 0)]
+    assert same.method.settings["task_seed"] == plain[0].method.settings.get("task_seed", 0)
+
+
+@pytest.mark.parametrize(
+    ("axis", "told"),
+    [
+        ("task_seed = [-1]", "task_seed: expected an integer >= 0, got -1"),
+        ("settings.task_seed = [1]", "this axis is called 'task_seed'"),
+        ("[axes.maml]\ntask_seed = [1]", "methods are compared on the same tasks; put it in [axes]"),
+    ],
+)
+def test_a_stream_that_cannot_be_is_told(tmp_path, axis, told):
+    file = tmp_path / "streams.toml"
+    file.write_text(f'extends = "sine"\n[axes]\n{axis}\n')
+    with pytest.raises(UsageError, match=re.escape(told)):
+        find_experiment(str(file))
 
 
 QUICK = """

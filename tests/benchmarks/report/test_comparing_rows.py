@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from metalearn_benchmarks.records.record import Record
-from metalearn_benchmarks.report.table_text import LATEX, MARKDOWN, render_table, rich_table
-from metalearn_benchmarks.report.tables import result_tables
+from metalearn_benchmarks.report.tables.building import result_tables
+from metalearn_benchmarks.report.tables.text import LATEX, MARKDOWN, render_table, rich_table
 from metalearn_core import UsageError
 
 
@@ -146,7 +146,35 @@ def test_rows_are_compared_at_each_t_alone():
         [("a", 5, True), ("b", 8, False)], [("b,steps=10", 10, True), ("a,steps=10", 10, False)]
     ]  # fmt: skip
     assert table.groups[1][1].difference_from_best.value == pytest.approx(0.4, abs=0.1)
-    assert "from the first row of the same T" in table.caption
+    assert "and from the first at the same T" in table.caption
+
+
+def test_the_reader_chooses_what_differences_are_taken_from():
+    (table,) = result_tables([*runs("a", 1.0), *runs("b", 2.0), *runs("c", 2.001)], against="b")
+    a, b, c = sorted(table.rows, key=lambda row: row.method)
+    assert table.rows[0] is a
+    assert table.reference == "B"
+    assert b.difference is None
+    assert a.difference.value == pytest.approx(-b.difference_from_best.value)
+    assert (a.differs, b.differs, c.differs) == (True, False, False)
+    assert [row.method for row in table.rows if row.reference] == ["b"]
+    # what is best does not depend on what a reader compares with
+    (usual,) = result_tables([*runs("a", 1.0), *runs("b", 2.0), *runs("c", 2.001)])
+    assert [(row.best, row.tied, row.apart) for row in usual.rows] == [
+        (row.best, row.tied, row.apart) for row in table.rows
+    ]
+
+
+def test_fewer_comparisons_need_less_correction():
+    """The best row is found among all pairs; a chosen row is compared with the others alone."""
+    levels = {"a": 1.0, "b": 1.07, "c": 3.0, "d": 3.0}
+    (table,) = result_tables(
+        [run for name, level in levels.items() for run in runs(name, level)], against="a"
+    )
+    second = table.rows[1]
+    p = second.difference.p_value()
+    assert 0.05 / 6 < p < 0.05
+    assert (second.method, second.differs, second.apart) == ("b", True, False)
 
 
 def test_rows_without_a_common_seed_are_not_told_apart():
@@ -203,7 +231,8 @@ def test_no_table_is_without_interval_seeds_and_tasks(way, capsys):
     written, printed = (render_table(table, MARKDOWN), render_table(table, LATEX)), capsys.readouterr().out
     for text in (*written, printed):
         for row in table.rows:
-            (line,) = [part for part in re.split(r"\n(?=\|)|\\\\\n|│\n", text) if row.title in part][:1]
+            parts = re.split(r"\n(?=\|)|\\\\\n|[│┩┓]\n", text)
+            (line,) = [part for part in parts if row.title in part and "method" not in part][:1]
             assert len(re.findall(r"\[-?[\d.]+, -?[\d.]+\]", line)) >= (1 if text == printed else 2)
             assert re.search(r"\b8\b.*\b60\b", line, re.DOTALL), line
     assert "**A** ≈" in render_table(table, MARKDOWN)

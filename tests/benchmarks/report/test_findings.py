@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 import synthetic_records as synthetic
-from test_comparing_rows import runs
+from test_comparing_rows import record, runs
 
-from metalearn_benchmarks.report.findings import findings, opening
-from metalearn_benchmarks.report.grids import grid_of_settings, grid_of_steps
 from metalearn_benchmarks.report.page import write_report
-from metalearn_benchmarks.report.tables import result_tables
+from metalearn_benchmarks.report.tables.building import result_tables
+from metalearn_benchmarks.report.tables.findings import findings, opening
+from metalearn_benchmarks.report.tables.grids import grid_of_settings, grid_of_steps
 
 
 def tables_of(*methods):
@@ -43,13 +44,35 @@ def test_a_tie_is_told():
     assert "is ahead of C, and cannot be told from" in found.text
 
 
-@pytest.mark.parametrize("seeds", [1, 8])
-def test_where_the_records_do_not_tell_no_method_is_ahead(seeds):
+@pytest.mark.parametrize(("seeds", "others"), [(1, 2), (8, 1)])
+def test_where_the_records_do_not_tell_no_method_is_ahead(seeds, others):
     apart = 9.0 if seeds == 1 else 1.001
-    (found,) = findings(*tables_of(runs("a", 1.0, seeds=seeds), runs("b", apart, seeds=seeds)))
+    rest = [runs(name, apart, seeds=seeds) for name in "bc"[:others]]
+    (found,) = findings(*tables_of(runs("a", 1.0, seeds=seeds), *rest))
     assert (found.decided, found.partly) == (False, False)
     assert found.text.startswith("These records do not tell which method is best")
     assert "ahead" not in found.text
+
+
+def test_one_seed_tells_runs_apart_and_not_methods():
+    (table,) = tables_of(runs("a", 1.0, seeds=1), runs("b", 9.0, seeds=1))
+    (found,) = findings(table)
+    apart = table.rows[1].difference_from_best
+    bounds = apart.interval()
+    lead = f"{apart.value:.3f} [{bounds.low:.3f}, {bounds.high:.3f}]"
+    assert found.text.removesuffix(" Its only seed never learned.") == (
+        f"On one seed each, A is ahead of B by {lead}, paired over 60 test tasks."
+        " It takes more seeds to tell methods apart."
+    )
+    assert not found.decided
+
+
+def test_runs_of_one_seed_that_are_equal_are_not_told_apart():
+    first, second = runs("a", 1.0, seeds=1), runs("b", 1.0, seeds=1)
+    noise = np.random.default_rng(0).normal(size=60)
+    (found,) = findings(*tables_of(first, [record("b", 0, second[0].final + noise - noise.mean())]))
+    assert re.search("(A is better than B|B is better than A) by", found.text)
+    assert "that may be chance" in found.text
 
 
 def test_of_several_comparisons_the_opening_has_the_counts():

@@ -14,8 +14,8 @@ from synthetic_records import change_result
 
 from metalearn_benchmarks.records.files import write_atomically
 from metalearn_benchmarks.records.reading import read_records
-from metalearn_benchmarks.report import tables
 from metalearn_benchmarks.report.page import write_report
+from metalearn_benchmarks.report.tables import building
 from metalearn_benchmarks.statistics import summaries
 from metalearn_core import UsageError
 
@@ -42,7 +42,7 @@ def test_intervals_cover_what_they_should():
 
 
 def test_intervals_are_over_seeds_only_where_there_are_seeds(finished):
-    (table,) = tables.result_tables(read_records(finished))
+    (table,) = building.result_tables(read_records(finished))
     over = {row.method: (row.intervals_over, row.seeds) for row in table.rows}
     assert over == {
         "maml": ("seeds", 2), "turtle": ("seeds", 2), "train-from-scratch": ("test tasks", 1),
@@ -51,7 +51,7 @@ def test_intervals_are_over_seeds_only_where_there_are_seeds(finished):
 
 
 def test_every_number_of_the_table_follows_from_the_scores(finished):
-    (table,) = tables.result_tables(read_records(finished))
+    (table,) = building.result_tables(read_records(finished))
     for row in table.rows:
         finals = []
         for path in sorted(finished.glob(f"sine/sine-5-shot/{row.method}/*/result.json")):
@@ -91,12 +91,12 @@ def test_the_same_records_give_the_same_page(finished, tmp_path):
 
 def test_the_best_stands_first_whichever_way_is_up(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "copy")
-    (table,) = tables.result_tables(read_records(tmp_path / "copy"))
+    (table,) = building.result_tables(read_records(tmp_path / "copy"))
     assert "mean squared error" in table.caption
     assert "lower is better" in table.caption
     for path in (tmp_path / "copy").rglob("result.json"):
         change_result(path.parent, score="accuracy", higher_is_better=True)
-    (upward,) = tables.result_tables(read_records(tmp_path / "copy"))
+    (upward,) = building.result_tables(read_records(tmp_path / "copy"))
     assert [row.method for row in upward.rows] == [row.method for row in reversed(table.rows)]
     assert "accuracy" in upward.caption
     assert "higher is better" in upward.caption

@@ -6,7 +6,7 @@ import pytest
 import synthetic_records as synthetic
 
 from metalearn_benchmarks.records.reading import read_records
-from metalearn_benchmarks.report.tables import result_tables
+from metalearn_benchmarks.report.tables.building import result_tables
 
 
 def table_of(folder, *cells, levels=()):
@@ -19,22 +19,6 @@ def table_of(folder, *cells, levels=()):
 
 def cell(name, seed=0, scale="paper", **given):
     return {**synthetic.cell(name, seed, test_tasks=200, **given), "scale": scale}
-
-
-def test_the_better_of_two_is_named_with_its_lead(tmp_path):
-    table = table_of(tmp_path, cell("maml"), cell("turtle"), levels=(1.0, 0.5))
-    apart = table.rows[1].difference_from_best
-    bounds = apart.interval()
-    lead = f"{apart.value:.3f} [{bounds.low:.3f}, {bounds.high:.3f}]"
-    assert bounds.low > 0
-    assert table.notes == [f"TURTLE is ahead of MAML by {lead}, paired over 200 test tasks of 1 seed."]
-
-
-def test_two_that_are_equal_are_not_told_apart(tmp_path):
-    table = table_of(tmp_path, *(cell(name, seed) for name in ("maml", "turtle") for seed in range(3)))
-    (note,) = table.notes
-    assert "cannot be told apart: they differ by 0.0" in note
-    assert note.endswith("paired over 200 test tasks of 3 seeds.")
 
 
 @pytest.mark.parametrize(
@@ -59,6 +43,9 @@ def test_rules_without_a_method_are_named_with_whose_conditions_they_have(tmp_pa
     for one in rules:
         source = "no method of its own: trained under the conditions of MAML"
         one["method"] |= {"source": source, "title": one["name"]}
-    assert table_of(tmp_path, cell("maml"), *rules).notes == [
+    table = table_of(tmp_path, cell("maml"), *rules, levels=(1.0, 0.5, 2.0))
+    assert table.notes == [
         "lslr and momentum: trained as MAML is (clipping, T, outer learning rate, meta-batch)."
     ]
+    assert table.reference == "MAML"
+    assert [row.difference is None for row in table.rows] == [False, True, False]

@@ -110,7 +110,7 @@ def test_shares_are_a_partition_and_the_weighted_mean_is_the_mean(monkeypatch, c
     spoken, seen = [], []
     monkeypatch.setattr("torch.distributed.all_reduce", lambda flat: spoken.append(flat.clone()))
 
-    def mean(task):
+    def mean(task, first):
         seen.extend(task.support.inputs.flatten().tolist())
         return [task.support.inputs.mean()]
 
@@ -128,7 +128,7 @@ def test_alone_nothing_is_spoken_and_nothing_changes():
     alone, like = Processes(), [torch.zeros(2)]
     answer = [torch.ones(2)]
     task = Task.of([torch.zeros(3, 1, 1)] * 4, stacked=True)
-    assert alone.mean_over(task, lambda given: answer if given is task else [], like) is answer
+    assert alone.mean_over(task, lambda given, first: answer if given is task else [], like) is answer
     assert alone.of_first(lambda: answer) is answer
     assert alone.each([answer[0], like[0]].__getitem__, range(2)) == [answer[0], like[0]]
     alone.leave()

@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from metalearn_benchmarks.cli.support.entries import NamedEntry
 from metalearn_benchmarks.experiments import catalogue
 from metalearn_benchmarks.experiments.cell import Cell
 from metalearn_benchmarks.experiments.experiment import Experiment, Overrides
@@ -38,21 +39,19 @@ class ExperimentLine:
     listed: ListedExperiment
     estimate: Estimate
 
-    def as_row(self) -> dict[str, Any]:
-        """Return the row of the table."""
+    def as_entry(self) -> NamedEntry:
+        """Return the entry of the list."""
+        experiment, runs = self.listed.experiment, self.estimate.runs
+        size = f"scale {self.listed.scale}: {runs} run{'' if runs == 1 else 's'}, {self._duration()}"
+        return NamedEntry(self.listed.name, experiment.title, [experiment.reproduces, size])
+
+    def _duration(self) -> str:
         estimate = self.estimate
-        duration = "?" if estimate.seconds is None else format_duration(estimate.seconds)
-        if estimate.seconds is None and estimate.timed:
-            duration = f"? ({estimate.timed} of {estimate.programs} timed)"
-        experiment = self.listed.experiment
-        return {
-            "experiment": self.listed.name,
-            "scale": self.listed.scale,
-            "runs": estimate.runs,
-            "about": duration,
-            "title": experiment.title,
-            "reproduces": experiment.reproduces,
-        }
+        if estimate.seconds is not None:
+            return f"about {format_duration(estimate.seconds)}"
+        if estimate.timed:
+            return f"{estimate.timed} of {estimate.programs} programs timed"
+        return "not timed"
 
     def as_data(self) -> dict[str, Any]:
         """Return plain data; `seconds` is None where a program of the experiment was not timed here."""
@@ -96,4 +95,4 @@ def footnote(lines: Sequence[ExperimentLine]) -> str:
     missing = any(line.estimate.seconds is None for line in lines)
     at_a_time = f"{cores()} runs at a time" if cores() > 1 else "one run at a time"
     text = f"Times are for this machine, {at_a_time}, without the report"
-    return f"{text}; ? was not timed here: add --measure." if missing else f"{text}."
+    return f"{text}. Add --measure to time what was not timed." if missing else f"{text}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import click
@@ -11,6 +12,10 @@ from metalearn_core.errors import UsageError
 
 MAX_SHOWN = 100
 """Characters of an option that a message repeats."""
+WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+"""Text that an option may be given as without quotes."""
+TOML_WORDS = ("true", "false", "inf", "nan")
+"""Words that are no text in TOML."""
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
@@ -37,12 +42,14 @@ class RenamedOption(click.Option):
 
 
 def toml_option(text: str) -> tuple[str, Any]:
-    """Parse `key=value` with a TOML value.
+    """Parse `key=value` with a TOML value, or with a word, which is text that needs no quotes.
 
     Raises:
-        UsageError: There is no `=`, or the value is no TOML.
+        UsageError: There is no `=`, or the value is neither a word nor TOML.
     """
     key, equals, value = text.partition("=")
+    if equals and WORD.fullmatch(value.strip()) and value.strip() not in TOML_WORDS:
+        return key.strip(), value.strip()
     try:
         if not equals:
             raise ValueError("there is no =")
@@ -55,7 +62,7 @@ def toml_option(text: str) -> tuple[str, Any]:
         shown = shown.encode(errors="backslashreplace").decode()  # an argument need not be UTF-8
         beyond = f" ({error})" if len(text) > MAX_SHOWN else ""
         raise UsageError(
-            f"--option {shown}: expected key=value with a TOML value{beyond}, such as hidden=20 or"
+            f"--option {shown}: expected key=value with a word or a TOML value{beyond}, such as hidden=20 or"
             " 'inputs=[\"grad\"]'"
         ) from error
 

@@ -147,11 +147,12 @@ class Display:
         """Show the result of a run."""
         self.bars.advance(self.overall)
         summary = result["summary"]
-        numbers = (summary["mean"], *summary["ci95"], summary["median"])
-        mean, low, high, median = (math.nan if x is None else x for x in numbers)
+        mean, median = (math.nan if summary[of] is None else summary[of] for of in ("mean", "median"))
+        numbers = [f"median error {median:.3f}", f"mean {mean:.3f}"]
+        if result["higher_is_better"]:
+            numbers = [f"mean {result['score']} {mean:.3f}", f"median {median:.3f}"]
         self._say(
-            f"{label}: mean {mean:.3f} [{low:.3f}, {high:.3f}], median {median:.3f} over"
-            f" {summary['tasks']} test tasks, {result['seconds']:.0f} s"
+            f"{label}: {numbers[0]}, {numbers[1]}; {summary['tasks']:,} test tasks, {result['seconds']:.0f} s"
         )
 
     def failed(self, line: str) -> None:

@@ -16,8 +16,9 @@ DIRECTORY = click.argument("directory", metavar="DIR", type=click.Path(path_type
 
 
 def write_and_print_report(
-    directory: Path, console: Any, statistics: str = "t", out: Path | None = None
-) -> None:
+    directory: Path, console: Any, statistics: str = "t", out: Path | None = None,
+    against: str | None = None,
+) -> None:  # fmt: skip
     """Write the report of a DIR, and print its tables.
 
     Args:
@@ -25,36 +26,41 @@ def write_and_print_report(
         console: The console that the tables are printed on.
         statistics: How intervals are made: `t`, `bootstrap` or `paper`.
         out: The folder of the report; by default `report` in or beside `directory`.
+        against: The method that differences are taken from, see `result_tables`.
 
     Raises:
-        UsageError: There is no record.
+        UsageError: There is no record, or none of `against`.
     """
-    from metalearn_benchmarks.report.table_text import rich_table
+    from metalearn_benchmarks.report.tables.text import rich_table
 
-    for part in _write_report(directory, statistics, out):
-        if isinstance(part, Path):
-            console.print(visible(f"report: {part}"), soft_wrap=True)
-        else:
-            console.print(rich_table(part))
+    with console.status("reading the records") as status:
+        for part in _write_report(directory, statistics, out, against):
+            if isinstance(part, Path):
+                console.print(visible(f"report: {part}"), soft_wrap=True)
+            else:
+                console.print(rich_table(part))
+                status.update("drawing the figures of the report")
 
 
-def write_report_as_data(directory: Path, statistics: str = "t", out: Path | None = None) -> dict[str, Any]:
+def write_report_as_data(
+    directory: Path, statistics: str = "t", out: Path | None = None, against: str | None = None
+) -> dict[str, Any]:
     """Write the report of a DIR as `write_and_print_report` does, and return its tables as plain data."""
-    from metalearn_benchmarks.report.table_data import table_as_data
+    from metalearn_benchmarks.report.tables.data import table_as_data
 
-    *tables, page = _write_report(directory, statistics, out)
+    *tables, page = _write_report(directory, statistics, out, against)
     return {"report": str(page), "tables": [table_as_data(table) for table in tables]}
 
 
-def _write_report(directory: Path, statistics: str, out: Path | None) -> Iterator[Any]:
+def _write_report(directory: Path, statistics: str, out: Path | None, against: str | None) -> Iterator[Any]:
     """Yield the tables of a DIR, and after them the page, which is written last."""
-    from metalearn_benchmarks.report import tables
     from metalearn_benchmarks.report.grouping import cross_family_records
     from metalearn_benchmarks.report.page import write_report
+    from metalearn_benchmarks.report.tables import building
 
     records, left_out = readable_records(directory)
     unfinished = require_records(records, directory)
-    results = tables.result_tables([*records, *cross_family_records(records)], statistics)
+    results = building.result_tables([*records, *cross_family_records(records)], statistics, against)
     yield from results
     folder = directory if directory.is_dir() else directory.parent
     yield write_report(records, out or folder / "report", unfinished, left_out, statistics, results)

@@ -15,7 +15,7 @@ from metalearn_benchmarks.plotting.axes import set_log_axis
 from metalearn_benchmarks.plotting.style import FIGURE_WIDTH, TEXT_COLOUR, UNDECIDED, MethodStyles
 from metalearn_benchmarks.records.record import Record
 from metalearn_benchmarks.records.row_names import compact_title, title_without_steps
-from metalearn_benchmarks.report.tables import ResultTable, Row
+from metalearn_benchmarks.report.tables.result_table import ResultTable, Row
 from metalearn_benchmarks.statistics.headline import number_of_run
 
 ROW, EDGES, HEAD = 0.34, 0.75, 0.3
@@ -53,7 +53,7 @@ def score_dots(table: ResultTable, records: Sequence[Record], styles: MethodStyl
 
 
 def difference_forest(table: ResultTable, records: Sequence[Record], styles: MethodStyles) -> Figure | None:
-    """Draw the paired difference of each method from the best one; None where there is none to draw.
+    """Draw the paired difference of each method from the reference; None where there is none to draw.
 
     A difference that is told from chance has the method's colour; any other is hollow and grey.
 
@@ -62,23 +62,24 @@ def difference_forest(table: ResultTable, records: Sequence[Record], styles: Met
         records: the runs of the setting.
         styles: the colour and the marker of each method.
     """
-    groups = [rows for rows in table.groups if any(row.difference_from_best for row in rows[1:])]
+    groups = [rows for rows in table.groups if any(row.difference for row in rows)]
     if not groups:
         return None
     figure, panels = _panels(table, [len(rows) for rows in groups])
     for axes, rows in zip(panels, groups, strict=True):
-        for place, row in enumerate(rows[1:], start=1):
-            if row.difference_from_best is None:
+        for place, row in enumerate(rows):
+            if row.reference:
+                axes.plot([0], [place], **styles[row.method], markersize=6, linestyle="none")
+            if row.difference is None:
                 continue
-            estimate = row.difference_from_best.interval()
+            estimate = row.difference.interval()
             style = dict(styles[row.method])
-            if not row.apart:
+            if not row.differs:
                 style |= {"color": UNDECIDED, "markerfacecolor": "none"}
             _mark(axes, estimate.value, (estimate.low, estimate.high), place, style)
         axes.axvline(0, color=TEXT_COLOUR, linewidth=0.8, zorder=0)
-        axes.plot([0], [0], **styles[rows[0].method], markersize=6, linestyle="none")
         _name_rows(axes, table, rows)
-    panels[-1].set_xlabel(f"{for_figure(table.headline)}, less that of the first row")
+    panels[-1].set_xlabel(f"{for_figure(table.headline)}, minus that of {for_figure(table.reference)}")
     return figure
 
 

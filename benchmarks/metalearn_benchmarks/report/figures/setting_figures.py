@@ -187,15 +187,16 @@ def _draw_predictions(axes: Axes, title: str, run: Record) -> None:
 FIGURES: dict[str, SettingFigure] = {
     "error-by-step": SettingFigure(
         "Score by inner step",
-        "Score on the query set before adaptation (t = 0) and after each inner step: mean over test tasks and"
-        " seeds (of errors over the middle half of seeds). The axis is linear up to t = 10 and logarithmic"
+        "Score on the query set before adaptation (t = 0) and after each inner step. Of errors it is the"
+        " mean over test tasks, where the table has their median, and over the middle half of seeds; of other"
+        " scores the mean over all. The axis is linear up to t = 10 and logarithmic"
         " beyond.",
         error_by_step,
     ),
     "validation": SettingFigure(
         "Learning curves",
-        "Score on the validation tasks while meta-training: mean over seeds (of errors over their middle"
-        " half); the shade spans the middle half.",
+        "Score on the validation tasks while meta-training: mean over tasks, where the table has the median"
+        " of errors, and over seeds (of errors over their middle half). The shade spans the middle half.",
         validation_curves,
     ),
     "tasks": SettingFigure(

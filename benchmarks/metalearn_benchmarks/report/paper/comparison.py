@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from metalearn_benchmarks.claims.published import PublishedResult
-from metalearn_benchmarks.report.table_text import table_environment
-from metalearn_benchmarks.report.tables import ResultTable
+from metalearn_benchmarks.report.tables.result_table import ResultTable
+from metalearn_benchmarks.report.tables.text import table_environment
 
 COMPARISON_MARKDOWN = """\
 | method | our median | 95 % interval | seeds | the paper's median | where |

@@ -18,6 +18,7 @@ from typing import Any
 import attrs
 
 from metalearn_benchmarks.experiments.cell import Cell
+from metalearn_benchmarks.experiments.method import BACKPROPAGATION
 from metalearn_benchmarks.host.machine import cores, processor
 from metalearn_benchmarks.host.user_folders import cache_folder
 from metalearn_benchmarks.records.files import write_atomically
@@ -196,6 +197,8 @@ def _digest(cell: Cell) -> str:
         del plain[name]
     for name in ("title", "source"):
         del plain["method"][name]
+    if cell.method.meta_gradient == BACKPROPAGATION:  # what was timed before had no other
+        del plain["method"]["meta_gradient"], plain["method"]["meta_gradient_options"]
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
 

@@ -1,10 +1,12 @@
 """Calling the installed observers of a run, so that none of them can harm it.
 
 An observer is made for each run, in the process that trains it, by `factory(run)`. `run` holds the contents
-of the run's `experiment.toml`, and `folder`, the folder of its record. The observer is called with every
-`Event` of the run: those of `metalearn_core.Event`, then `testing`, and last one of `result` (with `mean`,
-`median`, `ci95_low`, `ci95_high`, `tasks`, `seconds`), `failed` (with `message`) and `stopped`. If it has a
-method `close`, that is called after the last event.
+of the run's `experiment.toml`; `folder`, the folder of its record; and what `description` adds: `run_id`,
+`resumed`, `commit`, `versions` and `tags`. The observer is called with every
+`Event` of the run: those of `metalearn_core.Event`, of which `start` has `resumed` (1 or 0) and `step` has
+`outer_lr` as well; then `testing`, and last one of `result` (with `mean`, `median`, `ci95_low`, `ci95_high`,
+`tasks`, `seconds`, and `score_after_0` ... `score_after_T`), `failed` (with `message`) and `stopped`. If it
+has a method `close`, that is called after the last event.
 
 Every installed observer receives every run: who installs a tracker wants it to track. A factory may have
 
@@ -70,6 +72,7 @@ class ObserverGroup:
         run: What the factories are called with.
         names: The observers that were requested. None: no observers.
         report: Called with the events about observers that failed.
+        outer_lr_at: Returns the outer learning rate after so many training tasks.
         position: The position of the last event.
         ended: Whether the run has its result.
         members: Each observer with its entry.
@@ -78,6 +81,7 @@ class ObserverGroup:
     run: Mapping[str, Any]
     names: Sequence[str] | None
     report: EventCallback
+    outer_lr_at: Callable[[int], float] | None = None
     position: int = 0
     ended: bool = False
     members: list[tuple[Registered, Any]] = attrs.field(factory=list)
@@ -96,10 +100,21 @@ class ObserverGroup:
     def __call__(self, event: Event) -> None:
         if event.kind in PROGRESS_EVENTS:
             return
+        event = Event(event.kind, event.position, {**event.values, **self._more(event)})
         self.position, self.ended = event.position, event.kind == "result"
         for entry, observer in tuple(self.members):
             # each has its own copy: what one writes into it, no other reads
             self._call(entry, observer, Event(event.kind, event.position, dict(event.values)))
+
+    def _more(self, event: Event) -> dict[str, float]:
+        """Return what the harness adds to an event of the training."""
+        if event.kind == "start":
+            return {"resumed": float(self.run.get("resumed", event.position > 0))}
+        if event.kind == "step" and self.outer_lr_at is not None:
+            return {
+                "outer_lr": self.outer_lr_at(self.position)
+            }  # the step began at the last event's position
+        return {}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

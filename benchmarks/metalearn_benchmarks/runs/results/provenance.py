@@ -32,11 +32,10 @@ def provenance(
     peak, name = peak_memory(), processor()
     if device.type == "cuda":
         peak, name = torch.cuda.max_memory_allocated(device), torch.cuda.get_device_name(device)
-    packages = sorted({"metalearn-core", "metalearn-benchmarks", "torch", "higher", *distributions})
     return {
         "peak_memory_bytes": peak,
-        "versions": {"python": platform.python_version(), **{p: _version(p) for p in packages}},
-        "commit": _commit(),
+        "versions": versions(distributions),
+        "commit": commit(),
         "device": f"{device.type}: {name}",
         "engine": engine,
         "threads": cell.threads,
@@ -44,6 +43,12 @@ def provenance(
         "seeds_together": list(seeds_together),
         "protocol": cell.method.protocol,
     }
+
+
+def versions(distributions: Iterable[str]) -> dict[str, str]:
+    """Return the versions of Python, of this library, and of these packages."""
+    packages = sorted({"metalearn-core", "metalearn-benchmarks", "torch", "higher", *distributions})
+    return {"python": platform.python_version(), **{name: _version(name) for name in packages}}
 
 
 def reset_peak(device: torch.device) -> None:
@@ -72,7 +77,7 @@ def _version(distribution: str) -> str:
         return "unknown"
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """Return the git commit of this file, where it lies in a checkout; `-dirty` if anything differs."""
     here = Path(__file__).resolve()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -44,6 +45,10 @@ def make_result(
     score = learner.score_name.replace("_", " ")
     distributions = {entry.distribution for entry in registered_entries(cell).values()}
     return {
+        "experiment": cell.experiment,
+        "setting": cell.setting,
+        "method": cell.name,
+        "seed": cell.seed,
         "score": score,
         "higher_is_better": learner.higher_is_better,
         "scores": {name: [[_rounded(x) for x in row] for row in of.tolist()] for name, of in scores.items()},
@@ -65,10 +70,11 @@ def make_result(
 
 def observer_values(result: dict[str, Any]) -> dict[str, float]:
     """Return the values of the event `result`, from a `result.json`."""
-    summary = result["summary"]
+    summary, own_family = result["summary"], next(iter(result["scores"].values()))
     low, high = summary["ci95"]
+    by_step = {f"score_after_{t}": fmean(scores) for t, scores in enumerate(zip(*own_family, strict=True))}
     own = {key: summary[key] for key in ("mean", "median", "tasks")}
-    return {**own, "ci95_low": low, "ci95_high": high, "seconds": result["seconds"]}
+    return {**own, "ci95_low": low, "ci95_high": high, "seconds": result["seconds"], **by_step}
 
 
 def _most_varied_task(tasks: Task) -> Task:

@@ -8,6 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from metalearn_benchmarks.tasks.episode_numbers import draw_numbers
 from metalearn_benchmarks.tasks.images.augmentation import AUGMENTATIONS, draw_augmentation
 from metalearn_benchmarks.tasks.images.pixels import SplitPixels
 from metalearn_benchmarks.tasks.images.store.image_store import ImageStore
@@ -152,16 +153,7 @@ class ImageFamily:
                 "need"
                 f" {self.ways} classes of {each} images; it has {classes} classes, the smallest of {least}"
             )
-        chosen = torch.rand(count, classes, generator=generator, dtype=torch.float64).argsort(1)[
-            :, : self.ways
-        ]
-        counts = images.counts[chosen][..., None]
-        # the `each` smallest of one random number for every image: a subset without replacement, in random
-        # order
-        keys = torch.rand(count, self.ways, int(counts.max()), generator=generator, dtype=torch.float64)
-        keys = keys.masked_fill(torch.arange(keys.shape[-1]) >= counts, 2.0)
-        within = keys.topk(each, largest=False).indices
-        return images.firsts[chosen][..., None] + within
+        return draw_numbers(images.counts, images.firsts, self.ways, each, count, generator)
 
     def codes(self, split: str, numbers: Tensor, generator: torch.Generator) -> Tensor:
         """Draw the codes of images: their numbers, with an augmentation where there is one.

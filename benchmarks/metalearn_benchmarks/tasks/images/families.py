@@ -13,6 +13,7 @@ import attrs
 from metalearn_benchmarks.tasks.images.datasets import Dataset, datasets
 from metalearn_benchmarks.tasks.images.episodes import ImageFamily
 from metalearn_benchmarks.tasks.images.glyphs.families import Glyphs
+from metalearn_benchmarks.tasks.images.own.names import own_names
 from metalearn_benchmarks.tasks.images.packaged import DEBIAN, Digits, FashionMnist
 from metalearn_benchmarks.tasks.images.splits import SplitList
 from metalearn_benchmarks.tasks.images.store.image_store import ImageStore
@@ -75,11 +76,15 @@ def digits(ways: int = 5, shots: int = 1, queries: int = 16, size: int = 28) -> 
 
 
 def image_families() -> Mapping[str, Callable[..., Any]]:
-    """Return the factory of each image family, by name."""
+    """Return the factory of each image family, by name: known ones, and prepared ones of the user's own."""
     prepared = {
         dataset.prepared_name(split): partial(ImageFamily, _prepared(dataset, split), size=dataset.size)
         for dataset in datasets().values()
         for split in dataset.splits.values()
     }
+    own = {
+        name: partial(ImageFamily, PreparedDataset(name, f"{name} PATH"), size=sizes[0])
+        for name, sizes in own_names().items()
+    }
     glyphs = {name: partial(ImageFamily, Glyphs(name)) for name in ("glyphs-print", "glyphs-display")}
-    return {**prepared, **glyphs, "digits": digits, "fashion-mnist": fashion_mnist}
+    return {**own, **prepared, **glyphs, "digits": digits, "fashion-mnist": fashion_mnist}

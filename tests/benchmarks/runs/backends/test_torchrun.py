@@ -158,7 +158,7 @@ def validated(directory, place=TURTLE):
 def test_two_processes_are_one_run(uninterrupted, experiment, metalearn, tmp_path):
     directory, out = uninterrupted
     assert "2 processes share each meta-batch, eager" in out
-    assert out.count("turtle, seed 0: mean") == 1
+    assert out.count("turtle, seed 0: median error") == 1
     assert metalearn(*asked(experiment, tmp_path, "--workers", "1"))[0] == 0
     ours, theirs = scores(directory), scores(tmp_path)
     assert len(ours) == len(theirs) == 2

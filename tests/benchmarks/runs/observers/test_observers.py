@@ -190,7 +190,7 @@ def test_worker_processes_write_whole_lines_and_tell_of_a_failing_stranger_once(
         summary = json.loads((folder / "result.json").read_text())["summary"]
         assert events[-1]["values"]["mean"] == summary["mean"]
         assert [events[-1]["values"][key] for key in ("ci95_low", "ci95_high")] == summary["ci95"]
-    for shown in ("maml, seed 0: mean", "report:", "MAML"):
+    for shown in ("maml, seed 0: median error", "report:", "MAML"):
         assert shown in process.stderr
 
 
@@ -229,7 +229,7 @@ def test_tensorboard_shows_what_the_record_says(metalearn, tmp_path):
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     code, out, err = metalearn(*RUN, "-m", "maml", "--observe", "tensorboard", "--out", tmp_path)
     assert (code, err) == (0, "")
-    assert "maml, seed 0: mean" in out
+    assert "maml, seed 0: median error" in out
     folder = tmp_path / "sine/sine-5-shot/maml/0"
     found = points(folder)
     result = json.loads((folder / "result.json").read_text())
@@ -519,3 +519,56 @@ def test_a_training_that_cannot_learn_is_told_in_one_line_of_the_run(tmp_path, i
     told = [line for line in lines if "the meta-gradient was exactly 0, for θ⁰ and every φ" in line]
     assert len(told) == 1
     assert "maml, seeds 0-1: rule Ends (" in told[0]
+
+
+# --- what they are told of the run
+
+
+def test_they_are_told_which_run_it_is_and_whether_it_goes_on(tmp_path, install, monkeypatch):
+    told, events = [], []
+
+    def watching(run):
+        told.append(run)
+        return events.append
+
+    install(watching=watching)
+    (cell,) = smoke("maml")
+    with monkeypatch.context() as patch:  # cut off before the test
+        patch.setattr(cells_module.Evaluation, "build", lambda *_: pytest.fail("stopped here"))
+        with pytest.raises(pytest.fail.Exception):
+            cells_module.run_cells([cell], tmp_path, [])
+    first, last = events[0], [event for event in events if event.kind == "step"][-1]
+    assert (first.kind, first.values["resumed"]) == ("start", 0.0)
+    assert last.values["outer_lr"] == 0.001
+    told_of([cell], tmp_path)
+    before, after = told
+    assert (before["resumed"], after["resumed"]) == (False, True)
+    assert before["run_id"] == after["run_id"]
+    assert [event.values["resumed"] for event in events if event.kind == "start"] == [0.0, 1.0]
+    (path,) = tmp_path.rglob("result.json")
+    result = json.loads(path.read_text())
+    assert {key: after[key] for key in ("commit", "versions")} == {
+        key: result[key] for key in ("commit", "versions")
+    }
+    assert {"sine", "maml", "seed 0", "smoke", "gradient-descent"} <= set(after["tags"])
+    (ended,) = [event for event in events if event.kind == "result"]
+    rows = np.array(result["scores"]["sine"])
+    by_step = [ended.values[f"score_after_{step}"] for step in range(rows.shape[1])]
+    np.testing.assert_allclose(by_step, rows.mean(0))
+
+
+def test_a_step_tells_the_rate_that_it_was_taken_with(tmp_path, install):
+    events = []
+    install(watching=lambda run: events.append)
+    rate = {"start": 0.1, "schedule": "steps", "at": [0.5]}
+    (cell,) = smoke("maml", outer_lr=rate)
+    cells_module.run_cells([cell], tmp_path, [])
+    rates = [event.values["outer_lr"] for event in events if event.kind == "step"]
+    assert rates == pytest.approx([0.1] * 3 + [0.01] * 3)
+
+
+def test_nobody_asks_for_the_commit_where_nobody_is_told(tmp_path, monkeypatch):
+    from metalearn_benchmarks.runs.observers import description
+
+    monkeypatch.setattr(description, "commit", lambda: pytest.fail("asked"))
+    assert not told_of(smoke("maml"), tmp_path).count("failed")

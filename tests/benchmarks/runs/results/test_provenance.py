@@ -35,7 +35,7 @@ def checkout(tmp_path, monkeypatch):
 
     def commit_of(folder):
         monkeypatch.setattr(provenance, "__file__", str(tmp_path / folder / "provenance.py"))
-        return provenance._commit()
+        return provenance.commit()
 
     return tmp_path, commit_of
 

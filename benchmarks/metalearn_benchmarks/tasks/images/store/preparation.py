@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from metalearn_benchmarks.tasks.images.datasets import Dataset
 from metalearn_benchmarks.tasks.images.readers.detection import DetectedDataset, detect_dataset
 from metalearn_benchmarks.tasks.images.sources.files import Checksums, Folder
+from metalearn_benchmarks.tasks.images.sources.image_source import RawImage
 from metalearn_benchmarks.tasks.images.splits import SplitList
 from metalearn_benchmarks.tasks.images.store import decoding
 from metalearn_benchmarks.tasks.images.store.image_store import ImageStore
@@ -60,13 +61,43 @@ def prepare(
     tell(f"reading {path}", 0, None)
     found = detect_dataset(dataset, split, path)
     manifest = plan_manifest(dataset, split, found, size)
+    return write_store(folder, manifest, found.source, found.notes, tell, processes)
+
+
+class ClassImages(Protocol):
+    """The images of each class of a store that is to be written."""
+
+    def images(self, which: str) -> Iterator[tuple[str, RawImage]]:
+        """Yield the images of a class in order, each with its name for messages."""
+
+    def place(self, which: str) -> int:
+        """Return the position of a class. Reading classes in the order of positions is fastest."""
+
+
+def write_store(
+    folder: Path, manifest: Manifest, source: ClassImages, notes: tuple[str, ...], tell: ReportProgress,
+    processes: int | None = None,
+) -> PreparedStore:  # fmt: skip
+    """Write a store of images that are decoded on the way, unless a whole one of the same plan is there.
+
+    Args:
+        folder: The folder of the store.
+        manifest: What the store will hold.
+        source: The images.
+        notes: What the user should know about the copy.
+        tell, processes: As for `prepare`.
+
+    Raises:
+        UsageError: An image cannot be decoded.
+        WriteError: The disk is full, or the folder cannot be written.
+    """
     there = _store_at(folder)
     if there is not None and there.manifest.plan == manifest and _is_whole(there, tell):
-        return PreparedStore(there, found.notes, already=True)
+        return PreparedStore(there, notes, already=True)
     with StoreWriter(folder, manifest) as writer:
-        with decoding.decoder(manifest.images, size, dataset.channels, processes) as decode:
-            _fill(writer, found, decode, tell)
-        return PreparedStore(writer.finish(), found.notes)
+        with decoding.decoder(manifest.images, manifest.size, manifest.channels, processes) as decode:
+            _fill(writer, source, decode, tell)
+        return PreparedStore(writer.finish(), notes)
 
 
 def _store_at(folder: Path) -> ImageStore | None:
@@ -86,17 +117,15 @@ def _is_whole(there: ImageStore, tell: ReportProgress) -> bool:
     return True
 
 
-def _fill(
-    writer: StoreWriter, found: DetectedDataset, decode: decoding.Decoder, tell: ReportProgress
-) -> None:
+def _fill(writer: StoreWriter, source: ClassImages, decode: decoding.Decoder, tell: ReportProgress) -> None:
     """Every class that is missing, in the order in which they lie in the source."""
     disk = SplitList.parse_class_name
-    remaining = sorted(writer.remaining(), key=lambda each: found.source.place(disk(each.name)[0]))
+    remaining = sorted(writer.remaining(), key=lambda each: source.place(disk(each.name)[0]))
     done = writer.manifest.images - sum(each.count for each in remaining)
     for each in remaining:
         tell(each.name, done, writer.manifest.images)
         name, turns = disk(each.name)
-        pixels, tally = decode(found.source.images(name))
+        pixels, tally = decode(source.images(name))
         writer.put(each, np.rot90(pixels, turns, axes=(1, 2)), tally.counts, tally.examples)
         done += each.count
     tell("checksum", done, writer.manifest.images)

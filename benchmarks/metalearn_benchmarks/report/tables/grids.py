@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import attrs
 
 from metalearn_benchmarks.records.row_names import compact_title, title_without_steps, without_steps
-from metalearn_benchmarks.report.tables import ResultTable, Row
+from metalearn_benchmarks.report.tables.result_table import ResultTable, Row
 
 
 @attrs.frozen

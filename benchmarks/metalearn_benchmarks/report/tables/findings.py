@@ -8,7 +8,8 @@ import attrs
 
 from metalearn_benchmarks.records.row_names import compact_title, title_without_steps
 from metalearn_benchmarks.report.numbers import format_interval, format_number
-from metalearn_benchmarks.report.tables import ResultTable, Row
+from metalearn_benchmarks.report.tables.result_table import ResultTable, Row
+from metalearn_benchmarks.statistics.comparisons import Contrast
 
 MOST_NAMES = 3
 """More methods than these are counted and not named."""
@@ -52,6 +53,9 @@ def _finding(table: ResultTable, rows: Sequence[Row], grouped: bool) -> Finding:
     leads = f"{names[0]} has the {least} {table.headline}, {number}"
     behind = [name for name, row in rest if row.apart]
     level = [name for name, row in rest if not row.apart]
+    if max(row.seeds for row in rows) == 1 and len(rest) == 1 and rest[0][1].difference_from_best:
+        lead = _lead_of_one_seed(names[0], *rest[0], rest[0][1].difference_from_best)
+        return Finding(f"{lead} It takes more seeds to tell methods apart.{seeds}")
     if max(row.seeds for row in rows) == 1:
         return Finding(f"These records do not tell which method is best: each has one seed. {leads}.{seeds}")
     if not behind:
@@ -64,11 +68,25 @@ def _finding(table: ResultTable, rows: Sequence[Row], grouped: bool) -> Finding:
             f"{leads}. It is ahead of {_listed(behind)}, and cannot be told from {_listed(level)}.{seeds}",
             partly=True,
         )
-    by = ""
-    if len(rest) == 1 and (contrast := rest[0][1].difference_from_best) is not None:
-        apart = contrast.interval().without_sign()
-        by = f", by {format_number(apart.value)} {format_interval(apart)}"
+    contrast = rest[0][1].difference_from_best if len(rest) == 1 else None
+    by = f", by {_size(contrast)}" if contrast else ""
     return Finding(f"{leads}, and is ahead of {_listed(behind)}{by}.{seeds}", decided=True)
+
+
+def _lead_of_one_seed(first: str, name: str, second: Row, contrast: Contrast) -> str:
+    """A sentence on two runs, on the test tasks that they share."""
+    paired = f"paired over {second.tasks:,} test tasks"
+    bounds = contrast.interval().without_sign()
+    if bounds.low > 0 or bounds.high < 0:
+        return f"On one seed each, {first} is ahead of {name} by {_size(contrast)}, {paired}."
+    lower = f"On one seed each, {first} is better than {name} by {_size(contrast)}, {paired}"
+    return f"{lower}; that may be chance."
+
+
+def _size(contrast: Contrast) -> str:
+    """A difference without its sign, and its interval."""
+    size = contrast.interval().without_sign()
+    return f"{format_number(size.value)} {format_interval(size)}"
 
 
 def _that_never_learned(row: Row) -> str:

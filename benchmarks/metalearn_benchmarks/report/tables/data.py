@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from metalearn_benchmarks.report.tables import ResultTable, Row
+from metalearn_benchmarks.report.tables.findings import findings
+from metalearn_benchmarks.report.tables.result_table import ResultTable, Row
 from metalearn_benchmarks.statistics.estimate import Estimate
 
 
@@ -22,7 +23,9 @@ def table_as_data(table: ResultTable) -> dict[str, Any]:
         "higher_is_better": table.higher_is_better,
         "headline": table.headline,
         "intervals": table.interval_method,
+        "findings": [one.text for one in findings(table)],
         "notes": [*table.notes],
+        "differences_from": {str(row.group): row.method for row in table.rows if row.reference},
         "rows": [_row_as_data(row) for row in table.rows],
     }
 
@@ -37,6 +40,8 @@ def _row_as_data(row: Row) -> dict[str, Any]:
         "mean": _estimate_as_data(row.mean),
         "median": _estimate_as_data(row.median),
         "interquartile_mean": _estimate_as_data(row.interquartile_mean),
+        "difference": None if row.difference is None else _estimate_as_data(row.difference.interval()),
+        "differs": row.differs,
         "less_the_first": None if first is None else _estimate_as_data(first.interval()),
         "adjusted_p": _finite(row.adjusted_p),
         "behind_the_first": row.apart,

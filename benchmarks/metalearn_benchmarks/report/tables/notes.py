@@ -3,40 +3,12 @@
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from metalearn_benchmarks.experiments import catalogue
 from metalearn_benchmarks.experiments.rows import UNDER_CONDITIONS
 from metalearn_benchmarks.records.record import Record
-from metalearn_benchmarks.report.numbers import format_interval, format_number
-from metalearn_benchmarks.statistics.comparisons import Contrast
 from metalearn_core.errors import UsageError
-
-
-def table_notes(records: Sequence[Record], titles: Sequence[str], apart: Contrast | None) -> list[str]:
-    """Return a line for each thing that the rows of a setting have to be read with.
-
-    Args:
-        records: The runs of the setting.
-        titles: The titles of the rows, best mean first.
-        apart: How much the second row differs from the first, paired.
-    """
-    small = size_note(records)
-    return [*(small or _finding(titles, apart)), *_condition_notes(records)]
-
-
-def _finding(titles: Sequence[str], apart: Contrast | None) -> list[str]:
-    """A line that says which of two methods is ahead, or that this is not known."""
-    if len(titles) != 2 or apart is None or not math.isfinite(apart.standard_error):
-        return []
-    first, second = titles
-    bounds = apart.interval().without_sign()
-    by = f"{format_number(bounds.value)} {format_interval(bounds)}"
-    pairs = f"paired over {apart.tasks:,} test tasks of {_count(apart.seeds, 'seed')}"
-    if bounds.low > 0 or bounds.high < 0:
-        return [f"{first} is ahead of {second} by {by}, {pairs}."]
-    return [f"{first} and {second} cannot be told apart: they differ by {by}, {pairs}."]
 
 
 def _count(number: int, what: str) -> str:
@@ -64,8 +36,8 @@ def _paper_tasks(experiment: str) -> int:
     return int(shipped.scale["paper"].settings.get("tasks", 0)) if "paper" in shipped.scale else 0
 
 
-def _condition_notes(records: Iterable[Record]) -> list[str]:
-    """A line for all rules that were trained under the conditions of the same method."""
+def condition_notes(records: Iterable[Record]) -> list[str]:
+    """Return a line for all rules that were trained under the conditions of the same method."""
     rules: dict[str, dict[str, None]] = {}
     for record in records:
         source = str(record.cell["method"].get("source", ""))

@@ -1,27 +1,25 @@
-"""The result table of a setting: a row for each method, computed from records."""
+"""What a result table is: a row for each method of a setting, and the sentences that stand below."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 
 import attrs
 
-from metalearn_benchmarks.records.record import Record
-from metalearn_benchmarks.report.grouping import steps_of_groups
+from metalearn_benchmarks.records.row_names import compact_title, title_without_steps
 from metalearn_benchmarks.report.numbers import NO_ESTIMATE
-from metalearn_benchmarks.report.table_notes import table_notes
-from metalearn_benchmarks.statistics.comparisons import Contrast, holm
+from metalearn_benchmarks.statistics.comparisons import Contrast
 from metalearn_benchmarks.statistics.estimate import Estimate
-from metalearn_benchmarks.statistics.headline import count_never_learned, headline_difference, headline_name
-from metalearn_benchmarks.statistics.paired_scores import MethodScores
-from metalearn_benchmarks.statistics.summaries import Summary, summarise_method
+from metalearn_benchmarks.statistics.headline import headline_name
 
-SIGNIFICANCE_LEVEL = 0.05
-"""The level at which rows are distinguished, over all comparisons of a table."""
 MIN_BOOTSTRAP_SEEDS = 10
 """With fewer seeds than these, the caption warns that bootstrap intervals are too narrow."""
+
+
+LONGEST_REFERENCE = 20
+"""The most letters of a title in the head of a column; a longer one would make it wider than its numbers."""
 
 
 @attrs.frozen
@@ -45,6 +43,11 @@ class Row:
         tied: whether other rows differ significantly from the best one, but this one does not.
         difference_from_best: the headline of the paired differences from the first row of the group; None
             for that row, and where the two have no seed in common.
+        reference: whether the rows of its group are compared with this one: the method that was chosen to
+            compare with, or the first row.
+        difference: the headline of the paired differences from the reference; None for the reference, and
+            where the two have no seed in common.
+        differs: whether `difference` is told from chance, all comparisons with the reference allowed for.
         adjusted_p: the p-value of `difference_from_best`, adjusted for all comparisons of the group; NaN
             where there is none.
         apart: whether the row is significantly behind the first row of its group.
@@ -70,6 +73,9 @@ class Row:
     best: bool = False
     tied: bool = False
     difference_from_best: Contrast | None = None
+    reference: bool = False
+    difference: Contrast | None = None
+    differs: bool = False
     adjusted_p: float = math.nan
     apart: bool = False
     outliers: tuple[int, int, int] = (0, 0, 0)
@@ -89,7 +95,9 @@ class ResultTable:
         higher_is_better: whether a higher score is better.
         rows: a row for each method, by group and then by headline, the best one first.
         interval_method: how the intervals are made, see `summarise_method`.
-        notes: what the rows have to be read with, a line each, see `table_notes`.
+        small: a line where the rows were trained for less than the paper's scale; then their order means
+            little.
+        conditions: a line for each rule that has the conditions of another method.
     """
 
     experiment: str
@@ -98,7 +106,13 @@ class ResultTable:
     higher_is_better: bool
     rows: list[Row]
     interval_method: str = "t"
-    notes: Sequence[str] = ()
+    small: Sequence[str] = ()
+    conditions: Sequence[str] = ()
+
+    @property
+    def notes(self) -> list[str]:
+        """What the rows have to be read with, a line each."""
+        return [*self.small, *self.conditions]
 
     @property
     def headline(self) -> str:
@@ -109,6 +123,17 @@ class ResultTable:
     def groups(self) -> list[list[Row]]:
         """The rows that are compared with each other: all, or those of each T."""
         return [list(group) for _, group in groupby(self.rows, lambda row: row.group)]
+
+    @property
+    def reference(self) -> str:
+        """What differences are taken from: the title of a row, or its place where titles vary."""
+        chosen = [(rows[0], row) for rows in self.groups for row in rows if row.reference]
+        titles = {compact_title(title_without_steps(row.title)) for _, row in chosen}
+        if len(titles) == 1 and len(title := titles.pop()) <= LONGEST_REFERENCE:
+            return title
+        if all(first is row for first, row in chosen):
+            return "the first"
+        return "the reference"
 
     @property
     def caption(self) -> str:
@@ -180,7 +205,7 @@ class ResultTable:
             return []
         paired = "Differences are paired over seeds and test tasks"
         if len(self.groups) > 1:
-            paired += ", and from the first row of the same T"
+            paired += f", and from {self.reference} at the same T"
         if any(row.best or row.tied for row in self.rows):
             return [
                 f"{paired}. In bold: the best {self.headline}; ≈: rows that cannot be told from it at 95 %"
@@ -189,97 +214,3 @@ class ResultTable:
         if all(row.seeds == 1 for row in self.rows):
             return [f"{paired}. No row is marked best: that takes several seeds."]
         return [f"{paired}. No row is marked best: the records do not say which is."]
-
-
-def result_tables(records: Iterable[Record], interval_method: str = "t") -> list[ResultTable]:
-    """Compute a table for each setting of each experiment.
-
-    Args:
-        records: the records by experiment, setting, method and seed.
-        interval_method: how intervals are made, see `summarise_method`.
-
-    Raises:
-        UsageError: runs of one table were tested on different tasks, or a run is there twice.
-    """
-    found = []
-    for (experiment, setting), group in groupby(records, lambda r: (r.experiment, r.setting)):
-        runs = list(group)
-        score, up = runs[0].score, runs[0].higher_is_better
-        by_method = [list(of_method) for _, of_method in groupby(runs, lambda r: r.method)]
-        scores = {of_method[0].method: MethodScores.from_runs(of_method) for of_method in by_method}
-        at = steps_of_groups(runs)
-        rows = [
-            _row(
-                of_method,
-                summarise_method(
-                    scores[of_method[0].method].values, interval_method, score=score, higher_is_better=up
-                ),
-                at[of_method[0].method],
-            )
-            for of_method in by_method
-        ]
-        rows.sort(key=lambda row: (row.group, _rank(row.headline, up)))
-        table = ResultTable(experiment, setting, score, up, rows, interval_method)
-        marked = [row for group in table.groups for row in _mark_best(group, scores, up)]
-        second = marked[1].difference_from_best if len(marked) > 1 else None
-        notes = table_notes(runs, [row.title for row in marked], second)
-        found.append(attrs.evolve(table, rows=marked, notes=notes))
-    return found
-
-
-def _rank(headline: Estimate, up: bool) -> tuple[bool, float]:
-    return math.isnan(headline.value), -headline.value if up else headline.value
-
-
-def _row(runs: Sequence[Record], summary: Summary, group: int) -> Row:
-    first = runs[0]
-    return Row(
-        method=first.method,
-        title=first.title,
-        headline=summary.headline,
-        mean=summary.mean,
-        median=summary.median,
-        intervals_over=summary.intervals_over,
-        steps=first.steps,
-        seeds=len(runs),
-        tasks=len(first.final),
-        seconds=sum(run.result["seconds"] for run in runs) / len(runs),
-        diverged=sum(run.result["diverged"] is not None for run in runs),
-        interquartile_mean=summary.interquartile_mean,
-        outliers=summary.outliers,
-        not_finite=summary.not_finite,
-        never_learned=count_never_learned(runs),
-        group=group,
-    )
-
-
-def _mark_best(rows: list[Row], scores: dict[str, MethodScores], up: bool) -> list[Row]:
-    """The rows, best first, with differences from the best, and with marks where the tests allow them.
-
-    A row whose headline has no value is worse than one that has, and needs no test. With a single seed
-    nothing is marked, since it says nothing about other seeds.
-    """
-    first, rest = rows[0], rows[1:]
-    differences = [_paired_difference(scores[row.method], scores[first.method], up) for row in rest]
-    p_values = [c.p_value() if c is not None and c.seeds > 1 else math.nan for c in differences]
-    # the first row was chosen as the best of these: any pair of rows could have been tested here
-    adjusted = holm(p_values, among=math.comb(len(rows), 2))
-    known = first.seeds > 1 and not math.isnan(first.headline.value)
-    apart = [
-        known and (math.isnan(row.headline.value) or p < SIGNIFICANCE_LEVEL)
-        for row, p in zip(rest, adjusted, strict=True)
-    ]
-    ties = [any(apart) and not behind for behind in apart]
-    return [
-        attrs.evolve(first, best=any(apart) and not any(ties), tied=any(apart) and any(ties)),
-        *(
-            attrs.evolve(row, difference_from_best=contrast, adjusted_p=p, tied=tied, apart=behind)
-            for row, contrast, p, tied, behind in zip(rest, differences, adjusted, ties, apart, strict=True)
-        ),
-    ]
-
-
-def _paired_difference(one: MethodScores, first: MethodScores, up: bool) -> Contrast | None:
-    if not {*one.seeds} & {*first.seeds}:
-        return None
-    return headline_difference(one, first, higher_is_better=up)

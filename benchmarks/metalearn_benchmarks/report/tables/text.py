@@ -9,16 +9,17 @@ from rich.text import Text
 from metalearn_benchmarks.host.escape import for_latex, for_markdown, visible
 from metalearn_benchmarks.host.table_fitting import Column, FittedTable
 from metalearn_benchmarks.report.numbers import format_interval, format_number
-from metalearn_benchmarks.report.tables import ResultTable, Row
+from metalearn_benchmarks.report.tables.findings import findings
+from metalearn_benchmarks.report.tables.result_table import ResultTable, Row
 from metalearn_benchmarks.statistics.comparisons import Contrast
 
 MARKDOWN = """\
-| method | {{ headline }} | 95 % interval | never learned | less the first row's | 95 % interval \
+| method | {{ headline }} | 95 % interval | never learned | minus {{ reference|md }} | 95 % interval \
 | mean | 95 % interval | median | 95 % interval | interquartile mean over tasks | 95 % interval \
 | T | seeds | test tasks |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
 {% for r in rows -%}
-{% set d = r.difference_from_best -%}
+{% set d = r.difference -%}
 | {{ '**' if r.best or r.tied }}{{ r.title|md }}{{ '**' if r.best or r.tied }}{{ r|mark }} \
 | {{ r.headline.value|n }} | {{ r.headline|i }} | {{ r|never }} | {{ d|diff }} | {{ d|i }} \
 | {{ r.mean.value|n }} | {{ r.mean|i }} | {{ r.median.value|n }} | {{ r.median|i }} \
@@ -30,12 +31,12 @@ MARKDOWN = """\
 
 LATEX = r"""\begin{tabular}{lrrrrrrrrrrrrrr}
 \hline
-method & {{ headline|tex }} & 95\,\% interval & never learned & less the first row's & 95\,\% interval
+method & {{ headline|tex }} & 95\,\% interval & never learned & minus {{ reference|tex }} & 95\,\% interval
 & mean & 95\,\% interval & median & 95\,\% interval & interquartile mean over tasks & 95\,\% interval
 & $T$ & seeds & test tasks \\
 \hline
 {% for r in rows -%}
-{% set d = r.difference_from_best -%}
+{% set d = r.difference -%}
 {{ '\\textbf{' if r.best or r.tied }}{{ r.title|tex }}{{ '}' if r.best or r.tied }}{{ r|mark('$\\approx$') }}
 & {{ r.headline.value|n }} & {{ r.headline|i }} & {{ r|never }} & {{ d|diff }} & {{ d|i }}
 & {{ r.mean.value|n }} & {{ r.mean|i }} & {{ r.median.value|n }} & {{ r.median|i }}
@@ -65,11 +66,11 @@ def format_never_learned(row: Row) -> str:
     return "–" if row.never_learned is None else str(row.never_learned)
 
 
-def _columns(headline: str) -> tuple[Column, ...]:
+def _columns(headline: str, reference: str) -> tuple[Column, ...]:
     """The columns on a terminal. In a narrow one each has its turn by rank, and is shown where it fits."""
     return (
         Column("method", wraps=True), Column(f"{headline}, 95 %", right=True),
-        Column("less the first", right=True, rank=1), Column("never learned", right=True, rank=3),
+        Column(f"minus {reference}", right=True, rank=1), Column("never learned", right=True, rank=3),
         Column("T", right=True, rank=4), Column("seeds", right=True, rank=2),
         Column("tasks", right=True, rank=5),
     )  # fmt: skip
@@ -78,15 +79,22 @@ def _columns(headline: str) -> tuple[Column, ...]:
 def rich_table(table: ResultTable) -> FittedTable:
     """Return the table for printing with rich."""
     return FittedTable(
-        _columns(table.headline), [_cells(row) for row in table.rows], elsewhere="report.html has all",
-        box=box.HEAVY_HEAD, title=f"{table.experiment}: {table.setting}",
-        below=[*table.notes, *table.sentences],
+        _columns(table.headline, table.reference), [_cells(row) for row in table.rows],
+        elsewhere="report.html has all", box=box.HEAVY_HEAD, title=f"{table.experiment}: {table.setting}",
+        below=[*_found(table), *table.notes, *table.sentences],
     )  # fmt: skip
 
 
+def _found(table: ResultTable) -> list[str]:
+    """What the rows tell, unless the table begins with the note that they mean little yet."""
+    if table.small or len(table.rows) < 2:
+        return []
+    return [f"{one.where}: {one.text}" if one.where else one.text for one in findings(table)]
+
+
 def _cells(row: Row) -> list[Text]:
-    first = row.difference_from_best
-    apart = f"{format_difference(first)} {format_interval(first)}" if first else "–"
+    other = row.difference
+    apart = f"{format_difference(other)} {format_interval(other)}" if other else "–"
     title = Text(visible(f"{row.title}{tie_mark(row)}"), style="bold" if row.best or row.tied else "")
     headline = f"{format_number(row.headline.value)} {format_interval(row.headline)}"
     counts = (format_never_learned(row), str(row.steps), str(row.seeds), str(row.tasks))
@@ -110,4 +118,6 @@ def table_environment() -> Environment:
 def render_table(table: ResultTable, template: str) -> str:
     """Render the table through the template `MARKDOWN` or `LATEX`."""
     made = table_environment().from_string(template)
-    return made.render(headline=table.headline, rows=table.rows, caption=table.caption)
+    return made.render(
+        headline=table.headline, reference=table.reference, rows=table.rows, caption=table.caption
+    )

@@ -1,0 +1,1 @@
+"""The commands that turn records into other files: `metalearn archive` and `metalearn records`."""

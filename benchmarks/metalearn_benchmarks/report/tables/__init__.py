@@ -1,0 +1,1 @@
+"""Result tables: `building` makes them from records, the others compare, explain and print them."""

@@ -1,0 +1,73 @@
+"""The plan of the next runs: its grids are experiments, its hours are theirs, and its page shows it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from metalearn_benchmarks.claims.rules import claim_rules
+from metalearn_benchmarks.experiments.catalogue import Overrides, cells, experiments, find_experiment
+
+ROOT = Path(__file__).parents[3]
+GRIDS = ROOT / "benchmarks/results/plan"
+sys.path.insert(0, str(ROOT / "docs"))
+try:
+    from from_the_plan import plan_text, read_plan
+finally:
+    sys.path.pop(0)
+
+SECONDS = {"maml": 31, "meta-sgd": 60, "turtle": 60, "lstm": 500}
+"""About what a run takes on one core, as the published records have it (70,000 tasks, T = 5)."""
+
+
+def grid(name):
+    file = GRIDS / f"{name}.toml"
+    found = find_experiment(str(file) if file.exists() else name)
+    return cells(*found, "paper", Overrides())
+
+
+def test_every_grid_is_an_experiment_and_every_file_is_in_the_plan():
+    planned = {name for question in read_plan()["question"] for name in question["grids"]}
+    files = {path.stem for path in GRIDS.glob("*.toml")}
+    assert files <= planned
+    assert planned - files <= {*experiments(), "omniglot"}
+
+
+@pytest.mark.parametrize("name", ["clipping", "state", "stuck", "truncation"])
+def test_a_grid_has_ten_seeds_or_more_on_several_streams(name):
+    found = grid(name)
+    assert len({cell.seed for cell in found}) >= 10
+    assert len({cell.method.settings["task_seed"] for cell in found}) >= 2
+    assert {cell.method.settings["tasks"] for cell in found} == {70_000}
+
+
+def test_the_hours_are_about_those_of_the_runs():
+    plan = {question["name"]: question for question in read_plan()["question"]}
+    for name in ("clipping", "state", "stuck", "cheaper"):
+        own = [one for one in plan[name]["grids"] if name != "stuck" or one == "stuck"]
+        seconds = sum(
+            next(time for method, time in SECONDS.items() if cell.name.startswith(method))
+            for one in own for cell in grid(one)
+        )  # fmt: skip
+        assert 0.6 < plan[name]["hours"] / (seconds / 3600) < 1.7, (name, seconds / 3600)
+
+
+def test_one_clamp_and_one_start_for_the_question_of_state():
+    found = grid("state")
+    clips = {str((cell.method.settings["inner_clip"], cell.method.settings["outer_clip"])) for cell in found}
+    assert len(clips) == 1
+
+
+def test_the_page_has_every_case_and_its_claims_are_there():
+    text = plan_text()
+    known = {*claim_rules().claim}
+    for question in read_plan()["question"]:
+        assert question["says"]
+        for case in question["says"]:
+            assert f"| {case['when']} | {case['then']} |" in text
+            assert {*case["then"].split("`")[1::2]} <= known, case["then"]
+    for claim in ("sine-ranking", "sine-premise"):
+        assert claim in known
+        assert f"`{claim}`" in text
