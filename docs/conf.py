@@ -8,6 +8,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from from_the_package import claims_table, deviations_text, laws_table, published_tables
 from from_the_plan import plan_text
 from from_the_records import pieces
+from outer_gradients import outer_gradients
 
 import metalearn_core
 
@@ -65,6 +66,7 @@ def _write_generated(app) -> None:
         "claims": claims_table,
         "deviations": deviations_text,
         "laws": laws_table,
+        "outer-gradients": outer_gradients,
         "plan": plan_text,
         "tables": published_tables,
     }

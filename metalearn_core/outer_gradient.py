@@ -52,13 +52,14 @@ def query_losses(learner: BaseLearner, theta: Tensor, task: Task) -> Tensor:
     return per_task(learner.loss, theta, task.query, *learner.context(task))
 
 
-def support_losses(learner: BaseLearner, theta: Tensor, task: Task) -> Tensor:
+def support_losses(learner: BaseLearner, theta: Tensor, task: Task, step: int = 0) -> Tensor:
     """The support loss of each task, as `query_losses` has the other.
 
     Args:
         learner: the base-learner.
         theta: `[tasks, n]`, one θ for each task.
         task: a stacked meta-batch.
+        step: t, for a base-learner with a `support_loss` of its own.
 
     Returns:
         `[tasks]`, which can be differentiated for θ.
@@ -71,6 +72,8 @@ def support_losses(learner: BaseLearner, theta: Tensor, task: Task) -> Tensor:
         >>> support_losses(learner, torch.zeros(3, learner.layout.size), task).shape
         torch.Size([3])
     """
+    if learner.has_support_loss:
+        return per_task(learner.support_loss, theta, task.support, step)
     return per_task(learner.loss, theta, task.support)
 
 

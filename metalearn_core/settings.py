@@ -159,12 +159,6 @@ _CHOICES = {
 }  # fmt: skip
 
 
-def _schedule(value: Any) -> float | OuterSchedule:
-    """A table as a schedule; everything else as it is."""
-    rate: float | OuterSchedule = OuterSchedule.of(value)
-    return rate
-
-
 @attrs.frozen(kw_only=True)
 class Settings:
     """How a rule and an initialisation are meta-trained (Algorithm 9).

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from metalearn_core.testing.kit import KIT_VERSION, Result, Tier, check_update_rule
     from metalearn_core.testing.laws import LAWS, Law, MakeRule
     from metalearn_core.testing.laws.slow import SLOW_LAWS
+    from metalearn_core.testing.outer_gradients import META_GRADIENT_LAWS, check_meta_gradient
     from metalearn_core.testing.parametrize import parametrize_with_laws
     from metalearn_core.testing.problems import (
         Architecture,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "KIT_VERSION",
     "LAWS",
+    "META_GRADIENT_LAWS",
     "SLOW_LAWS",
     "Architecture",
     "ConvolutionalArchitecture",
@@ -51,6 +53,7 @@ __all__ = [
     "TinySines",
     "assert_separates",
     "assert_subsumes",
+    "check_meta_gradient",
     "check_update_rule",
     "parametrize_with_laws",
     "tiny_learner",
@@ -59,6 +62,7 @@ __all__ = [
 _PUBLIC = {
     "kit": "KIT_VERSION Result Tier check_update_rule",
     "laws": "LAWS Law MakeRule",
+    "outer_gradients": "META_GRADIENT_LAWS check_meta_gradient",
     "parametrize": "parametrize_with_laws",
     "problems": "Architecture ConvolutionalArchitecture OddArchitecture Problem",
     "theory.rule_map": "CrossedEdge Edge Node RuleMap",

@@ -93,7 +93,7 @@ def _require(rule: UpdateRule, order: str, pairs: object, sigma: object) -> None
         raise UsageError(f"evolution: pairs must be an integer >= 1, got {pairs!r:.60}")
     if type(sigma) not in (int, float) or not 0 < sigma < math.inf:  # type: ignore[operator]
         raise UsageError(f"evolution: sigma must be a number > 0, got {sigma!r:.60}")
-    if getattr(rule, "uses_support", False) or getattr(rule, "has_start", False):
+    if rule.uses_support or rule.has_start:
         raise UsageError(
             f"evolution: rule {rule.label} reads the support set itself, which perturbed rules do not get:"
             " take backpropagation"
@@ -119,7 +119,7 @@ class _Perturbed(UpdateRule):
 
     def update(self, theta: Tensor, signal: Signal, state: State) -> tuple[Tensor, State]:
         losses = signal.loss if self.uses_loss else theta.new_zeros(len(theta))
-        step = _Update(self.rule, signal.step)
+        step = _Update(self.rule, signal.step, signal.steps)
         moved: tuple[Tensor, State] = self._batched(
             step, "rule.", signal.step, theta, signal.grad, losses, state
         )
@@ -142,14 +142,14 @@ class _Start(nn.Module):
 
 
 class _Update(_Start):
-    def __init__(self, rule: UpdateRule, step: int) -> None:
+    def __init__(self, rule: UpdateRule, step: int, steps: int) -> None:
         super().__init__(rule)
-        self.step = step
+        self.step, self.steps = step, steps
 
     def forward(  # type: ignore[override]
         self, theta: Tensor, grad: Tensor, loss: Tensor, state: State
     ) -> tuple[Tensor, State]:
-        return self.rule.update(theta, Signal(grad, loss, self.step), state)
+        return self.rule.update(theta, Signal(grad, loss, self.step, steps=self.steps), state)
 
 
 @hookimpl

@@ -8,6 +8,7 @@ every step of any rule on the way back: torch differentiates the rule, and the b
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -51,10 +52,10 @@ def hessian_free(
         raise UsageError("hessian-free: it is of second order: leave order out, or take backpropagation")
     if type(difference) not in (int, float) or not 0 < difference < math.inf:
         raise UsageError(f"hessian-free: difference must be a number > 0, got {difference!r:.60}")
-    if getattr(rule, "uses_support", False) or getattr(rule, "has_start", False):
+    if rule.uses_support or rule.has_start:
         raise UsageError(
             f"hessian-free: rule {rule.label} reads the support set itself, and differences are of its"
-            " gradient: take backpropagation or evolution"
+            " gradient alone: take backpropagation"
         )
     task = task if task.stacked else Task.stack([task])
     weights = loss_weights(steps, outer_decay)
@@ -66,11 +67,12 @@ def hessian_free(
     first = 0 if truncate is None else steps - truncate
     for t in reversed(range(steps + 1)):
         if t < steps and t >= first:
-            loss, grad = _slope(support_losses, learner, path[t][0], task)
-            back = _back(rule, t, grad, loss, clip, path[t], [v, *of_state], of_phi)
+            support = functools.partial(support_losses, step=t)
+            loss, grad = _slope(support, learner, path[t][0], task)
+            back = _back(rule, t, steps, grad, loss, clip, path[t], [v, *of_state], of_phi)
             v_theta, v_grad, v_loss, *of_state = back
             v = v_theta + v_loss.unsqueeze(-1) * grad
-            v = v + _hessian_product(learner, path[t][0], task, v_grad, difference)
+            v = v + _hessian_product(support, learner, path[t][0], task, v_grad, difference)
         if t in weights:
             losses, grad = _slope(query_losses, learner, path[t][0], task)
             total = total + weights[t] * losses.mean()
@@ -80,13 +82,14 @@ def hessian_free(
 
 
 def _hessian_product(
-    learner: BaseLearner, theta: Tensor, task: Task, v: Tensor, difference: float
+    losses: Callable[..., Tensor], learner: BaseLearner, theta: Tensor, task: Task, v: Tensor,
+    difference: float,
 ) -> Tensor:  # fmt: skip
     """H v ≈ [∇L(θ + δv/|v|) − ∇L(θ − δv/|v|)] |v| / 2δ, for each task."""
     length: Tensor = torch.linalg.vector_norm(v, dim=-1, keepdim=True)
     moved = difference * v / torch.where(length > 0, length, 1)
-    _, above = _slope(support_losses, learner, theta + moved, task)
-    _, below = _slope(support_losses, learner, theta - moved, task)
+    _, above = _slope(losses, learner, theta + moved, task)
+    _, below = _slope(losses, learner, theta - moved, task)
     return (above - below) * length / (2 * difference)
 
 
@@ -102,13 +105,13 @@ def _slope(
 
 
 def _back(
-    rule: UpdateRule, t: int, grad: Tensor, loss: Tensor, clip: Clipping | None,
+    rule: UpdateRule, t: int, steps: int, grad: Tensor, loss: Tensor, clip: Clipping | None,
     now: tuple[Tensor, State], after: list[Tensor], of_phi: dict[str, Tensor],
 ) -> list[Tensor]:  # fmt: skip
     """What step t sends back to θ, gradient, loss and state; what it sends to φ is added to `of_phi`."""
 
     def update(theta: Tensor, grad: Tensor, loss: Tensor, state: State) -> tuple[Tensor, State]:
-        return rule.update(theta, Signal(grad, loss, t), state)
+        return rule.update(theta, Signal(grad, loss, t, steps=steps), state)
 
     with torch.enable_grad():
         given = pytree.tree_map(_leaf, (now[0], grad, loss, now[1]))

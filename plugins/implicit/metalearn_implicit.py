@@ -96,7 +96,7 @@ def implicit(
         losses = query_losses(learner, at, task)
         (right,) = torch.autograd.grad(losses.sum() + 0 * at.sum(), at)
         # a loss that is linear in θ has a gradient without a graph
-        inner = support_losses(learner, at, task).sum() + 0 * at.square().sum()
+        inner = support_losses(learner, at, task, steps).sum() + 0 * at.square().sum()
         (slope,) = torch.autograd.grad(inner, at, create_graph=True)
 
     def product(v: Tensor) -> Tensor:

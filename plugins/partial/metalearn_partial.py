@@ -50,7 +50,7 @@ class Partial(UpdateRule):
         adapts: `"head"`, the last layer; `"body"`, all the others; or a pattern of names of parameters, such
             as `"encoder.*"`, or a list of patterns.
         rule: the name of the rule u. It is made for the parameters that adapt, as if there were no others.
-        options: those of that rule.
+        **options: those of that rule.
 
     Raises:
         UsageError: where no parameter fits, for an unknown rule, and for what that rule refuses.

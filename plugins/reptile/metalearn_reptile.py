@@ -61,8 +61,10 @@ def reptile(
 
 def _joined(task: Task) -> Batch:
     """Support and query examples of each task in one batch."""
-    inputs = torch.cat([task.support.inputs, task.query.inputs], 1)
-    return Batch(inputs, torch.cat([task.support.targets, task.query.targets], 1), stacked=True)
+    if task.support.structure != task.query.structure:
+        raise UsageError('reptile: support and query sets are made differently: take examples = "support"')
+    pairs = zip(task.support.tensors, task.query.tensors, strict=True)
+    return task.support.like([torch.cat(pair, 1) for pair in pairs], stacked=True)
 
 
 def _listed(names: list[str]) -> str:

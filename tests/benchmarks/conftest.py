@@ -35,7 +35,7 @@ def data_home(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def prepared(data_home):
-    """miniImageNet and CUB as they are when prepared, but for the pictures: noise, 21 of each class."""
+    """miniImageNet, CUB and Omniglot as when prepared, but for the pictures: noise, 21 of each class."""
     import numpy as np
 
     from metalearn_benchmarks.tasks.images.store.locations import store_folder
@@ -43,13 +43,18 @@ def prepared(data_home):
     from metalearn_benchmarks.tasks.images.store.writer import StoreWriter
 
     draw = np.random.default_rng(0)
-    for name, counts in {"mini-imagenet": (64, 16, 20), "cub": (100, 50, 50)}.items():
+    for name, size, channels, counts in (
+        ("mini-imagenet", 84, 3, (64, 16, 20)),
+        ("cub", 84, 3, (100, 50, 50)),
+        ("omniglot-vinyals-rotations", 28, 1, (20, 8, 8)),
+    ):
         plan = [
             (f"{split}-{i}", split, 21) for split, n in zip(SPLITS, counts, strict=True) for i in range(n)
         ]
-        with StoreWriter(store_folder(name, 84), Manifest.of(name, "noise", 84, 3, plan, {})) as writer:
+        manifest = Manifest.of(name, "noise", size, channels, plan, {})
+        with StoreWriter(store_folder(name, size), manifest) as writer:
             for each in writer.remaining():
-                writer.put(each, draw.integers(0, 256, (21, 84, 84, 3), dtype=np.uint8))
+                writer.put(each, draw.integers(0, 256, (21, size, size, channels), dtype=np.uint8))
             writer.finish()
     return data_home
 

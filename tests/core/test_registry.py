@@ -76,7 +76,7 @@ def test_each_hook_fills_its_own_catalogue(hook):
     entry = registry.catalogues[hook]["x"]
     assert entry(a=1) == {"a": 1}
     assert (entry.kind, entry.plugin, entry.distribution) == (HOOKS[hook], "fake", "dist-a")
-    assert [list(registry.catalogues[other]) for other in HOOKS if other != hook] == [[]] * 4
+    assert [list(registry.catalogues[other]) for other in HOOKS if other != hook] == [[]] * (len(HOOKS) - 1)
     (report,) = registry.reports
     assert (report.name, report.distribution, report.version) == ("fake", "dist-a", "1.0")
     assert report.error is None

@@ -284,6 +284,69 @@ def test_tasks_together_are_each_alone(name):
     torch.testing.assert_close(rows, torch.stack([a[1] for a in alone]) / 3, **CLOSE)
 
 
+class Fading(UpdateRule):
+    """θ − (1 − t/T) α∇L: it reads both t and T."""
+
+    uses_step = True
+
+    def __init__(self, layout):
+        super().__init__()
+        self.rate = nn.Parameter(torch.tensor(0.2, dtype=torch.float64))
+
+    def update(self, theta, signal, state):
+        return theta - (1 - signal.step / signal.steps) * self.rate * signal.grad, state
+
+
+class Weighed(BaseLearner):
+    """Its support loss has a penalty that grows with t."""
+
+    def support_loss(self, theta, batch, step):
+        return self.loss(theta, batch) + 0.1 * (step + 1) * theta.square().sum()
+
+
+def test_step_and_a_support_loss_of_its_own_are_followed():
+    learner = Weighed(PROBLEM.learner.module, nn.functional.mse_loss)
+    rule, arguments = Fading(learner.layout), (learner, PROBLEM.theta, PROBLEM.task)
+    wanted = meta_gradient(rule, *arguments, steps=3)
+    found = make_meta_gradient("hessian-free", difference=1e-4)(rule, *arguments, steps=3)
+    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-8)
+    estimate = make_meta_gradient("evolution", pairs=2000, sigma=1e-3)(rule, *arguments, steps=3)
+    along = float((estimate[1] * wanted[1]).sum() / wanted[1].square().sum())
+    assert along == pytest.approx(1, abs=0.1)
+
+
+class Watching(UpdateRule):
+    uses_support = True
+
+    def update(self, theta, signal, state):
+        return theta - 0.1 * signal.support.gradient(signal.support.loss, theta), state
+
+
+@pytest.mark.parametrize("name", ["evolution", "hessian-free"])
+def test_a_rule_that_reads_the_support_set_is_refused(name):
+    with pytest.raises(UsageError, match=f"{name}: rule Watching .* reads the support set itself"):
+        ask(name, Watching())
+
+
+def test_sets_with_masks_are_taken():
+    """Padded examples count for nothing: the answers are those of the sets without them."""
+    whole = PROBLEM.task
+    few = [
+        Task(Batch(t.support.inputs[:4], t.support.targets[:4]), t.query)
+        for t in map(whole.__getitem__, range(3))
+    ]
+    padded, plain = Task.stack(few, pad=5), Task.stack(few)
+    for name in SHIPPED:
+        rule = rule_for(name)
+        ours, theirs = (ask(name, rule, task=task) for task in (padded, plain))
+        torch.testing.assert_close(ours, theirs, **CLOSE)
+    gradient = make_meta_gradient("reptile", examples="all")
+    ours, theirs = (
+        gradient(plain_rule(), PROBLEM.learner, PROBLEM.theta, t, steps=2) for t in (padded, plain)
+    )
+    torch.testing.assert_close(ours, theirs, **CLOSE)
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_training_is_resumed_exactly(name, tmp_path):
     settings = Settings(

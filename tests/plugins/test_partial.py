@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from types import SimpleNamespace
 
 import attrs
@@ -246,7 +247,8 @@ def test_what_is_compiled_is_the_eager_step(rule):
     rule = made(PROBLEM.learner.layout, "head", RULES[rule])
     step = CompiledMetaGradient(rule, PROBLEM.learner, steps=2)
     program = traced(
-        step._traced, [PROBLEM.theta, *map(torch.detach, rule.parameters()), *PROBLEM.task.tensors]
+        functools.partial(step._traced, PROBLEM.task),
+        [PROBLEM.theta, *map(torch.detach, rule.parameters()), *PROBLEM.task.tensors],
     )
     other = attrs.evolve(PROBLEM, seed=7)
     with torch.no_grad():

@@ -1,12 +1,18 @@
 """Every edge of the shipped map, and every crossed-out one, checked on drawn examples."""
 
+import inspect
+from importlib import import_module
+
 import attrs
 import pytest
-from hypothesis import find
+import torch
+from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
-from metalearn_benchmarks.theory import separations, shipped_map, subsumptions
-from metalearn_core import rules
+from metalearn_benchmarks.theory import approximations, laws, optimisers, shipped_map, subsumptions
+from metalearn_benchmarks.theory.members import MEMBERS, any_of
+from metalearn_core import TwinOptimizer, UsageError, rules
+from metalearn_core.optimizers.torch_twins import TWINS
 from metalearn_core.testing import ConvolutionalArchitecture, Example, Problem, Separation, Subsumption
 from metalearn_core.testing.theory.rule_map import resolve
 from metalearn_core.testing.theory.statement import NothingToCompareError
@@ -50,8 +56,54 @@ def test_a_claim_draws_the_rule_that_its_node_stands_for(claim, node, rule, opti
     defaults = {name: option.default for name, option in rules()[rule].options().items()}
     for name, value in node.options.items():
         given = options.get(name, defaults.get(name, value))
+        given = list(given) if isinstance(given, tuple) else given
         strategy = given if isinstance(given, st.SearchStrategy) else st.just(given)
         assert find(strategy, lambda drawn, value=value: drawn == value) == value
+
+
+@pytest.mark.parametrize("node", MEMBERS)
+def test_a_member_is_what_its_node_stands_for(node):
+    """What the node fixes has that value, what it leaves free has each of the values that it lists."""
+    stands_for, members = MAP.nodes[node], any_of((node,))
+    if not stands_for.rule:
+        return  # a reference, which has no options
+    defaults = {name: option.default for name, option in rules()[stands_for.rule].options().items()}
+
+    def value(member, name, otherwise=None):
+        found = member[1].get(name, defaults.get(name, otherwise))
+        return list(found) if isinstance(found, tuple) else found
+
+    @settings(max_examples=50)
+    @given(member=members)
+    def is_one(member):
+        assert member[0] == stands_for.rule
+        assert {name: value(member, name, fixed) for name, fixed in stands_for.options.items()} == (
+            stands_for.options
+        )
+
+    is_one()
+    for name, listed in stands_for.free.items():
+        for one in listed if isinstance(listed, list) else ():
+            find(members, lambda member, name=name, one=one: value(member, name) == one)
+
+
+@pytest.mark.parametrize("node", [node for node in MAP.nodes.values() if node.rule], ids=lambda n: n.name)
+def test_a_node_says_of_every_option_what_it_may_be(node):
+    options = {name for name in rules()[node.rule].options() if not name.startswith("**")}
+    if node.rule == "gradient-descent":
+        twin = TWINS[node.options["optimizer"]]
+        passed_on = set(inspect.signature(twin.__init__).parameters) - {"self", "params", "lr"}
+        options |= {name for name in passed_on if _is_an_option(twin, name)}
+    assert {*node.options, *node.varies, *node.free} == options
+    assert not set(node.free) & {*node.options, *node.varies}
+
+
+def _is_an_option(twin, name):
+    try:
+        TwinOptimizer(twin.__name__.lower(), {name: twin([torch.zeros(1)]).defaults[name]})
+    except UsageError:  # it chooses an implementation, not a rule
+        return False
+    return True
 
 
 @pytest.mark.parametrize("claim", PROPERTIES.values(), ids=name_of)
@@ -108,7 +160,7 @@ def test_the_witness_breaks_the_invariant(claim):
 def test_every_claim_is_on_the_map():
     made = {
         f"{module.__name__}:{name}"
-        for module in (subsumptions, separations)
+        for module in (subsumptions, optimisers, approximations, laws)
         for name, value in vars(module).items()
         if isinstance(value, Subsumption | Separation) and name.isupper()
     }
@@ -178,23 +230,27 @@ def test_every_option_of_the_shipped_rules_has_a_place():
     said = {"inner_lr", "learn_lr", "optimizer"}
     for claim in map(resolve, CLAIMS):
         said |= {*claim.general_options, *claim.special_options}
+    for _, options in MEMBERS.values():
+        said |= set(options)
     absent = {
         (rule, option)
         for rule in ("gradient-descent", "lstm", "feed-forward")
         for option in rules()[rule].options()
         if option not in said and not option.startswith("**")
     }
-    # where φ starts
-    assert absent == {
-        ("lstm", "forget_bias"),
-        ("lstm", "input_bias"),
+    # where φ starts, and what every node keeps as it is by default
+    starts = {
+        (node.rule, name)
+        for node in MAP.nodes.values()
+        for name, words in node.free.items()
+        if words == "where φ starts"
     }
+    assert absent - starts == {("lstm", "memory")}
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=name_of)
 def test_a_claim_knows_where_it_stands(claim):
     found = resolve(claim)
     assert found.address == claim
-    assert attrs.evolve(found, address="") == getattr(
-        subsumptions if isinstance(found, Subsumption) else separations, claim.split(":")[1]
-    )
+    module, name = claim.split(":")
+    assert attrs.evolve(found, address="") == getattr(import_module(module), name)

@@ -1,24 +1,59 @@
-"""The zoo: trained rules that are shipped, by name. Imports no torch."""
+"""The zoo: trained rules by name, those that are shipped and those of the user's own. Imports no torch."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
-from metalearn_core.errors import unknown
+from metalearn_benchmarks.host.user_folders import data_folder
+from metalearn_core.errors import UsageError, unknown
 
 SHIPPED = Path(__file__).parent / "shipped"
 """A folder for each trained rule, an artifact as `metalearn export` writes it."""
 
 
+NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
+
+
+def own_home() -> Path:
+    """Return the folder of the user's own trained rules: `zoo` in `METALEARN_DATA`, or in the user's data."""
+    told = os.environ.get("METALEARN_DATA")
+    return (Path(told) if told else data_folder()) / "zoo"
+
+
 def zoo() -> dict[str, Path]:
+    """Return the folder of each trained rule, by name: those that are shipped first."""
+    return {**_in_folder(SHIPPED), **{k: v for k, v in _in_folder(own_home()).items() if k not in shipped()}}
+
+
+def shipped() -> dict[str, Path]:
     """Return the folder of each trained rule that is shipped, by name."""
-    return {path.parent.name: path.parent for path in sorted(SHIPPED.glob("*/card.json"))}
+    return _in_folder(SHIPPED)
+
+
+def _in_folder(home: Path) -> dict[str, Path]:
+    return {path.parent.name: path.parent for path in sorted(home.glob("*/card.json"))}
+
+
+def require_entry_name(name: str) -> None:
+    """Check that a trained rule of the user's own may have a name.
+
+    Raises:
+        UsageError: It is no name of a folder, or a shipped rule has it.
+    """
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            f"--zoo {name!r:.60}: use small letters, digits, . and - in the name of a trained rule"
+        )
+    if name in shipped():
+        raise UsageError(f"--zoo {name}: a shipped rule has this name; choose another one")
 
 
 def shipped_folder(name: str) -> Path:
-    """Return the folder of a trained rule that is shipped.
+    """Return the folder of a trained rule.
 
     Raises:
         UsageError: There is none of this name.
@@ -30,7 +65,7 @@ def shipped_folder(name: str) -> Path:
 
 
 def shipped_card(name: str) -> dict[str, Any]:
-    """Return the card of a trained rule that is shipped.
+    """Return the card of a trained rule.
 
     Raises:
         UsageError: There is none of this name.

@@ -35,7 +35,7 @@ def demo(seed: int, tasks: int, out: Path, as_json: bool) -> None:
     """
     from metalearn_benchmarks.artifacts.demonstration import demonstrate
     from metalearn_benchmarks.artifacts.drawing import LEGEND, as_characters, draw
-    from metalearn_benchmarks.artifacts.zoo import zoo
+    from metalearn_benchmarks.artifacts.zoo import shipped
     from metalearn_benchmarks.plotting.rendering import render
     from metalearn_benchmarks.records.files import write_atomically
     from metalearn_core.errors import UsageError
@@ -43,7 +43,7 @@ def demo(seed: int, tasks: int, out: Path, as_json: bool) -> None:
     ending = out.suffix.removeprefix(".").lower()
     if ending not in ("png", "pdf", "svg"):
         raise UsageError(f"--out {out}: a picture is .png, .pdf or .svg")
-    shown = [demonstrate(name, seed, tasks) for name in zoo()]
+    shown = [demonstrate(name, seed, tasks) for name in shipped()]
     write_atomically(out, render(draw(shown), ending, "demo"))
     if as_json:
         print_json(

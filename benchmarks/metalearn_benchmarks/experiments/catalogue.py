@@ -188,9 +188,6 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
         scale: One of `SCALES`.
         overrides: What the command line says over the experiment.
 
-    Returns:
-        One cell for each run.
-
     Raises:
         UsageError: An axis cannot be varied, or two rows or settings would have the same name.
     """
@@ -202,10 +199,7 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
         require_rows(count_points(experiment.axes.setting_grid), method_grids(experiment, overrides))
         settings = experiment_settings(experiment)
         require_matching_settings(experiment.where, (one.family for one in settings.values()))
-        tests = {name: experiment.test.of_family(one.family) for name, one in settings.items()}
-        for name, one in settings.items():
-            for options in (one.family.options, {**one.family.options, **tests[name]}):
-                require_task_size(one.family.name, options)
+        tests = {name: _options_at_test(one.family, experiment) for name, one in settings.items()}
         tables = {name: _rows_of_setting(one, experiment, scale, overrides) for name, one in settings.items()}
         tables = select_rows(tables, overrides.only)
         seeds = size.seeds if overrides.seeds is None else overrides.seeds
@@ -236,6 +230,14 @@ def cells(name: str, experiment: Experiment, scale: str, overrides: Overrides) -
         for setting, shared in settings.items()
         for label, method in tables[setting].items()
     ]
+
+
+def _options_at_test(family: Component, experiment: Experiment) -> dict[str, int]:
+    """Return what test tasks of a setting have of their own, after a look at how large all tasks are."""
+    own = experiment.test.of_family(family)
+    for options in (family.options, {**family.options, **own}):
+        require_task_size(family.name, options)
+    return own
 
 
 def _rows_of_setting(

@@ -52,11 +52,17 @@ def _head(axes: Axes, x: float, y: float, way: tuple[float, float]) -> None:
 
 
 def draw_sideways(axes: Axes, link: Link, picture: Picture) -> None:
-    """Draw an arrow from a rule to a neighbour; each of the two contains the other."""
+    """Draw an arrow from a rule to one of its row; each contains the other; it passes behind others."""
     low, high = picture.boxes[link.special], picture.boxes[link.general]
     way = 1 if high.x > low.x else -1
     y = low.y + 4 * way
     start, end = low.x + way * low.width / 2, high.x - way * high.width / 2
-    path = Path([(start, y), (end - 5 * way, y)])
+    stops = [(start, y)]
+    between = [box for key, box in picture.boxes.items() if not key.startswith("frame:")]
+    for box in sorted(between, key=lambda box: way * box.x):
+        if abs(box.y - y) < box.height / 2 and way * start < way * box.x < way * end:
+            stops += [(box.x - way * box.width / 2, y), (box.x + way * box.width / 2, y)]
+    stops.append((end - 5 * way, y))
+    path = Path(stops, [Path.MOVETO, Path.LINETO] * (len(stops) // 2))
     axes.add_patch(PathPatch(path, gid=f"map-edge-{link.special}-{link.general}", **_style(link.label)))
     _head(axes, end, y, (way, 0))

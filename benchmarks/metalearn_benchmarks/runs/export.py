@@ -18,6 +18,7 @@ from metalearn_benchmarks.artifacts.files import (
     read_card,
     write_artifact,
 )
+from metalearn_benchmarks.artifacts.zoo import require_entry_name
 from metalearn_benchmarks.experiments.catalogue import Cell
 from metalearn_benchmarks.learners.head import Head
 from metalearn_benchmarks.records import record
@@ -31,6 +32,8 @@ from metalearn_benchmarks.runs.results.provenance import provenance
 from metalearn_benchmarks.runs.training import open_checkpoint
 from metalearn_core import ParameterLayout, Registered, Trained, UpdateRule, UsageError
 
+CHANGED = "-dirty"
+"""What the commit of a run ends in whose code was changed."""
 FOLDER = "artifact"
 """The folder of the artifact in that of the run, unless another is given."""
 
@@ -86,6 +89,37 @@ def export_run(run: Path, out: Path | None = None) -> tuple[Path, dict[str, Any]
         **_describe_result(cell, components, trained, result),
     }
     return folder, write_artifact(folder, about, tensors)
+
+
+def export_to_zoo(run: Path, name: str, home: Path) -> tuple[Path, dict[str, Any]]:
+    """Write the best state of a finished run as an entry of a zoo.
+
+    An entry can be held to its card: the run must have its test scores, and the code that made them must be a
+    commit, with nothing changed since.
+
+    Args:
+        run: The folder of a record.
+        name: The name of the entry.
+        home: The folder of the zoo.
+
+    Returns:
+        The entry's folder and its card.
+
+    Raises:
+        UsageError: The run is not finished or its code was changed, the name is taken, or as `export_run`.
+    """
+    require_entry_name(name)
+    if not record.is_finished(run):
+        raise UsageError(
+            f"{run}: it has no test scores yet, and an entry of the zoo is held to them; finish it"
+        )
+    commit = record.read_record(run, placed=False).result.get("commit")
+    if commit is not None and commit.endswith(CHANGED):
+        raise UsageError(
+            f"{run}: its commit is {commit}: the code was changed and nobody has it; run it again from"
+            " a commit"
+        )
+    return export_run(run, home / name)
 
 
 def _read_cell(run: Path) -> Cell:

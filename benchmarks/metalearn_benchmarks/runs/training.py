@@ -137,7 +137,9 @@ class CellRun:
 
         asked = cell.observe if notify_installed else None
         told = described_run(cell, metrics_log) if selected_observers(asked) else {}
-        observer_group = ObserverGroup({**plain, "folder": str(folder), **told}, asked, report)
+        observer_group = ObserverGroup(
+            {**plain, "folder": str(folder), **told}, asked, report, own.settings.outer_lr_at
+        )
         return cls(cell, folder, own, metrics_log, observer_group, seeds_together)
 
     def test_and_record(

@@ -7,7 +7,6 @@ how far the rule breaks the invariant: 0 where it holds.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,15 +83,8 @@ def stands_still_at_zero(rule: UpdateRule, probe: Probe) -> float:
     for step in range(probe.steps):
         grad = probe.normal(probe.n, salt=1) if step < probe.steps - 1 else torch.zeros_like(theta)
         before = theta
-        theta, state = _step(rule, theta, grad, step, state)
+        theta, state = single_step(rule, theta, grad, step, state)
     return relative(theta - before, torch.cat([theta, before]))
-
-
-def stands_still_without_gradients(rule: UpdateRule, probe: Probe) -> float:
-    """Where every gradient is zero it goes nowhere."""
-    theta = probe.normal(probe.n)
-    last = path(rule, theta, torch.zeros_like(theta), probe.steps)[-1]
-    return relative(last - theta, theta)
 
 
 def sees_signs_alone(rule: UpdateRule, probe: Probe) -> float:
@@ -100,27 +92,6 @@ def sees_signs_alone(rule: UpdateRule, probe: Probe) -> float:
     theta, grad = probe.normal(probe.n), probe.normal(probe.n, salt=1)
     ways = [path(rule, theta, k * grad, probe.steps)[-1] - theta for k in (1, 3)]
     return relative(ways[0] - ways[1], torch.cat(ways))
-
-
-def remembers_an_average_alone(rule: UpdateRule, probe: Probe) -> float:
-    """Pasts (a, b) and (a′, b′) with βa + b = βa′ + b′ are followed by the same step from the same θ.
-
-    Equation 3.6's average is all that it knows of the past, with its own β; a rule that has none must
-    break it for every β.
-    """
-    betas: list[Any] = [rule.beta] if hasattr(rule, "beta") else [k / 20 for k in range(21)]
-    return min(_remembers_an_average(rule, probe, beta) for beta in betas)
-
-
-def _remembers_an_average(rule: UpdateRule, probe: Probe, beta: float) -> float:
-    a, b, other, now = (probe.normal(probe.n, salt=salt) for salt in range(4))
-    theta, ends = probe.normal(probe.n, salt=4), []
-    for past in ((a, b), (other, b + beta * (a - other))):
-        state = rule.init_state(theta)
-        for step, grad in enumerate(past):
-            _, state = _step(rule, theta, grad, step, state)
-        ends.append(_step(rule, theta, now, 2, state)[0])
-    return relative(ends[0] - ends[1], torch.cat([ends[0] - theta, ends[1] - theta]))
 
 
 def decays_at_zero(rule: UpdateRule, probe: Probe) -> float:
@@ -139,7 +110,7 @@ def bends_little_in_theta(rule: UpdateRule, probe: Probe) -> float:
     ends = []
     for grad in (probe.normal(probe.n, salt=1), probe.normal(probe.n, salt=2)):
         # the same loss: ⟨∇, θ⟩ less a constant
-        ends.append(_step(rule, theta, grad, 0, rule.init_state(theta), loss=0.0)[0])
+        ends.append(single_step(rule, theta, grad, 0, rule.init_state(theta), loss=0.0)[0])
     return relative(ends[0] - ends[1], theta)
 
 
@@ -147,7 +118,7 @@ def bends_little_in_time(rule: UpdateRule, probe: Probe) -> float:
     """How much another t changes the step, as a part of the gradient, tends to 0 as the gradient grows."""
     theta = probe.normal(probe.n)
     grad = 1e9 * (1 + _steepness(rule)) * probe.normal(probe.n, salt=1).sign()
-    ends = [_step(rule, theta, grad, step, rule.init_state(theta))[0] for step in (0, 1)]
+    ends = [single_step(rule, theta, grad, step, rule.init_state(theta))[0] for step in (0, 1)]
     return relative(ends[0] - ends[1], grad)
 
 
@@ -155,7 +126,7 @@ def grows_slower_than_gradients(rule: UpdateRule, probe: Probe) -> float:
     """The step, as a part of the gradient, tends to 0 as the gradient grows: it sees log|∇|."""
     theta = probe.normal(probe.n)
     grad = 1e9 * (1 + _steepness(rule)) * probe.normal(probe.n, salt=1).sign()
-    after, _ = _step(rule, theta, grad, 0, rule.init_state(theta))
+    after, _ = single_step(rule, theta, grad, 0, rule.init_state(theta))
     return relative(after - theta, grad)
 
 
@@ -172,7 +143,7 @@ def _restarted_on_a_slope(rule: UpdateRule, probe: Probe) -> float:
     return relative(again - twice, torch.cat([once, twice]))
 
 
-def _step(
+def single_step(
     rule: UpdateRule, theta: Tensor, grad: Tensor, step: int, state: object, loss: float | None = None
 ) -> tuple[Tensor, object]:
     """One step where the gradient is `grad` and the loss ⟨grad, θ⟩ or as given."""

@@ -153,16 +153,25 @@ def carried_last_update(special: Any, general: Any) -> Phi:
     return carried(general.network, [-alpha, -alpha * special.weight_decay, special.momentum], 1.0)
 
 
-def gated_schedule(special: Any, general: Any, bound: float) -> Phi:
-    """Σₖ −αₖ(relu(∇ − M|t − k|) − relu(−∇ − M|t − k|)): where |∇| <= M only k = t lets it pass."""
+def carried_nesterov_update(special: Any, general: Any) -> Phi:
+    """U = −α(1 + β)∇ + β²h: with β/(1 + β) in Equation 3.6, h⁽ᵗ⁺¹⁾ is −α times the velocity."""
+    beta = special.momentum
+    return carried(general.network, [-special.alpha * (1 + beta), 0.0, beta**2], 1.0)
+
+
+def gated_schedule(special: Any, general: Any, bound: float, line: Sequence[float] = (1.0,)) -> Phi:
+    """Σₖ −αₖ(relu(z − M|t − k|) − relu(−z − M|t − k|)): where |z| <= M only k = t lets it pass.
+
+    z is ⟨line, I⟩ over the columns before the step: the gradient, unless said otherwise.
+    """
     phi, alphas = zeroed(general.network), special.inner_lrs.detach().double()
     (first, _), (second, _), *middle, (last, _) = linear_layers(general.network)
     steps = len(alphas)
     signs = torch.tensor([1.0, -1.0], dtype=torch.float64)
-    phi[f"{first}.weight"][:2, 0] = signs
+    phi[f"{first}.weight"][:2, : len(line)] = signs[:, None] * torch.tensor(line, dtype=torch.float64)
     for k in range(steps):
         rows, columns = slice(2 * k, 2 * k + 2), slice(2 + 2 * k, 4 + 2 * k)
-        phi[f"{first}.weight"][columns, 1] = signs
+        phi[f"{first}.weight"][columns, len(line)] = signs
         phi[f"{first}.bias"][columns] = -k * signs
         phi[f"{second}.weight"][rows, :2] = signs[:, None] * signs
         phi[f"{second}.weight"][rows, columns] = -bound

@@ -22,6 +22,18 @@ def damped_descent(layout: ParameterLayout, inner_lr: float, momentum: float) ->
     return descent(layout, inner_lr, momentum=momentum, dampening=momentum)
 
 
+def averaged_descent(layout: ParameterLayout, inner_lr: float, lambd: float, power: float) -> UpdateRule:
+    """Make averaged SGD, with its decay and the step sizes of its first five steps as attributes."""
+    rule: Any = make_rule(
+        "gradient-descent", layout, optimizer="asgd", inner_lr=inner_lr, lambd=lambd, alpha=power
+    )
+    rule.decay = lambd
+    rule.inner_lrs = torch.tensor(
+        [inner_lr / (1 + lambd * inner_lr * t) ** power for t in range(5)], dtype=torch.float64
+    )
+    return rule  # type: ignore[no-any-return]
+
+
 class Schedule(UpdateRule):
     """θ⁽ᵗ⁺¹⁾ = θ⁽ᵗ⁾ − αₜ ∇L(θ⁽ᵗ⁾).   φ: `inner_lrs`, one for each step."""
 

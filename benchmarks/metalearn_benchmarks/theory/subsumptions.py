@@ -23,83 +23,13 @@ HIDDEN = draws.widths()
 FLOATS = draws.problems(dtype=draws.dtypes())
 
 
-def _normal(rule: UpdateRule, generator: torch.Generator) -> None:
+def draw_phi(rule: UpdateRule, generator: torch.Generator) -> None:
     """φ of either sign."""
     for parameter in rule.parameters():
         parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
 
 
-_exact = functools.partial(Subsumption, special_options=ALPHA)
-
-# Gradient descent and what is built on it
-
-META_SGD_IS_GRADIENT_DESCENT = _exact(
-    "gradient-descent", descent, as_.one_alpha_each,
-    {"learn_lr": "parameter"}, bitwise=True, problems=FLOATS,
-)  # fmt: skip
-PER_TENSOR_IS_GRADIENT_DESCENT = _exact(
-    "gradient-descent", descent, as_.one_alpha_each,
-    {"learn_lr": "tensor"}, bitwise=True, problems=FLOATS,
-)  # fmt: skip
-META_SGD_IS_PER_TENSOR = Subsumption(
-    "gradient-descent", "gradient-descent", as_.one_alpha_each,
-    {"learn_lr": "parameter"}, {"learn_lr": "tensor"}, _normal, bitwise=True, problems=FLOATS,
-)  # fmt: skip
-SCHEDULE_IS_GRADIENT_DESCENT = _exact(Schedule, descent, as_.constant_schedule, bitwise=True, problems=FLOATS)
-AVERAGE_IS_MOMENTUM = Subsumption(
-    ExponentialAverage, descent, as_.nothing,
-    {"beta": lambda s: s["momentum"], "inner_lr": lambda s: s["inner_lr"] / (1 - s["momentum"])},
-    {**ALPHA, "momentum": BETA},
-)  # fmt: skip
-MOMENTUM_IS_AN_AVERAGE = Subsumption(
-    "gradient-descent", ExponentialAverage, as_.nothing,
-    {"momentum": lambda s: s["beta"], "inner_lr": lambda s: s["inner_lr"] * (1 - s["beta"])},
-    {**ALPHA, "beta": BETA},
-)  # fmt: skip
-AVERAGED_SGD_IS_GRADIENT_DESCENT = _exact(
-    "gradient-descent", descent, as_.nothing,
-    {"optimizer": "asgd", "lambd": 0.0, "inner_lr": lambda s: s["inner_lr"]},
-)  # fmt: skip
-
-
-def _small_next_to_epsilon(special: Any, closeness: float, theta: Tensor, grads: Sequence[Tensor]) -> Tensor:
-    """α∇/(1 + c√v) is αc√v|∇| from α∇ or nearer, √v at most the largest of all gradients, or their norm."""
-    roots = torch.stack([grad**2 for grad in grads]).sum(0).sqrt()
-    return float(special.alpha) * closeness * grads[-1].abs() * roots
-
-
-def _small_next_to_both_epsilons(
-    special: Any, closeness: float, theta: Tensor, grads: Sequence[Tensor]
-) -> Tensor:
-    """|√(1 + x) − 1| <= |x|, x = (u − v)/(v + 1/c), u the mean square of updates: <= 2G² where cG² <= ½."""
-    largest = torch.stack(list(grads)).abs().amax(0)
-    small = closeness * largest**2 <= 0.5
-    bound = 2 * float(special.alpha) * closeness * grads[-1].abs() * largest**2
-    return torch.where(small, bound, torch.full_like(bound, torch.inf))
-
-
-def _with_large_epsilon(optimizer: str, gap: Any = _small_next_to_epsilon, **options: Any) -> Subsumption:
-    """(α/c)∇/(√v + 1/c) → α∇ as c → 0."""
-    rate = (lambda s, c: s["inner_lr"]) if optimizer == "adadelta" else (lambda s, c: s["inner_lr"] / c)
-    chosen = {"optimizer": optimizer, "inner_lr": rate, "eps": lambda s, c: 1 / c, **options}
-    return _exact("gradient-descent", descent, as_.nothing, chosen, gap=gap)
-
-
-def _remembered(special: Any, closeness: float, theta: Tensor, grads: Sequence[Tensor]) -> Tensor:
-    """αβv, v = Σ βᵏ∇ at most the sum of all gradients so far."""
-    return float(special.alpha) * closeness * torch.stack([grad.abs() for grad in grads]).sum(0)
-
-
-NESTEROV_NEARS_GRADIENT_DESCENT = _exact(
-    "gradient-descent", descent, as_.nothing,
-    {"inner_lr": lambda s: s["inner_lr"], "momentum": lambda s, c: c, "nesterov": True}, gap=_remembered,
-)  # fmt: skip
-SQUARES = st.floats(0.1, 0.999)
-ADAM_NEARS_GRADIENT_DESCENT = _with_large_epsilon("adam", betas=st.tuples(st.just(0.0), SQUARES))
-ADAMAX_NEARS_GRADIENT_DESCENT = _with_large_epsilon("adamax", betas=st.tuples(st.just(0.0), SQUARES))
-RMSPROP_NEARS_GRADIENT_DESCENT = _with_large_epsilon("rmsprop", alpha=SQUARES)
-ADAGRAD_NEARS_GRADIENT_DESCENT = _with_large_epsilon("adagrad")
-ADADELTA_NEARS_GRADIENT_DESCENT = _with_large_epsilon("adadelta", _small_next_to_both_epsilons, rho=SQUARES)
+at_any_rate = functools.partial(Subsumption, special_options=ALPHA)
 
 # The meta-learner LSTM: Theorem 1
 
@@ -118,8 +48,8 @@ def _epsilon_theta(special: Any, closeness: float, theta: Tensor, grads: Sequenc
     return closeness * theta.abs() + float(rounded * special.alpha) * grads[-1].abs()
 
 
-LSTM_NEARS_GRADIENT_DESCENT = _exact("lstm", descent, as_.nearly_open_gates, GATED, gap=_epsilon_theta)
-LSTM_IS_GRADIENT_DESCENT_IN_FLOATS = _exact("lstm", descent, as_.saturated_gates, GATED)
+LSTM_NEARS_GRADIENT_DESCENT = at_any_rate("lstm", descent, as_.nearly_open_gates, GATED, gap=_epsilon_theta)
+LSTM_IS_GRADIENT_DESCENT_IN_FLOATS = at_any_rate("lstm", descent, as_.saturated_gates, GATED)
 LSTM_IS_WEIGHT_DECAY = Subsumption(
     "lstm", descent, as_.decaying_gates, GATED, {**ALPHA, "weight_decay": DECAY}
 )
@@ -127,22 +57,22 @@ LSTM_IS_WEIGHT_DECAY = Subsumption(
 # Feed-forward rules
 
 FEED_FORWARD = {"hidden": HIDDEN}
-LINEAR_IS_GRADIENT_DESCENT = _exact(
+LINEAR_IS_GRADIENT_DESCENT = at_any_rate(
     "feed-forward", descent, as_.carried_gradient, {"hidden": st.just([])}, bitwise=True, problems=FLOATS
 )
-FEED_FORWARD_IS_GRADIENT_DESCENT = _exact(
+FEED_FORWARD_IS_GRADIENT_DESCENT = at_any_rate(
     "feed-forward", descent, as_.carried_gradient, FEED_FORWARD, bitwise=True, problems=FLOATS
 )
 FEED_FORWARD_IS_LINEAR = Subsumption(
-    "feed-forward", "feed-forward", as_.carried_line, FEED_FORWARD, {"hidden": st.just([])}, _normal
+    "feed-forward", "feed-forward", as_.carried_line, FEED_FORWARD, {"hidden": st.just([])}, draw_phi
 )
 GELU_IS_LINEAR = Subsumption(
     "feed-forward", "feed-forward", as_.carried_line,
-    {**FEED_FORWARD, "activation": "gelu"}, {"hidden": st.just([])}, _normal,
+    {**FEED_FORWARD, "activation": "gelu"}, {"hidden": st.just([])}, draw_phi,
 )  # fmt: skip
 FEED_FORWARD_IS_META_SGD = Subsumption(
     "feed-forward", "gradient-descent", as_.carried_with_alpha,
-    {**FEED_FORWARD, "learn_lr": "parameter"}, {"learn_lr": "parameter"}, _normal,
+    {**FEED_FORWARD, "learn_lr": "parameter"}, {"learn_lr": "parameter"}, draw_phi,
     bitwise=True, problems=FLOATS,
 )  # fmt: skip
 FEED_FORWARD_IS_WEIGHT_DECAY = Subsumption(
@@ -175,6 +105,14 @@ UPDATES_ARE_MOMENTUM_AND_DECAY = Subsumption(
     {**FEED_FORWARD, "inputs": st.just(["grad", "theta"]), "history": "update", "beta": 0.0},
     {**ALPHA, "momentum": BETA, "weight_decay": DECAY},
 )  # fmt: skip
+UPDATES_ARE_NESTEROV = Subsumption(
+    "feed-forward", descent, as_.carried_nesterov_update,
+    {
+        **FEED_FORWARD, "inputs": st.just(["grad", "theta"]), "history": "update",
+        "beta": lambda s: s["momentum"] / (1 + s["momentum"]),
+    },
+    {**ALPHA, "momentum": st.floats(0.01, 0.95), "nesterov": True},
+)  # fmt: skip
 
 GATES_WIDE_ENOUGH = st.tuples(st.integers(12, 14), st.integers(10, 12), st.sampled_from([0, 10, 11])).map(
     lambda widths: [width for width in widths if width]
@@ -189,10 +127,10 @@ def _beyond_the_gates(special: Any, closeness: float, theta: Tensor, grads: Sequ
 
 
 FEED_FORWARD_NEARS_A_SCHEDULE = Subsumption(
-    "feed-forward", Schedule, as_.schedule_within, TIMED, draw_phi=_normal, gap=_beyond_the_gates
+    "feed-forward", Schedule, as_.schedule_within, TIMED, draw_phi=draw_phi, gap=_beyond_the_gates
 )
 FEED_FORWARD_IS_A_SCHEDULE_UNDER_CLIPPING = Subsumption(
-    "feed-forward", Schedule, as_.schedule_within_ten, TIMED, draw_phi=_normal, clip=Clipping("value", 10.0)
+    "feed-forward", Schedule, as_.schedule_within_ten, TIMED, draw_phi=draw_phi, clip=Clipping("value", 10.0)
 )
 
 
@@ -211,14 +149,14 @@ def _one_for_each_layer(special: Any, closeness: float, theta: Tensor, grads: Se
 
 
 MOST_LAYERS = 3
-TANH_NEARS_GRADIENT_DESCENT = _exact(
+TANH_NEARS_GRADIENT_DESCENT = at_any_rate(
     "feed-forward", descent, as_.small_signal, {**FEED_FORWARD, "activation": "tanh"}, gap=_layers_of(3.0)
 )
-SIGMOID_NEARS_GRADIENT_DESCENT = _exact(
+SIGMOID_NEARS_GRADIENT_DESCENT = at_any_rate(
     "feed-forward", descent, as_.small_sigmoid_signal, {**FEED_FORWARD, "activation": "sigmoid"},
     gap=_layers_of(12.0), cancellation=64.0, closeness=st.integers(1, 24).map(lambda k: 2.0**-k),
 )  # fmt: skip
-ELU_NEARS_GRADIENT_DESCENT = _exact(
+ELU_NEARS_GRADIENT_DESCENT = at_any_rate(
     "feed-forward", descent, as_.large_signal, {**FEED_FORWARD, "activation": "elu"}, gap=_one_for_each_layer
 )
 
@@ -234,4 +172,12 @@ FEWER_AMONG_MORE_COLUMNS = Subsumption(
         "alpha_start": "uniform",
     },
     {"hidden": HIDDEN},
+)  # fmt: skip
+THETA_AMONG_MORE_COLUMNS = Subsumption(
+    "feed-forward", "feed-forward", as_.embedded,
+    {
+        "hidden": lambda s: s["hidden"], "inputs": st.just(["grad", "theta"]), "history": "update",
+        "beta": st.floats(0.0, 1.0),
+    },
+    {"hidden": HIDDEN, "inputs": st.just(["grad", "theta"])},
 )  # fmt: skip

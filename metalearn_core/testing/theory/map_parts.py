@@ -27,6 +27,7 @@ class Node:
         rule: its registered name, where it has one.
         options: of that rule, those that make it this node.
         varies: the options that a claim about the node must give.
+        free: the other options, each with a list of the values that it may have, or with words for them.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Node:
     rule: str = ""
     options: Mapping[str, Any] = attrs.field(factory=dict)
     varies: Sequence[str] = ()
+    free: Mapping[str, Any] = attrs.field(factory=dict)
 
 
 @attrs.frozen

@@ -154,18 +154,22 @@ def _require_node(node: Node, side: str, rule: object, options: Mapping[str, Any
             f"map: {node.name!r} stands for options of the rule {node.rule!r}, {side} is {said};"
             " choose another name"
         )
-    if not node.options:
+    if not node.options and not node.free:
         return
     from metalearn_core.registry import rules
 
     defaults = {name: option.default for name, option in rules()[node.rule].options().items()}
-    for name, value in node.options.items():
+    listed = {name: values for name, values in node.free.items() if isinstance(values, list)}
+    for name, value in {**node.options, **listed}.items():
+        allowed = value if name in listed else [value]
         # an option that the rule passes on is neutral where it is not given
-        given = options.get(name, defaults.get(name, value))
-        if given != value:
-            raise UsageError(
-                f"map: {node.name!r} stands for {name} = {value!r}, {side}_options has {given!r}"
-            )
+        given = options.get(name, defaults.get(name, allowed[0]))
+        given = list(given) if isinstance(given, tuple) else given
+        if name in listed and not isinstance(given, str | list):  # a strategy, as far as one sees
+            continue
+        if given not in allowed:
+            said = " or ".join(map(repr, allowed))
+            raise UsageError(f"map: {node.name!r} stands for {name} = {said}, {side}_options has {given!r}")
 
 
 Contained = Mapping[tuple[str, str], tuple[Kind, tuple[str, ...]]]

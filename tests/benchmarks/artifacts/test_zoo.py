@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
 
 from metalearn_benchmarks import load_rule
-from metalearn_benchmarks.artifacts.zoo import SHIPPED, zoo
+from metalearn_benchmarks.artifacts.zoo import SHIPPED, own_home, shipped, zoo
 from metalearn_benchmarks.host.text_plot import TextPlot
-from metalearn_core import UsageError, adapt, seeded_generator, task_families
+from metalearn_benchmarks.records.record import read_record
+from metalearn_core import Settings, UsageError, adapt, evaluate, seeded_generator, task_families
 
-NAMES = sorted(zoo())
+NAMES = sorted(shipped())
 
 
 def errors_of(name, seed, count):
@@ -63,6 +65,83 @@ def test_its_score_is_found_again_on_other_waves(name):
     error = (high - low) / 2 / 1.96 * (2000 / 100) ** 0.5
     assert abs(float(after.mean()) - load_rule(name).card["scores"]["test"]["mean"]) < 4 * error
     assert float(after.mean()) < 0.5 * float(before.mean())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_numbers_on_its_card_are_found_again_on_the_same_waves(name):
+    """On the 2,000 test tasks that it was scored on; the engine was another one, so up to its rounding."""
+    artifact = load_rule(name)
+    learner, theta = artifact.start()
+    told, trained = artifact.card["scores"]["test"], artifact.card["training"]
+    settings = Settings(
+        steps=artifact.steps, inner_clip=artifact.clip, evaluation_batch=200,
+        task_seed=trained["settings"]["task_seed"],
+    )  # fmt: skip
+    family = task_families()[trained["family"]["name"]](**trained["family"]["options"])
+    scores = evaluate(artifact.rule, learner, theta, family, settings, split="test", tasks=told["tasks"])
+    last = scores[:, -1].double()
+    assert float(last.mean()) == pytest.approx(told["mean"], rel=1e-3)
+    assert float(last.quantile(0.5)) == pytest.approx(told["median"], rel=1e-2)
+    half = 1.96 * float(last.std()) / told["tasks"] ** 0.5
+    assert (told["ci95"][1] - told["ci95"][0]) / 2 == pytest.approx(half, rel=1e-2)
+
+
+# --- a zoo of one's own
+
+
+def finished_run(finished):
+    (path,) = finished.glob("sine/*/turtle/0/result.json")
+    return path.parent
+
+
+@pytest.fixture
+def clean(finished, tmp_path):
+    """A finished run whose record names a commit without changes."""
+    from tests.helpers.synthetic_records import change_result
+
+    run = tmp_path / "sine/sine-5-shot/turtle/0"
+    shutil.copytree(finished_run(finished), run)
+    change_result(run, commit="0" * 40)
+    return run
+
+
+def test_a_run_becomes_an_entry_that_is_found_by_name(metalearn, clean, tmp_path, monkeypatch):
+    monkeypatch.setenv("METALEARN_DATA", str(tmp_path / "home"))
+    code, out, err = metalearn("export", clean, "--zoo", "my-turtle")
+    assert (code, err) == (0, "")
+    folder = own_home() / "my-turtle"
+    assert str(folder) in out
+    assert folder.parent == tmp_path / "home/zoo"
+    assert [*zoo()] == [*NAMES, "my-turtle"]
+    artifact = load_rule("my-turtle")
+    assert artifact.card["commit"] == "0" * 40
+    assert artifact.card["scores"]["test"] == read_record(clean).result["summary"]
+    rows = json.loads(metalearn("zoo", "list", "--json")[1])
+    assert [row["name"] for row in rows] == [*NAMES, "my-turtle"]
+    assert "my-turtle" in metalearn("zoo", "show", "my-turtle")[1]
+    assert [*shipped()] == NAMES  # the demo shows these alone
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "told"),
+    [
+        ({"commit": "1" * 40 + "-dirty"}, "mine", "the code was changed and nobody has it"),
+        ({}, "turtle-sine", "a shipped rule has this name"),
+        ({}, "../mine", "use small letters"),
+        (None, "mine", "it has no test scores yet"),
+    ],
+)
+def test_what_cannot_be_held_to_its_card_is_no_entry(metalearn, clean, tmp_path, change, name, told):
+    from tests.helpers.synthetic_records import change_result
+
+    if change is None:
+        (clean / "result.json").unlink()
+    elif change:
+        change_result(clean, **change)
+    code, _, err = metalearn("export", clean, "--zoo", name, "--out", tmp_path / "there")
+    assert (code, err.count("\n")) == (2, 1)
+    assert told in err
+    assert not (tmp_path / "there").exists()
 
 
 def test_the_demo_tells_the_errors_of_the_artifacts(metalearn, tmp_path):

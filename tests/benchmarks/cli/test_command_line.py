@@ -33,6 +33,7 @@ QUICK = (*SMOKE, "--tasks", 20)
         ([*SMOKE, "--rule", "lstm", "--option", "hidden=-1"], "hidden must be an integer >= 0, got -1"),
         ([*SMOKE, "--rule", "lstm", "--option", "hidden"], "expected key=value with a TOML value"),
         ([*SMOKE, "--rule", "lstm", "--option", "hidden=x"], "expected key=value with a TOML value"),
+        ([*SMOKE, "--rule", "partial", "--option", "rule=alfa"], "text stands in quotes: 'rule=\"alfa\"'"),
         ([*SMOKE, "--rule", "gradient-descent", "--option", "optimizer='adm'"], "did you mean 'adam'?"),
         ([*SMOKE, "--rule", "gradient-descent", "--option", "momentun=0.9"], "did you mean 'momentum'?"),
         ([*SMOKE, "--rule", "lstm", "--option", 'inputs=["gard"]'], "did you mean 'grad'?"),

@@ -502,3 +502,15 @@ def test_check_takes_expected_failures_and_a_problem(metalearn, monkeypatch):
     code, _, told = metalearn("plugins", "check", "gradient-descent", "--expect", "order")
     assert code == 2
     assert "--expect: expected LAW=WHY" in told
+
+
+def test_check_holds_an_outer_gradient_against_its_own_laws(metalearn):
+    code, out, _ = metalearn("plugins", "check", "reptile", "--json")
+    assert code == 0
+    rows = json.loads(out)["results"]
+    assert {row["status"] for row in rows} == {"passed"}
+    assert "tasks-alone" in {row["law"] for row in rows}
+    code, out, _ = metalearn("plugins", "check", "implicit")
+    assert code == 1
+    assert "take the rule proximal" in " ".join(out.split())
+    assert metalearn("plugins", "check", "implicit", "-o", "regularisation=2.0")[0] == 0

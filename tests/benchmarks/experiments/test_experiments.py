@@ -55,7 +55,8 @@ def test_every_shipped_experiment_has_every_scale_and_could_be_run(name, scale, 
     from metalearn_benchmarks.runs.components import Components
 
     found = runs(find_experiment(name), scale)
-    if found[0].family.name.startswith("glyphs"):
+    families = (found[0].family, *found[0].also_tested_on)
+    if any(family.name.startswith("glyphs") for family in families):
         pytest.importorskip("fontpkg_andada_pro", reason="needs metalearn-benchmarks[images]")
     for cell in {cell.row: cell for cell in found}.values():
         Components.build(cell)

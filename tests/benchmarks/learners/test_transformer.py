@@ -12,7 +12,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from metalearn_benchmarks.learners.transformer import Attention
 from metalearn_core import (
+    Batch,
     CompiledMetaGradient,
+    Task,
     UsageError,
     adapt,
     base_learners,
@@ -163,7 +165,7 @@ def test_what_is_compiled_is_the_eager_step():
     rule = make_rule("partial", learner.layout, inner_lr=0.1, learn_lr="scalar").double()
     step = CompiledMetaGradient(rule, learner, steps=1)
     given = [next(rule.parameters()).detach(), *task.tensors]
-    program = traced(step._traced, [torch.zeros_like(theta), *given])
+    program = traced(functools.partial(step._traced, task), [torch.zeros_like(theta), *given])
     loss, grad, phi = meta_gradient(rule, learner, theta, task, steps=1)
     for one, another in zip(program(theta, *given), (loss, grad, *phi.values()), strict=True):
         close(one, another)
@@ -182,6 +184,29 @@ def test_it_reads_tokens():
     close(learner.predict(renamed, torch.tensor([[6, 2, 3, 4], [1, 0, 0, 5]])), prediction)
     assert learner.score_name == "accuracy"
     assert learner.higher_is_better
+
+
+def test_padded_sequences_in_a_meta_batch_are_each_task_alone_without_its_padding():
+    """Tasks whose sequences are all of one length, another one in each task."""
+    learner, theta = made(tokens=7, outputs=3, loss="cross-entropy", causal=True)
+    rule = make_rule("gradient-descent", learner.layout, inner_lr=0.1).double()
+    tokens = torch.randint(7, (2, 9, 4), generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(18).reshape(2, 9) % 3
+    lengths = (2, 3)
+    present = torch.stack([(torch.arange(4) < length).expand(9, 4) for length in lengths])
+
+    def part(which):
+        return Batch({"sequence": tokens[:, which], "present": present[:, which]}, labels[:, which])
+
+    together = Task(part(slice(4)), part(slice(4, 9)), stacked=True)
+    found = meta_gradient(rule, learner, theta, together, steps=2)
+    alone = []
+    for index, length in enumerate(lengths):
+        cut = [(tokens[index, which, :length], labels[index, which]) for which in (slice(4), slice(4, 9))]
+        task = Task(*(Batch(*each) for each in cut))
+        alone.append(meta_gradient(rule, learner, theta, task, steps=2))
+    close(found[0], (alone[0][0] + alone[1][0]) / 2)
+    close(found[1], (alone[0][1] + alone[1][1]) / 2)
 
 
 @pytest.mark.parametrize(

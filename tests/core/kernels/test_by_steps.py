@@ -71,7 +71,7 @@ def test_a_weight_in_two_places_is_one(order, problem):
         theirs,
     )
     arguments = [problem.theta, *rule.parameters(), *problem.task.tensors]
-    loss, *grads = CompiledMetaGradient(rule, problem.learner, **how)._traced(*arguments)
+    loss, *grads = CompiledMetaGradient(rule, problem.learner, **how)._traced(problem.task, *arguments)
     same((loss, grads[0], dict(zip(theirs[2], grads[1:], strict=True))), theirs)
 
 

@@ -1,5 +1,6 @@
 """Batches of small products: torch's own to rounding, in every layout, and laid out where they are wanted."""
 
+import functools
 import shutil
 
 import attrs
@@ -63,7 +64,7 @@ def test_what_is_not_a_number_spreads_no_further_than_it_should():
 def nodes_of(problem, rule):
     step = CompiledMetaGradient(rule, problem.learner, steps=problem.steps)
     arguments = [problem.theta, *(p.detach() for p in rule.parameters()), *problem.task.tensors]
-    return traced(step._traced, arguments), arguments
+    return traced(functools.partial(step._traced, problem.task), arguments), arguments
 
 
 WIDE = Problem(Architecture((1, 9, 7, 1)), tasks=5, steps=2, seed=3)

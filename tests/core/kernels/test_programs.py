@@ -1,5 +1,7 @@
 """Compiled meta-steps: equal to eager ones for every rule, chosen as the settings say, never a surprise."""
 
+import functools
+
 import attrs
 import pytest
 import torch
@@ -89,7 +91,7 @@ def test_the_traced_program_is_the_eager_step(name, order, problem, clip):
     rule = FACTORIES[name](problem.learner.layout).double()
     step = CompiledMetaGradient(rule, problem.learner, steps=problem.steps, order=order, clip=clip)
     arguments = arguments_of(rule, problem)
-    program = traced(step._traced, arguments)
+    program = traced(functools.partial(step._traced, problem.task), arguments)
     other = attrs.evolve(problem, seed=problem.seed + 17)
     with torch.no_grad():
         for parameter in rule.parameters():

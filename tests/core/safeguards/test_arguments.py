@@ -153,7 +153,7 @@ CASES = {
     ),
     "Batch": Fits(
         Batch, {"inputs": torch.zeros(3, 1), "targets": torch.zeros(3, 1)},
-        {"inputs": all_but("a tensor"), "targets": all_but("a tensor"), "stacked": all_but("True")},
+        {"inputs": all_but("a tensor"), "targets": all_but("a tensor", "None"), "stacked": all_but("True")},
     ),
     "Task": Fits(
         Task, {"support": TASK[0].support, "query": TASK[0].query},
@@ -198,6 +198,7 @@ CASES = {
             **dict.fromkeys(("order", "outer_loss", "outer_clip_scope", "engine"), all_but()),
             "outer_lr": all_but("a number"), "checkpoint_seconds": all_but("a number", "0"),
         },
+        "Settings|unknown key of outer_lr",
     ),
     "make_rule": Fits(
         make_rule, {"name": "gradient-descent", "layout": LEARNER.layout},

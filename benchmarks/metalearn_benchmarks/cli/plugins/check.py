@@ -1,4 +1,4 @@
-"""`metalearn plugins check`: check that a rule keeps the laws of update rules."""
+"""`metalearn plugins check`: check that a rule, or an outer gradient, keeps the laws of its kind."""
 
 from __future__ import annotations
 
@@ -58,29 +58,29 @@ def check_command(
     rule: str, given: tuple[str, ...], slow: bool, expected: tuple[str, ...], problem: str | None,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Does the installed RULE keep the laws of update rules? Exit code 1 if it does not."""
+    """Does the installed RULE keep the laws of update rules? Exit code 1 if it does not.
+
+    RULE may be the name of an outer gradient, which is held against the laws of those.
+    """
     from collections import Counter
 
     import attrs
     import torch
 
-    from metalearn_benchmarks.learners.perceptron import multilayer_perceptron
-    from metalearn_core import UpdateRule, make_rule
-    from metalearn_core.testing import KIT_VERSION, check_update_rule
+    from metalearn_core import UpdateRule, meta_gradients, rules
+    from metalearn_core.testing import KIT_VERSION, check_meta_gradient
 
     options, own = dict(map(toml_option, given)), _imported(problem) if problem else None
     reasons = dict(_expectation(text) for text in expected)
-
-    def make(layout: Any) -> UpdateRule:
-        return make_rule(rule, layout, **options)
-
     torch.set_num_threads(1)  # the laws' tensors are tiny: threads would wait for each other
-    # what cannot be made at all is the user's mistake, said in one line
     with redirect_stdout(sys.stderr):  # what a rule prints
-        if own is None:
-            make(multilayer_perceptron().layout)
-        found = check_update_rule(make, slow=slow, expected_failures=reasons, problem=own)
-        rows = [attrs.asdict(result) for result in found]
+        if rule in meta_gradients() and rule not in rules():
+            if reasons or own is not None:
+                raise UsageError(f"--expect and --problem are for rules, and {rule!r} is an outer gradient")
+            found = check_meta_gradient(rule, **options)
+        else:
+            found = _check_rule(rule, options, slow=slow, expected_failures=reasons, problem=own)
+    rows = [attrs.asdict(result) for result in found]
     versions = {"kit": KIT_VERSION, "api": UpdateRule.api_version, "torch": torch.__version__}
     counts = Counter(row["status"] for row in rows)
     if as_json:
@@ -94,3 +94,17 @@ def check_command(
         echo(f"\n{rule}: {summary}  ({made_with})")
     if counts["failed"]:
         sys.exit(EXIT_FAILED)
+
+
+def _check_rule(rule: str, options: dict[str, Any], **how: Any) -> list[Any]:
+    """The results of a rule's laws. What cannot be made at all is the user's mistake, said in one line."""
+    from metalearn_benchmarks.learners.perceptron import multilayer_perceptron
+    from metalearn_core import UpdateRule, make_rule
+    from metalearn_core.testing import check_update_rule
+
+    def make(layout: Any) -> UpdateRule:
+        return make_rule(rule, layout, **options)
+
+    if how["problem"] is None:
+        make(multilayer_perceptron().layout)
+    return check_update_rule(make, **how)

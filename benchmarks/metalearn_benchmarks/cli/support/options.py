@@ -54,9 +54,15 @@ def toml_option(text: str) -> tuple[str, Any]:
         shown = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
         shown = shown.encode(errors="backslashreplace").decode()  # an argument need not be UTF-8
         beyond = f" ({error})" if len(text) > MAX_SHOWN else ""
+        is_word = value.strip().replace("-", "_").isidentifier()
+        quoted = shown.replace("=", '="', 1) + '"'
         raise UsageError(
-            f"--option {shown}: expected key=value with a TOML value{beyond}, such as hidden=20 or"
-            " 'inputs=[\"grad\"]'"
+            f"--option {shown}: expected key=value with a TOML value{beyond}"
+            + (
+                f"; text stands in quotes: '{quoted}'"
+                if is_word
+                else ", such as hidden=20 or 'inputs=[\"grad\"]'"
+            )
         ) from error
 
 

@@ -72,6 +72,7 @@ class ObserverGroup:
         run: What the factories are called with.
         names: The observers that were requested. None: no observers.
         report: Called with the events about observers that failed.
+        outer_lr_at: Returns the outer learning rate after so many training tasks.
         position: The position of the last event.
         ended: Whether the run has its result.
         members: Each observer with its entry.
@@ -80,6 +81,7 @@ class ObserverGroup:
     run: Mapping[str, Any]
     names: Sequence[str] | None
     report: EventCallback
+    outer_lr_at: Callable[[int], float] | None = None
     position: int = 0
     ended: bool = False
     members: list[tuple[Registered, Any]] = attrs.field(factory=list)
@@ -98,8 +100,8 @@ class ObserverGroup:
     def __call__(self, event: Event) -> None:
         if event.kind in PROGRESS_EVENTS:
             return
-        self.position, self.ended = event.position, event.kind == "result"
         event = Event(event.kind, event.position, {**event.values, **self._more(event)})
+        self.position, self.ended = event.position, event.kind == "result"
         for entry, observer in tuple(self.members):
             # each has its own copy: what one writes into it, no other reads
             self._call(entry, observer, Event(event.kind, event.position, dict(event.values)))
@@ -108,9 +110,10 @@ class ObserverGroup:
         """Return what the harness adds to an event of the training."""
         if event.kind == "start":
             return {"resumed": float(self.run.get("resumed", event.position > 0))}
-        if event.kind == "step":
-            settings = self.run.get("method", {}).get("settings", {})
-            return {"outer_lr": float(settings["outer_lr"])} if "outer_lr" in settings else {}
+        if event.kind == "step" and self.outer_lr_at is not None:
+            return {
+                "outer_lr": self.outer_lr_at(self.position)
+            }  # the step began at the last event's position
         return {}
 
     def __exit__(

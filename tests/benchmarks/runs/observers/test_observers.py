@@ -557,6 +557,16 @@ def test_they_are_told_which_run_it_is_and_whether_it_goes_on(tmp_path, install,
     np.testing.assert_allclose(by_step, rows.mean(0))
 
 
+def test_a_step_tells_the_rate_that_it_was_taken_with(tmp_path, install):
+    events = []
+    install(watching=lambda run: events.append)
+    rate = {"start": 0.1, "schedule": "steps", "at": [0.5]}
+    (cell,) = smoke("maml", outer_lr=rate)
+    cells_module.run_cells([cell], tmp_path, [])
+    rates = [event.values["outer_lr"] for event in events if event.kind == "step"]
+    assert rates == pytest.approx([0.1] * 3 + [0.01] * 3)
+
+
 def test_nobody_asks_for_the_commit_where_nobody_is_told(tmp_path, monkeypatch):
     from metalearn_benchmarks.runs.observers import description
 

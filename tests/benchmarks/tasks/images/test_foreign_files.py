@@ -151,14 +151,14 @@ def test_cifar_100_that_was_read_with_encoding_bytes_and_written_again(tmp_path,
         ({"train_images_png.pkl": pickle.dumps([b"x", b"y"])}, "it holds a list of 2 objects"),
         (
             {"train_labels.pkl": pickle.dumps({"label_specific": [1], "label_general": [2]})},
-            "labels as tieredImageNet has them; its keys are label_specific, label_general",
+            "labels as tieredImageNet has them, which is prepared under a name of your own; its keys are",
         ),
         (
             {"labels.csv": "FILE_NAME,CATEGORY,SUPER_CATEGORY\n1.jpg,a,b\n", "images/1.jpg": "x"},
             "found 1 images, such as images/1.jpg, in no folder named after a class; labels.csv with the"
             " columns FILE_NAME,CATEGORY,SUPER_CATEGORY",
         ),
-        ({"train.parquet": b"PAR1" + bytes(30)}, "found a Parquet file, train.parquet"),
+        ({"train.parquet": b"PAR1" + bytes(30)}, "train.parquet: "),
         ({"a.h5": b"\x89HDF\r\n\x1a\n" + bytes(30)}, "found an HDF5 file, a.h5"),
         ({"readme.md": "hello"}, "found 1 other files, such as readme.md"),
         ({}, "found no file at all"),

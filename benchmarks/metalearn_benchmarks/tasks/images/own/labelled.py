@@ -76,3 +76,26 @@ def require_columns(where: str, columns: Sequence[str]) -> tuple[str, str, str |
             f" its columns are {there or 'none'}"
         )
     return image, label, find_column(columns, SPLIT_COLUMNS)
+
+
+def joined(parts: Sequence[LabelledImages], words: Sequence[str]) -> LabelledImages:
+    """Join the lists of several splits of one copy.
+
+    Args:
+        parts: The images of each list.
+        words: What each list calls its split.
+    """
+    places = [(part, row) for part in parts for row in range(len(part.labels))]
+
+    def fetch(row: int) -> tuple[str, RawImage]:
+        part, inner = places[row]
+        return part.fetch(inner)
+
+    return LabelledImages(
+        parts[0].path,
+        parts[0].form,
+        [label for part in parts for label in part.labels],
+        [word for part, word in zip(parts, words, strict=True) for _ in part.labels],
+        fetch,
+        {**parts[0].facts, "tables": [part.facts["table"] for part in parts]},
+    )

@@ -7,7 +7,8 @@ from pathlib import Path
 from metalearn_benchmarks.tasks.images.own.arrays import is_array, read_arrays
 from metalearn_benchmarks.tasks.images.own.arrow import is_arrow, read_arrow
 from metalearn_benchmarks.tasks.images.own.folders import read_class_folders
-from metalearn_benchmarks.tasks.images.own.labelled import LabelledImages
+from metalearn_benchmarks.tasks.images.own.labelled import LabelledImages, joined, split_of
+from metalearn_benchmarks.tasks.images.own.pickles import is_pickled, read_split_pickles
 from metalearn_benchmarks.tasks.images.own.tables import is_text_table, read_text_table
 from metalearn_benchmarks.tasks.images.sources.archives import open_files
 from metalearn_benchmarks.tasks.images.sources.description import describe_files
@@ -35,8 +36,13 @@ def read_own(path: Path) -> LabelledImages:
         return read_arrow(files, arrow)
     if arrays and not any(map(is_image, files.names)):
         return read_arrays(files, arrays)
+    pickles = [name for name in others if is_pickled(files, name)]
+    if pickles and not any(map(is_image, files.names)):
+        return read_split_pickles(files, pickles)
     if len(texts) == 1:
         return read_text_table(files, texts[0])
+    if len(texts) > 1 and all(split_of(_stem(name)) for name in texts):
+        return joined([read_text_table(files, name) for name in texts], [_stem(name) for name in texts])
     if any(map(is_image, files.names)):
         return read_class_folders(files)
     if texts:
@@ -46,3 +52,7 @@ def read_own(path: Path) -> LabelledImages:
         " and labels, a folder of Hugging Face's datasets, or arrays of images and labels in .npz or .npy;"
         f" found {describe_files(files)}"
     )
+
+
+def _stem(name: str) -> str:
+    return name.rsplit("/", 1)[-1].rsplit(".", 1)[0]

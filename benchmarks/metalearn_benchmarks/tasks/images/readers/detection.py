@@ -12,6 +12,7 @@ from metalearn_benchmarks.tasks.images.datasets import Dataset
 from metalearn_benchmarks.tasks.images.readers.csv_lists import read_csv
 from metalearn_benchmarks.tasks.images.readers.cub import read_cub
 from metalearn_benchmarks.tasks.images.readers.folders import read_folders
+from metalearn_benchmarks.tasks.images.readers.named import read_named
 from metalearn_benchmarks.tasks.images.readers.pickles import read_pickles
 from metalearn_benchmarks.tasks.images.sources.archives import Archive, MergedFiles, archives_in, open_files
 from metalearn_benchmarks.tasks.images.sources.description import describe_files
@@ -20,7 +21,7 @@ from metalearn_benchmarks.tasks.images.sources.image_source import ImageSource
 from metalearn_benchmarks.tasks.images.splits import SplitList
 from metalearn_core.errors import UsageError
 
-READERS = (read_cub, read_csv, read_folders, read_pickles)
+READERS = (read_cub, read_csv, read_folders, read_pickles, read_named)
 SHOWN = 3
 SPLIT_PATTERNS = {
     "train": re.compile(r"(^|[^a-z])(train|base)", re.IGNORECASE),

@@ -85,9 +85,9 @@ LAYOUTS = (
 NAMES = "fine_label_names"
 """CIFAR-100 keeps its classes' names in a pickle of their own."""
 NOT_READ = {
-    "label_specific": "labels as tieredImageNet has them",
+    "label_specific": "labels as tieredImageNet has them, which is prepared under a name of your own",
     "labels": "images or labels without the names of their classes, as MetaOptNet's CIFAR_FS and FC100 have"
-    " them, so that nothing tells which class is which",
+    " them, so that nothing tells which class is which; under a name of your own they can be prepared",
 }
 """Layouts that people have and that are not read, by a key of theirs."""
 
