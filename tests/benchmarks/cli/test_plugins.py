@@ -491,8 +491,8 @@ def test_check_takes_expected_failures_and_a_problem(metalearn, monkeypatch):
 
     monkeypatch.setattr(testing, "check_update_rule", check)
     words = ("plugins", "check", "gradient-descent", "--expect", "order=it stops one", "--problem")
-    code, out, _ = metalearn(*words, "metalearn_core.testing:tiny_learner")
-    assert code == 0
+    code, out, told = metalearn(*words, "metalearn_core.testing:tiny_learner")
+    assert code == 0, told
     assert asked["expected_failures"] == {"order": "it stops one"}
     assert asked["problem"] is testing.tiny_learner
     assert "0 passed, 0 failed, 1 expected, 0 skipped" in out
