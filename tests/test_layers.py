@@ -62,7 +62,7 @@ READ_FIRST = ("task", "learner", "rule", "inner_loop", "outer_loop")
 LONGEST_FUNCTION, LONGEST_FILE, LARGEST_FOLDER = 45, 250, 12
 SPEED_AND_TESTS = ("testing", "kernels", "many_steps")
 """Packages of the core that no number depends on: what makes it fast, and what checks it."""
-LARGEST_CORE, LARGEST_READING = 3_400, 900
+LARGEST_CORE, LARGEST_READING = 3_450, 900
 
 Sources = dict[str, str]
 """Path in the checkout to source."""

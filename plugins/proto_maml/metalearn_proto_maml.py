@@ -55,7 +55,7 @@ class ProtoMAML(UpdateRule):
         # logits are linear in the head, so its derivative is the sum of each class's embeddings; no gradient
         # of a loss, and so not the loop's to make a constant or to clip
         head = self.ways * self.width
-        sums = grad(own_logits)(theta)[-head - self.ways : -self.ways].view(self.ways, self.width)
+        sums: Tensor = grad(own_logits)(theta)[-head - self.ways : -self.ways].view(self.ways, self.width)
         prototypes = sums / mine.sum(0).clamp(min=1).unsqueeze(-1)
         return torch.cat([theta[: -head - self.ways], 2 * prototypes.flatten(), -prototypes.square().sum(1)])
 

@@ -98,7 +98,10 @@ def _rule_facts(name: str) -> dict[str, Any]:
         rule = make_rule(name, layout)
     except UsageError as error:
         return {"capabilities": None, "phi": None, "problem": str(error)}
-    capabilities = ("uses_loss", "uses_step", "elementwise", "coordinatewise", "starts_as_descent")
+    capabilities = (
+        *("uses_loss", "uses_step", "uses_support", "uses_noise", "has_start"),
+        *("elementwise", "coordinatewise", "starts_as_descent"),
+    )
     shapes = {key: list(phi.shape) for key, phi in rule.named_parameters()}
     return {
         "capabilities": [key for key in capabilities if getattr(rule, key)],
