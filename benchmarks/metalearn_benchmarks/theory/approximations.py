@@ -168,8 +168,8 @@ def through_a_first_layer(special: Any, general: Any, *, closeness: float) -> Ph
     hidden, open_gate = general.hidden, 50 - math.log(closeness)
     columns = special.forget_gate.weight.shape[-1] - 2
     # the rows are those of i, f, g, o
-    for gate, bias in enumerate((open_gate, -open_gate, 0.0, open_gate)):
-        phi["input_map.bias"][gate * hidden : (gate + 1) * hidden] = bias
+    for row, bias in enumerate((open_gate, -open_gate, 0.0, open_gate)):
+        phi["input_map.bias"][row * hidden : (row + 1) * hidden] = bias
     candidate = phi["input_map.weight"][2 * hidden :]
     candidate[range(columns), range(columns)] = closeness
     for gate in ("forget_gate", "input_gate"):
@@ -212,7 +212,7 @@ def averaged_within(special: Any, general: Any, *, closeness: float) -> Phi:
 
 def _beyond_the_gates(special: Any, closeness: float, theta: Tensor, grads: Sequence[Tensor]) -> Tensor:
     past = ((grads[-1] + special.decay * theta).abs() - 1 / closeness).clamp(min=0)
-    return float(special.inner_lrs.sum()) * past
+    return torch.as_tensor(float(special.inner_lrs.sum()) * past)
 
 
 WIDE = st.tuples(st.integers(12, 14), st.integers(10, 12)).map(list)

@@ -160,4 +160,4 @@ def has_a_monotone_input_gate(rule: UpdateRule, probe: Probe) -> float:
     """From θ = 0, on one task, −θ′/∇ at ∇ = 2 lies between what it is at 1 and at 3."""
     grads = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
     low, middle, high = (-steps_of(rule, [grads])[0] / grads).detach().tolist()
-    return max(middle - max(low, high), min(low, high) - middle, 0.0)
+    return float(max(middle - max(low, high), min(low, high) - middle, 0.0))
