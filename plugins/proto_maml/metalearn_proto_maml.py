@@ -50,8 +50,8 @@ class ProtoMAML(UpdateRule):
             mine = mine * support.batch.mask.unsqueeze(-1)
 
         def own_logits(at: Tensor) -> Tensor:
-            logits: Tensor = support.predict(at)
-            return (logits * mine).sum()
+            total: Tensor = (support.predict(at) * mine).sum()
+            return total
 
         # logits are linear in the head, so its derivative is the sum of each class's embeddings; no gradient
         # of a loss, and so not the loop's to make a constant or to clip
