@@ -17,7 +17,7 @@ from metalearn_core.errors import RuleError, UsageError, require_count, require_
 from metalearn_core.learner import BaseLearner
 from metalearn_core.optimizers.differentiable import InnerOptimizer
 from metalearn_core.rule import State, UpdateRule, parameters_as, require_contract, require_tensors
-from metalearn_core.safeguards.same_alone import check_first_support
+from metalearn_core.safeguards.same_alone import check_first_batch
 from metalearn_core.safeguards.stacked_rule import check_first_update
 from metalearn_core.safeguards.writes import nothing_written
 from metalearn_core.settings import ORDERS, Clipping, Order
@@ -117,7 +117,9 @@ def trajectory(
     track = torch.is_grad_enabled()  # as it is now, not when the path is walked
     # a view of a leaf is a leaf where no graph is kept, and would share one gradient among all tasks
     theta = theta if track else theta.detach()
-    check_first_support(learner, theta, support, derivatives=2 if track and order == "second" else 1)
+    check_first_batch(
+        learner, theta, support, what="support", derivatives=2 if track and order == "second" else 1
+    )
     check_first_update(rule, theta, tasks, steps)
     path = unroll(rule, learner, theta.expand(tasks, n), support, steps, order, clip, track, truncate)
     if stacked:

@@ -19,7 +19,7 @@ from metalearn_core.learner import BaseLearner
 from metalearn_core.many_steps.pace import Pace
 from metalearn_core.outer_gradient import MetaGradient, OuterGradient
 from metalearn_core.rule import UpdateRule
-from metalearn_core.safeguards.same_alone import check_first_batch, check_first_support
+from metalearn_core.safeguards.same_alone import check_first_batch
 from metalearn_core.safeguards.stacked_rule import check_first_update
 from metalearn_core.safeguards.training_warnings import (
     require_numbers,
@@ -259,7 +259,7 @@ class _Training:
         if settings.steps:
             # another outer gradient may need the first alone
             derivatives = 2 if settings.order == "second" and self.outer is None else 1
-            check_first_support(learner, trained.theta, task.support, derivatives=derivatives)
+            check_first_batch(learner, trained.theta, task.support, what="support", derivatives=derivatives)
         check_first_batch(learner, trained.theta, task.query, *learner.context(task), derivatives=1)
         if self.outer is not None:  # what it refuses is told before anything is trained
             how = gradient_settings(settings.at(trained.position))

@@ -83,7 +83,7 @@ class OuterSchedule:
         >>> from metalearn_core import OuterSchedule, Settings
         >>> cosine = OuterSchedule(start=0.001, schedule="cosine", warm_up=0.2)
         >>> [round(cosine.at_position(position, of=100), 5) for position in (9, 20, 60, 99)]
-        [0.0005, 0.001, 0.0005, 0.0]
+        [0.0005, 0.001, 0.00049, 0.0]
         >>> settings = Settings(tasks=100, outer_lr={"start": 0.1, "schedule": "steps", "at": [0.5]})
         >>> [round(settings.outer_lr_at(position), 3) for position in (49, 50)]
         [0.1, 0.01]

@@ -66,7 +66,7 @@ class SupportSet:
         ...         return theta - signal.grad / curvature, state
         >>> learner = BaseLearner(nn.Linear(1, 1, bias=False), nn.functional.mse_loss)
         >>> batch = Batch(torch.ones(1, 1), torch.full((1, 1), 3.0))  # the loss is (θ − 3)²
-        >>> adapt(Newton(learner.layout), learner, torch.zeros(1), batch, steps=1).tolist()
+        >>> adapt(Newton(), learner, torch.zeros(1), batch, steps=1).tolist()
         [3.0]
     """
 

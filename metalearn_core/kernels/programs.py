@@ -27,7 +27,7 @@ from metalearn_core.learner import BaseLearner
 from metalearn_core.many_steps.calls import Entry
 from metalearn_core.many_steps.entries import entry_of
 from metalearn_core.rule import UpdateRule, parameters_as
-from metalearn_core.safeguards.same_alone import check_first_batch, check_first_support
+from metalearn_core.safeguards.same_alone import check_first_batch
 from metalearn_core.safeguards.stacked_rule import check_first_update
 from metalearn_core.settings import Clipping, Order
 from metalearn_core.task import Task
@@ -138,7 +138,7 @@ class CompiledMetaGradient:
         require_kinds("CompiledMetaGradient", theta=(theta, Tensor), task=(task, Task))
         task = task if task.stacked else Task.stack([task])
         order = 2 if self._settings["order"] == "second" else 1
-        check_first_support(self._learner, theta, task.support, derivatives=order)
+        check_first_batch(self._learner, theta, task.support, what="support", derivatives=order)
         context = self._learner.context(task)
         check_first_batch(self._learner, theta, task.query, *context, derivatives=1)
         check_first_update(self._rule, theta, len(task), self._settings["steps"])

@@ -51,12 +51,14 @@ def check_first_batch(
         theta: `[n]`, or `[tasks, n]`.
         batch: a stacked batch.
         context: of a query set, the learner's.
-        what: the method that is compared, `"loss"` or `"score"`.
+        what: the method that is compared, `"loss"` or `"score"`; or `"support"`, whose loss may be its own.
         derivatives: how many derivatives for θ are compared as well, 0 to 2.
 
     Raises:
         UsageError: where they differ, or where the module is not a pure function; it names the part.
     """
+    if what == "support":
+        what, context = ("support_loss", (0,)) if learner.has_support_loss else ("loss", ())
     data = (batch.inputs, batch.targets, *context)
     if not learner.check_first_batch:
         return
@@ -73,14 +75,6 @@ def check_first_batch(
         _require_pure(learner, thetas, few[:2] if what == "support_loss" else few)
         _require_same(learner, what, derivatives, thetas, few)
     learner.checked.add(kind)
-
-
-def check_first_support(learner: BaseLearner, theta: Tensor, support: Batch, *, derivatives: int) -> None:
-    """The same of a support set, whose loss may be its own."""
-    if learner.has_support_loss:
-        check_first_batch(learner, theta, support, 0, what="support_loss", derivatives=derivatives)
-    else:
-        check_first_batch(learner, theta, support, derivatives=derivatives)
 
 
 def _require_pure(learner: BaseLearner, thetas: Tensor, data: Sequence[Any]) -> None:

@@ -198,8 +198,12 @@ def test_a_run_from_other_weights_than_here_can_be_exported(runs, tmp_path):
     cell, run = runs["maml"]
     other = tmp_path / "1"
     shutil.copytree(run, other)
-    text = (other / "experiment.toml").read_text()
-    (other / "experiment.toml").write_text(text.replace("seed = 0", "seed = 1", 1))
+    for name, old, new in (
+        ("experiment.toml", "seed = 0", "seed = 1"), ("result.json", '"seed": 0', '"seed": 1'),
+    ):  # fmt: skip
+        text = (other / name).read_text()
+        assert old in text
+        (other / name).write_text(text.replace(old, new, 1))
     reseal(other)
     folder, _ = export_run(other, tmp_path / "o")
     _, trained = open_checkpoint(cell, run / "checkpoint.pt")
