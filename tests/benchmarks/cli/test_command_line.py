@@ -38,7 +38,7 @@ QUICK = (*SMOKE, "--tasks", 20)
         ([*SMOKE, "--rule", "gradient-descent", "--option", "optimizer='adm'"], "did you mean 'adam'?"),
         ([*SMOKE, "--rule", "gradient-descent", "--option", "momentun=0.9"], "did you mean 'momentum'?"),
         ([*SMOKE, "--rule", "lstm", "--option", 'inputs=["gard"]'], "did you mean 'grad'?"),
-        ([*SMOKE, "--option", "hidden=1"], "say --rule NAME before it"),
+        ([*SMOKE, "--option", "hidden=1"], "say --rule NAME or --meta-gradient NAME before it"),
         ([*SMOKE, "--rule"], "--rule needs a value"),
         ([*SMOKE, "--device", "cdua"], "device 'cdua' cannot be used here"),
         ([*SMOKE, "--device", "cuda:99"], "device 'cuda:99' cannot be used here"),
