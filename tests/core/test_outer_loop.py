@@ -888,7 +888,7 @@ def test_a_phi_that_is_no_number_is_refused_before_training():
     rule = make_rule("gradient-descent", learner.layout, inner_lr=0.1, learn_lr="parameter")
     with torch.no_grad():
         rule.inner_lr[1] = math.nan
-    with pytest.raises(UsageError, match="rule gradient-descent: inner_lr is nan before training"):
+    with pytest.raises(UsageError, match=r"rule GradientDescent .*: inner_lr is nan before training"):
         meta_train(rule, learner, Waves(), Settings(tasks=2, validation_tasks=1), generator=seeded())
 
 
