@@ -474,7 +474,7 @@ def test_what_is_wrong_in_a_parent_is_said_of_the_parent(metalearn, tmp_path, mo
 
 def test_the_documented_example_runs(metalearn, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    text, _ = re.findall(r"```toml\n(.*?)```", FORMAT, re.DOTALL)
+    text, *_ = re.findall(r"```toml\n(.*?)```", FORMAT, re.DOTALL)
     Path("order-matters.toml").write_text(text)
     run, listed = re.findall(r"^\$ metalearn (.*)$", FORMAT, re.MULTILINE)
     code, out, err = metalearn(*run.split(), "--workers", 1)
@@ -614,7 +614,7 @@ def methods_of(found, scale="small", **overrides):
 
 
 def test_the_documented_condition_holds_where_it_says(written):
-    _, text = re.findall(r"```toml\n(.*?)```", FORMAT, re.DOTALL)
+    *_, text = re.findall(r"```toml\n(.*?)```", FORMAT, re.DOTALL)
     found = methods_of(written(text))
     assert set(found) == {(f"sine-{k}-shot", m) for k in (1, 5) for m in ("maml", "turtle")}
     one, five = found["sine-1-shot", "maml"].settings, found["sine-5-shot", "maml"].settings
