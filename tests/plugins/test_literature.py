@@ -1,6 +1,6 @@
 """The rules from the literature: how they start, for many seeds, compiled, by name, and on the map."""
 
-from __future__ import annotations
+from __future__ import functools
 
 import copy
 from pathlib import Path
@@ -93,7 +93,8 @@ def test_what_is_compiled_is_the_eager_step(name):
     rule = rule_of(name, layout=problem.learner.layout)
     step = CompiledMetaGradient(rule, problem.learner, steps=2)
     program = traced(
-        step._traced, [problem.theta, *map(torch.detach, rule.parameters()), *problem.task.tensors]
+        functools.partial(step._traced, problem.task),
+        [problem.theta, *map(torch.detach, rule.parameters()), *problem.task.tensors],
     )
     other = attrs.evolve(problem, seed=7)
     with torch.no_grad():
