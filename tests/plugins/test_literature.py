@@ -1,8 +1,9 @@
 """The rules from the literature: how they start, for many seeds, compiled, by name, and on the map."""
 
-from __future__ import functools
+from __future__ import annotations
 
 import copy
+import functools
 from pathlib import Path
 
 import attrs

@@ -383,6 +383,13 @@ def test_a_program_that_calls_networks_itself_is_the_eager_step(name):
     torch.manual_seed(0)
     rule = FACTORIES[name](problem.learner.layout).double()
     step = CompiledMetaGradient(rule, problem.learner, steps=2)
-    assert len(operators.shims(traced(step._traced, arguments_of(rule, problem)).graph)) > 1
+    assert (
+        len(
+            operators.shims(
+                traced(functools.partial(step._traced, problem.task), arguments_of(rule, problem)).graph
+            )
+        )
+        > 1
+    )
     theirs = meta_gradient(rule, problem.learner, problem.theta, problem.task, steps=2)
     assert furthest(flat(step(problem.theta, problem.task)), flat(theirs)) < 1e-10
