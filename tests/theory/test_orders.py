@@ -773,8 +773,8 @@ def with_other_arguments(change):
     """An engine that calls rules with `change(losses, theta)` in the place of these."""
     honest = inner_loop.update_every_task
 
-    def update(rule, step, losses, theta, *rest):
-        return honest(rule, step, *change(losses, theta), *rest)
+    def update(rule, step, losses, theta, *rest, **beside):
+        return honest(rule, step, *change(losses, theta), *rest, **beside)
 
     return lambda: engine(update_every_task=update)
 
