@@ -28,12 +28,12 @@ def result(directory, seed):
 
 
 def numbers(directory, *seeds):
-    """Everything that came out, without what depends on when and how fast it ran."""
+    """Everything that came out, without what depends on when and how fast it ran, and the run's id."""
     kept = ("scores", "summary", "validations", "best_position", "curves", "diverged")
     found = {}
     for seed in seeds:
         lines = (directory / PLACE / str(seed) / "metrics.jsonl").read_text().splitlines()
-        values = [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+        values = [{k: v for k, v in json.loads(line).items() if k not in ("seconds", "run_id")} for line in lines]
         found[seed] = [values, {key: result(directory, seed)[key] for key in kept}]
     return found
 
@@ -90,7 +90,7 @@ def test_seeds_that_train_together_have_records_of_their_own_with_the_same_bits(
         asked = tomllib.loads((folder / "experiment.toml").read_text())
         assert (asked["seed"], asked["seeds_together"]) == (seed, [0, 1, 2])
         assert {"metrics.jsonl", "checkpoint.pt"} <= {path.name for path in folder.iterdir()}
-        assert f"maml, seed {seed}: mean" in out
+        assert f"maml, seed {seed}: median error" in out
     assert "maml, seeds 0-2: task" in out
     assert ", seed 0: task" not in out
     assert metalearn(*RUN, "--seeds", 3, "--together", 1, "--out", tmp_path)[1].count("already done") == 3
