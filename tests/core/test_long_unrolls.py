@@ -244,6 +244,7 @@ def test_a_run_that_grows_goes_on_where_it_was_stopped(tmp_path):
     assert torch.equal(again.theta, whole.theta)
 
 
+@pytest.mark.nightly
 def test_compiled_it_is_the_same_run():
     eager, compiled = (grown(attrs.evolve(GROWING, engine=engine)) for engine in ("eager", "compiled"))
     assert (eager.engine, compiled.engine) == ("eager", "compiled")

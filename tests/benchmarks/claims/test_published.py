@@ -540,6 +540,7 @@ def test_a_seed_regenerates_from_its_request(metalearn, records, tmp_path):
     assert again.result["validations"][0][1] == pytest.approx(kept.result["validations"][0][1], rel=1e-4)
 
 
+@pytest.mark.nightly
 def test_the_commands_of_the_page_write_the_report_and_the_claims(metalearn, tmp_path, monkeypatch):
     commands = re.findall(r"^\$ metalearn (.+)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert [command.split()[0] for command in commands] == ["report", "claims"]

@@ -160,6 +160,7 @@ def test_the_way_to_prepare_another_split_is_told(metalearn, tmp_path, monkeypat
         task_families()["cub-140-30-30"]().store  # noqa: B018
 
 
+@pytest.mark.nightly
 @needs_fonts
 def test_glyphs_are_tested_across_domains_on_the_tasks_of_the_floor(metalearn, data_home, tmp_path):
 

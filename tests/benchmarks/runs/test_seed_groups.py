@@ -33,7 +33,9 @@ def numbers(directory, *seeds):
     found = {}
     for seed in seeds:
         lines = (directory / PLACE / str(seed) / "metrics.jsonl").read_text().splitlines()
-        values = [{k: v for k, v in json.loads(line).items() if k not in ("seconds", "run_id")} for line in lines]
+        values = [
+            {k: v for k, v in json.loads(line).items() if k not in ("seconds", "run_id")} for line in lines
+        ]
         found[seed] = [values, {key: result(directory, seed)[key] for key in kept}]
     return found
 

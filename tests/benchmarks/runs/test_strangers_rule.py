@@ -58,6 +58,7 @@ def run(metalearn, folder, rule, *more):
     return results, out + err
 
 
+@pytest.mark.nightly
 def test_it_is_one_program_for_all_tasks_and_seeds_without_its_author_doing_anything(
     installed, metalearn, tmp_path
 ):

@@ -137,6 +137,7 @@ def test_a_scan_of_jax_goes_on_where_the_last_one_ended():
     assert ours == pytest.approx([step(tasks.take(start, 2)) for start in range(0, 12, 2)], rel=1e-5)
 
 
+@pytest.mark.nightly
 def test_the_compiled_engine_is_timed_by_both_measures():
     found = times("eager", "compiled", setting=attrs.evolve(SMALL, steps=1), whats=settings.MEASURED)
     assert [(t.what, t.peer) for t in found] == [

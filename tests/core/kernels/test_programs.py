@@ -376,7 +376,9 @@ def test_a_training_that_was_begun_compiled_never_goes_on_eager(tmp_path, monkey
     assert go_on().position == 6  # nothing is left to train
 
 
-@pytest.mark.parametrize("name", ["feed-forward-default", "lstm-program"])
+@pytest.mark.parametrize(
+    "name", ["feed-forward-default", pytest.param("lstm-program", marks=pytest.mark.nightly)]
+)
 def test_a_program_that_calls_networks_itself_is_the_eager_step(name):
     """One task: its rows are long enough to be taken as they lie."""
     problem = Problem(Architecture((1, 6, 1)), tasks=1, steps=2, seed=1)

@@ -140,6 +140,7 @@ def kill_workers(raylets):
         os.kill(worker, signal.SIGKILL)
 
 
+@pytest.mark.nightly
 def test_workers_killed_and_interrupted_the_same_command_ends_in_the_bits_of_a_local_run(
     cluster, experiment, local, tmp_path
 ):
