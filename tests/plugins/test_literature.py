@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 from pathlib import Path
 
 import attrs
@@ -11,6 +10,7 @@ import pytest
 import torch
 from rule_paths import LAYOUT, rule_of
 from torch import nn
+from traced_step import assert_traced_is_eager
 
 from metalearn_benchmarks.cli import app
 from metalearn_benchmarks.rule_map.installed import check_edges, edges_of, installed_map
@@ -27,7 +27,6 @@ from metalearn_core import (
     meta_train_seeds,
     task_families,
 )
-from metalearn_core.kernels.programs import CompiledMetaGradient, traced
 from metalearn_core.testing import Architecture, Problem
 from metalearn_core.training.meta_gradient import meta_gradients
 
@@ -92,19 +91,7 @@ def test_what_is_compiled_is_the_eager_step(name):
     """The program, as it is traced, for other values than it was traced with."""
     problem = Problem(Architecture((1, 4, 1)), tasks=2, steps=2)
     rule = rule_of(name, layout=problem.learner.layout)
-    step = CompiledMetaGradient(rule, problem.learner, steps=2)
-    program = traced(
-        functools.partial(step._traced, problem.task),
-        [problem.theta, *map(torch.detach, rule.parameters()), *problem.task.tensors],
-    )
-    other = attrs.evolve(problem, seed=7)
-    with torch.no_grad():
-        for parameter in rule.parameters():
-            parameter.mul_(1.1)
-        ours = program(other.theta, *map(torch.detach, rule.parameters()), *other.task.tensors)
-    loss, grad, phi = meta_gradient(rule, other.learner, other.theta, other.task, steps=2)
-    for one, another in zip(ours, (loss, grad, *phi.values()), strict=True):
-        torch.testing.assert_close(one, another, rtol=1e-10, atol=1e-12)
+    assert_traced_is_eager(rule, problem, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.nightly

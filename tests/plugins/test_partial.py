@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from types import SimpleNamespace
 
 import attrs
@@ -10,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.func import functional_call
+from traced_step import assert_traced_is_eager
 
 from metalearn_core import (
     BaseLearner,
@@ -28,7 +28,6 @@ from metalearn_core import (
     registry,
     task_families,
 )
-from metalearn_core.kernels.programs import CompiledMetaGradient, traced
 from metalearn_core.testing import Architecture, Problem
 from metalearn_core.training.meta_gradient import meta_gradients
 
@@ -277,19 +276,7 @@ def test_seeds_and_tasks_together_are_each_alone(options, order):
 def test_what_is_compiled_is_the_eager_step(rule):
     """The program, as it is traced, for other values than it was traced with."""
     rule = made(PROBLEM.learner.layout, "head", RULES[rule])
-    step = CompiledMetaGradient(rule, PROBLEM.learner, steps=2)
-    program = traced(
-        functools.partial(step._traced, PROBLEM.task),
-        [PROBLEM.theta, *map(torch.detach, rule.parameters()), *PROBLEM.task.tensors],
-    )
-    other = attrs.evolve(PROBLEM, seed=7)
-    with torch.no_grad():
-        for parameter in rule.parameters():
-            parameter.mul_(1.1)
-        ours = program(other.theta, *map(torch.detach, rule.parameters()), *other.task.tensors)
-    loss, grad, phi = meta_gradient(rule, other.learner, other.theta, other.task, steps=2)
-    for one, another in zip(ours, (loss, grad, *phi.values()), strict=True):
-        torch.testing.assert_close(one, another, **CLOSE)
+    assert_traced_is_eager(rule, PROBLEM, **CLOSE)
 
 
 @pytest.mark.nightly
