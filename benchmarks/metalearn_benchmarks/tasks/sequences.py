@@ -6,13 +6,13 @@ the task, so a base-learner has to adapt to the support sequences besides readin
 
 from __future__ import annotations
 
+import functools
 import math
 
 import attrs
 import torch
-from torch import Tensor
 
-from metalearn_benchmarks.tasks.sine import require_count
+from metalearn_benchmarks.tasks.sine import draw_uniform, require_count
 from metalearn_core import Batch, Task, seeded_generator, unknown
 
 FREQUENCY, AMPLITUDE, PHASE, INPUT = (0.5, 2.5), (0.5, 2.0), (0.0, 2 * math.pi), (-2.0, 2.0)
@@ -61,9 +61,7 @@ class InContextSine:
         if split not in self.splits:
             raise unknown("split of the family of sequences", split, self.splits)
 
-        def uniform(bounds: tuple[float, float], *shape: int) -> Tensor:
-            low, high = bounds
-            return low + (high - low) * torch.rand(*shape, generator=generator)
+        uniform = functools.partial(draw_uniform, generator)
 
         sequences = self.support + self.query
         frequency = uniform(FREQUENCY, count, 1, 1)

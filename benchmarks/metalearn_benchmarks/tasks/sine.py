@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import attrs
@@ -17,6 +18,12 @@ def require_count(_: object, attribute: attrs.Attribute[int], value: int) -> Non
     """Raise UsageError unless the value is an integer >= 1; a validator for attrs."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UsageError(f"{attribute.name} must be an integer >= 1, got {value!r}")
+
+
+def draw_uniform(generator: torch.Generator, bounds: tuple[float, float], *shape: int) -> Tensor:
+    """Draw numbers between two bounds, of a shape."""
+    low, high = bounds
+    return low + (high - low) * torch.rand(*shape, generator=generator)
 
 
 @attrs.frozen
@@ -52,9 +59,7 @@ class SineFamily:
         if split not in self.splits:
             raise unknown("split of the sine family", split, self.splits)
 
-        def uniform(bounds: tuple[float, float], *shape: int) -> Tensor:
-            low, high = bounds
-            return low + (high - low) * torch.rand(*shape, generator=generator)
+        uniform = functools.partial(draw_uniform, generator)
 
         amplitude, phase = uniform(AMPLITUDE, count, 1, 1), uniform(PHASE, count, 1, 1)
         x = uniform(INPUT, count, self.support + self.query, 1)
