@@ -95,6 +95,11 @@ def _first_figures(
         f"Paired differences from {table.reference}, with 95 % intervals. A hollow grey mark is not told from"
         " chance once all comparisons are allowed for (Holm), even where its own interval leaves 0 out."
     )
+    if all(row.seeds == 1 for row in table.rows):
+        forest = (
+            f"Paired differences from {table.reference}, with 95 % intervals over the test tasks. Marks are"
+            " hollow and grey: one seed of each method does not tell methods apart."
+        )
     for name, title, caption, draw in (
         ("scores", table.headline.capitalize(), dots, comparison_figures.score_dots),
         ("differences", f"Differences from {table.reference}", forest, comparison_figures.difference_forest),
