@@ -97,7 +97,7 @@ def finished_run(finished):
 @pytest.fixture
 def clean(finished, tmp_path):
     """A finished run whose record names a commit without changes."""
-    from tests.helpers.synthetic_records import change_result
+    from synthetic_records import change_result
 
     run = tmp_path / "sine/sine-5-shot/turtle/0"
     shutil.copytree(finished_run(finished), run)
@@ -132,7 +132,7 @@ def test_a_run_becomes_an_entry_that_is_found_by_name(metalearn, clean, tmp_path
     ],
 )
 def test_what_cannot_be_held_to_its_card_is_no_entry(metalearn, clean, tmp_path, change, name, told):
-    from tests.helpers.synthetic_records import change_result
+    from synthetic_records import change_result
 
     if change is None:
         (clean / "result.json").unlink()

@@ -7,12 +7,12 @@ import subprocess
 import sys
 
 import pytest
+import synthetic_records as made
 
 import metalearn_benchmarks
 from metalearn_benchmarks.records.archive import write_archive
 from metalearn_benchmarks.records.reading import read_records as read_each
 from metalearn_core.errors import UsageError
-from tests.helpers import synthetic_records as made
 
 pd = pytest.importorskip("pandas")
 NAMES = ["experiment", "setting", "method", "seed"]

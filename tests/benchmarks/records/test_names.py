@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+import synthetic_records as made
 
 from metalearn_benchmarks.records import record
 from metalearn_benchmarks.records.files import DamagedError
 from metalearn_benchmarks.records.metrics_log import MetricsLog
 from metalearn_core import Event
-from tests.helpers import synthetic_records as made
 
 OWN = {"experiment": "sine", "setting": "sine-5-shot", "method": "maml", "seed": 0}
 
