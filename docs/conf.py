@@ -9,6 +9,7 @@ from from_the_package import claims_table, deviations_text, laws_table, publishe
 from from_the_plan import plan_text
 from from_the_records import pieces
 from outer_gradients import outer_gradients
+from plan_results import plan_results
 
 import metalearn_core
 
@@ -68,6 +69,7 @@ def _write_generated(app) -> None:
         "laws": laws_table,
         "outer-gradients": outer_gradients,
         "plan": plan_text,
+        "plan-results": plan_results,
         "tables": published_tables,
     }
     texts = {**{name: make() for name, make in made.items()}, **pieces(folder)}

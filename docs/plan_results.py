@@ -1,4 +1,4 @@
-"""What the runs of the plan say so far: its comparisons, by its statistic, from `benchmarks/results/plan`. Markdown."""
+"""What the runs of the plan say so far: its comparisons by its statistic, as Markdown."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from metalearn_benchmarks.statistics.streams import StreamContrast, typical_log_
 GRIDS = Path(__file__).parents[1] / "benchmarks" / "results" / "plan"
 Row: TypeAlias = tuple[str, str, int, str]
 """A grid, a method, T, and the order of the gradient."""
+Rows: TypeAlias = Mapping[Row, Mapping[int, Sequence[Record]]]
+"""The runs of each row, by stream."""
 
 
 @attrs.frozen
@@ -64,13 +66,18 @@ STREAMS, SEEDS = (0, 1, 2), 10
 
 
 def plan_results() -> str:
-    """A table for each question of which a comparison is whole, and what is missing of the others."""
-    rows = rows_of(read_records(GRIDS) if any(GRIDS.glob("*.records.tar.xz")) else [])
+    """What the committed records of the plan's grids say."""
+    archived = any(GRIDS.glob("*.records.tar.xz"))
+    return questions_text(rows_of(read_records(GRIDS) if archived else []))
+
+
+def questions_text(rows: Rows) -> str:
+    """A table for each question of which a comparison is whole, and how many wait for their runs."""
     parts = [_question(name, comparisons, rows) for name, comparisons in QUESTIONS.items()]
     return "\n".join(part for part in parts if part) or "Nothing yet.\n"
 
 
-def rows_of(records: Sequence[Record]) -> dict[Row, dict[int, list[Record]]]:
+def rows_of(records: Sequence[Record]) -> Rows:
     """The runs of each row by stream, rows alone that have all streams and all seeds."""
     found: dict[Row, dict[int, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
@@ -93,19 +100,18 @@ def compare(one: Mapping[int, Sequence[Record]], other: Mapping[int, Sequence[Re
     return typical_log_ratio_over_streams(*sides)
 
 
-def _question(
-    name: str, comparisons: Sequence[Comparison], rows: Mapping[Row, dict[int, list[Record]]]
-) -> str:
+def _question(name: str, comparisons: Sequence[Comparison], rows: Rows) -> str:
     whole = [c for c in comparisons if c.one in rows and c.other in rows]
     if not whole:
         return ""
     found = [compare(rows[c.one], rows[c.other]) for c in whole]
     adjusted = holm([contrast.p_value for contrast in found], among=len(comparisons))
     head = "| | ratio of typical errors, 95 % | on each stream | never learned | after Holm's correction |\n"
-    lines = [
-        f"| {c.what} | {_ratio(contrast)} | {_by_stream(contrast)} | {_stuck(rows, c)} | {_said(contrast, p)} |"
-        for c, contrast, p in zip(whole, found, adjusted, strict=True)
-    ]
+    lines = []
+    for c, contrast, p in zip(whole, found, adjusted, strict=True):
+        stuck = f"{_stuck(rows[c.one])} and {_stuck(rows[c.other])}"
+        cells = (c.what, _ratio(contrast), _by_stream(contrast), stuck, _said(contrast, p))
+        lines.append(f"| {' | '.join(cells)} |")
     missing = len(comparisons) - len(whole)
     rest = f"\n{missing} of {len(comparisons)} comparisons wait for their runs.\n" if missing else ""
     return f"### {name.capitalize()}\n\n{head}{'| --- ' * 5}|\n" + "\n".join(lines) + f"\n{rest}"
@@ -120,12 +126,8 @@ def _by_stream(contrast: StreamContrast) -> str:
     return ", ".join(f"{np.exp(value):.2f}" for value in contrast.by_stream.values())
 
 
-def _stuck(rows: Mapping[Row, dict[int, list[Record]]], c: Comparison) -> str:
-    counts = [
-        sum(bool(never_learned(run)) for runs in rows[row].values() for run in runs)
-        for row in (c.one, c.other)
-    ]
-    return " and ".join(map(str, counts))
+def _stuck(streams: Mapping[int, Sequence[Record]]) -> int:
+    return sum(bool(never_learned(run)) for runs in streams.values() for run in runs)
 
 
 def _said(contrast: StreamContrast, adjusted: float) -> str:

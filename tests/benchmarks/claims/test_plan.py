@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 
 import pytest
+import synthetic_records as synthetic
 
 from metalearn_benchmarks.claims.rules import claim_rules
 from metalearn_benchmarks.experiments.catalogue import Overrides, cells, experiments, find_experiment
+from metalearn_benchmarks.records.reading import read_records
 
 ROOT = Path(__file__).parents[3]
 GRIDS = ROOT / "benchmarks/results/plan"
 sys.path.insert(0, str(ROOT / "docs"))
 try:
     from from_the_plan import plan_text, read_plan
+    from plan_results import questions_text, rows_of
 finally:
     sys.path.pop(0)
 
@@ -71,3 +75,41 @@ def test_the_page_has_every_case_and_its_claims_are_there():
     for claim in ("sine-ranking", "sine-premise"):
         assert claim in known
         assert f"`{claim}`" in text
+
+
+def runs_of(tmp_path, levels):
+    """Runs of the grid `clipping`, ten seeds on three streams; the errors of a row by its method."""
+    for name, level in levels.items():
+        for stream, seed in itertools.product((0, 1, 2), range(10)):
+            setting = f"sine-5-shot,task_seed={stream}"
+            cell = synthetic.cell(
+                name, seed, experiment="clipping", method=name.partition("-")[0], setting=setting,
+                task_seed=stream,
+            )  # fmt: skip
+            synthetic.write(tmp_path, cell, level=level(stream))
+    return read_records(tmp_path)
+
+
+def test_a_comparison_is_told_once_its_runs_are_whole(tmp_path):
+    rows = {
+        "maml": lambda _: 1.0,
+        "turtle": lambda _: 0.5,
+        "maml-free": lambda _: 1.01,
+        "maml-inner-free": lambda stream: 0.5 if stream else 1.1,
+    }
+    records = runs_of(tmp_path, rows)
+    found = rows_of(records)
+    lines = {line.split(" | ")[0].strip("| "): line for line in questions_text(found).splitlines()}
+    assert lines["TURTLE over MAML, both clamped, T = 5"].endswith("| 0 and 0 | the first is ahead |")
+    assert "| 0.50 [" in lines["TURTLE over MAML, both clamped, T = 5"]
+    assert lines["MAML over clamped MAML, both free, T = 5"].endswith("| not told |")
+    # lower on two streams of three, and not on all
+    assert lines["MAML over clamped MAML, support gradients free, T = 5"].endswith("| not told |")
+    assert "TURTLE over MAML, both free, T = 5" not in lines
+    assert "16 of 20 comparisons wait for their runs." in questions_text(found)
+
+
+def test_a_row_that_lacks_a_seed_is_not_compared(tmp_path):
+    records = runs_of(tmp_path, {"maml": lambda _: 1.0, "turtle": lambda _: 0.5})
+    assert len(rows_of(records)) == 2
+    assert len(rows_of(records[:-1])) == 1
