@@ -102,6 +102,20 @@ def test_a_log_says_when_and_how_long_the_rest_takes(monkeypatch):
     assert re.fullmatch(rf"{TIME} maml: task 300 of 1000, 6 min left", line)
 
 
+def test_a_log_says_that_it_compiles_and_a_bar_for_as_long_as_it_does():
+    console = Console(file=io.StringIO(), width=200)
+    display = Display(console, 1)
+    display.event("maml", Event("start", 0, {"tasks": 1_000}))
+    display.event("maml", Event("validation", 0, {"score": 4.1, "best": 4.1}))
+    display.lines["maml"].printed_at = -100.0
+    display.event("maml", Event("compiling", 0))
+    assert console.file.getvalue().endswith("maml: task 0 of 1000, compiling, which takes up to a minute\n")
+    bar = display.lines["maml"].bar
+    assert display.bars.tasks[bar].fields["note"] == "compiling"
+    display.event("maml", Event("step", 1))
+    assert display.bars.tasks[bar].fields["note"] == "validation 4.1 (best 4.1)"
+
+
 def test_bars_fit_a_terminal_of_80_columns(monkeypatch):
     console = Console(file=io.StringIO(), width=80, force_terminal=True)
     with Display(console, 1) as display:

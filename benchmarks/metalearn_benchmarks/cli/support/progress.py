@@ -31,6 +31,7 @@ class RunLine:
         total: Meta-training tasks of the run.
         since: The task at which this command began or went on, and when, by the monotonic clock.
         note: What is shown beside the bar.
+        compiling: Whether a program is being compiled; the next event is after it.
         printed_at: When a line was last printed, by the monotonic clock.
     """
 
@@ -38,6 +39,7 @@ class RunLine:
     total: int = 0
     since: tuple[int, float] | None = None
     note: str = ""
+    compiling: bool = False
     printed_at: float = 0.0
 
 
@@ -106,14 +108,14 @@ class Display:
             line.note = "testing"
         elif event.kind == "testing":
             line.note = f"testing: {event.values['done']} of {event.values['of']} tasks"
-        elif event.kind == "compiling":
-            line.note = "compiling"
         elif event.kind == "engine" and event.values["note"]:
             self._say(f"{label}: {event.values['note']}")
         elif event.kind == "waiting":
             line.note = "waiting: another command has this run in hand"
-        self.bars.update(line.bar, completed=event.position, note=line.note)
-        if not self.console.is_terminal and event.kind in ("step", "validation", "waiting"):
+        line.compiling = event.kind == "compiling"
+        note = "compiling" if line.compiling else line.note
+        self.bars.update(line.bar, completed=event.position, note=note)
+        if not self.console.is_terminal and event.kind in ("step", "validation", "waiting", "compiling"):
             self._say_now_and_then(label, line, event)
 
     def _say(self, text: str, **style: Any) -> None:
@@ -133,7 +135,7 @@ class Display:
             line.printed_at = now
             parts = [
                 f"task {event.position} of {line.total}",
-                line.note,
+                "compiling, which takes up to a minute" if line.compiling else line.note,
                 _time_left(line, event.position, now),
             ]
             self._say(f"{label}: {', '.join(filter(None, parts))}")
