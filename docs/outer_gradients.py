@@ -8,17 +8,15 @@ from __future__ import annotations
 import json
 import statistics
 import time
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from from_the_records import TYPICAL, _by, _table, _typical
-from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from metalearn_benchmarks.records.reading import read_records
+from metalearn_benchmarks.speed.live_bytes import LiveBytes
 from metalearn_core import base_learners, make_meta_gradient, make_rule, seeded_generator, task_families
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "outer-gradients"
@@ -27,42 +25,18 @@ WAYS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
     "maml": ("gradient-descent", {}, "backpropagation", {}),
     "fo-maml": ("gradient-descent", {}, "backpropagation", {"order": "first"}),
     "hf-maml": ("gradient-descent", {}, "hessian-free", {}),
+    "mixed-maml": ("gradient-descent", {}, "mixed-mode", {}),
     "es-maml": ("gradient-descent", {}, "evolution", {}),
     "imaml": ("proximal", {"regularisation": 2.0}, "implicit", {}),
     "reptile": ("gradient-descent", {}, "reptile", {}),
     "turtle": ("feed-forward", {}, "backpropagation", {}),
     "fo-turtle": ("feed-forward", {}, "backpropagation", {"order": "first"}),
     "hf-turtle": ("feed-forward", {}, "hessian-free", {}),
+    "mixed-turtle": ("feed-forward", {}, "mixed-mode", {}),
     "es-turtle": ("feed-forward", {}, "evolution", {}),
 }
 """Each method of the experiment: rule, its options, outer gradient, what it is asked with."""
 LENGTHS, ROUNDS = (5, 50), 5
-
-
-class Live(TorchDispatchMode):
-    """The most bytes of tensors, made in it, that were alive at one time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now, self.most, self.seen = 0, 0, weakref.WeakSet()
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        answer = function(*args, **(kwargs or {}))
-        for tensor in pytree.tree_leaves(answer):
-            if isinstance(tensor, torch.Tensor):
-                self.keep(tensor.untyped_storage())
-        return answer
-
-    def keep(self, storage: torch.UntypedStorage) -> None:
-        if storage not in self.seen:
-            self.seen.add(storage)
-            size = storage.nbytes()
-            self.now += size
-            self.most = max(self.most, self.now)
-            weakref.finalize(storage, self.drop, size)
-
-    def drop(self, size: int) -> None:
-        self.now -= size
 
 
 def asked(method: str, steps: int) -> Callable[[], object]:
@@ -90,7 +64,7 @@ def measured() -> list[dict[str, Any]]:
                 call()
                 times[method].append(1000 * (time.perf_counter() - begun))
         for method in WAYS:
-            with Live() as live:
+            with LiveBytes() as live:
                 asked(method, steps)()
             milliseconds = statistics.median(times[method])
             told = {"method": method, "steps": steps, "milliseconds": milliseconds, "bytes": live.most}

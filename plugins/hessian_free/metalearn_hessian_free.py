@@ -1,21 +1,28 @@
-"""Hessian-free MAML: second order from differences of gradients.
+"""Second order with one product of the Hessian and a vector for each step, on the way back from T to 0.
 
-Fallah, Mokhtari and Ozdaglar, "On the Convergence Theory of Gradient-Based Model-Agnostic Meta-Learning
-Algorithms" (2020), HF-MAML. For one step of gradient descent, the meta-gradient (I − αH)v, v the gradient of
-the query loss, takes for H·v the difference [∇L(θ + δv) − ∇L(θ − δv)] / 2δ. Here the same product is taken at
-every step of any rule on the way back: torch differentiates the rule, and the base-learner only once.
+Of the way there, θ and the state are kept alone. At each step torch differentiates the rule, and the
+base-learner's part is a product H·v, taken in one of two ways:
+
+`hessian-free`: a difference of gradients, [∇L(θ + δv) − ∇L(θ − δv)] / 2δ. Fallah, Mokhtari and Ozdaglar, "On
+the Convergence Theory of Gradient-Based Model-Agnostic Meta-Learning Algorithms" (2020), HF-MAML. There it is
+for one step of gradient descent, whose meta-gradient is (I − αH)v; here it is for every step of any rule.
+
+`mixed-mode`: the derivative of ∇L along v, forward over reverse, which is exact. Kemaev et al., "Scalable
+Meta-Learning via Mixed-Mode Differentiation" (2025), MixFlow-MG.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.func import vmap
+from torch.func import grad as grad_of
+from torch.func import jvp, vmap
 from torch.utils import _pytree as pytree
 
 from metalearn_core import (
@@ -34,6 +41,9 @@ from metalearn_core import (
     trajectory,
 )
 
+Product: TypeAlias = Callable[[Callable[..., Tensor], BaseLearner, Tensor, Task, Tensor], Tensor]
+"""H v for each task, of losses, base-learner, θ, task and v."""
+
 
 def hessian_free(
     rule: UpdateRule, learner: BaseLearner, theta: Tensor, task: Task,
@@ -48,15 +58,46 @@ def hessian_free(
     Args:
         difference: δ, how far θ is moved to see H v_g, as a length in the space of θ.
     """
-    if order != "second":
-        raise UsageError("hessian-free: it is of second order: leave order out, or take backpropagation")
     if type(difference) not in (int, float) or not 0 < difference < math.inf:
         raise UsageError(f"hessian-free: difference must be a number > 0, got {difference!r:.60}")
+    _require_steps_alone("hessian-free", rule, order)
+    product = functools.partial(_product_by_differences, difference=difference)
+    return _back_from_the_end(product, rule, learner, theta, task, steps, clip, truncate, outer_decay)
+
+
+def mixed_mode(
+    rule: UpdateRule, learner: BaseLearner, theta: Tensor, task: Task,
+    *, steps: int, order: Order = "second", clip: Clipping | None = None,
+    truncate: int | None = None, outer_decay: float | None = None,
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:  # fmt: skip
+    """Back from t = T to 0: v ← v_θ + d/dε ∇L(θ + ε v_g), forward over reverse   (Kemaev et al., 2025).
+
+    v_θ and v_g are what the rule's step sends back to θ and to the gradient that it was shown. It is the
+    meta-gradient of backpropagation, in other memory: the path of θ and the state, and one step's work.
+
+    Raises:
+        UsageError: the base-learner's loss has no forward-mode derivative.
+    """
+    _require_steps_alone("mixed-mode", rule, order)
+    return _back_from_the_end(
+        _product_by_forward_mode, rule, learner, theta, task, steps, clip, truncate, outer_decay
+    )
+
+
+def _require_steps_alone(name: str, rule: UpdateRule, order: Order) -> None:
+    if order != "second":
+        raise UsageError(f"{name}: it is of second order: leave order out, or take backpropagation")
     if rule.uses_support or rule.has_start or rule.uses_noise:
         raise UsageError(
-            f"hessian-free: rule {rule.label} reads the support set itself, has a start or draws noise, which"
+            f"{name}: rule {rule.label} reads the support set itself, has a start or draws noise, which"
             " steps taken back one by one do not get: take backpropagation"
         )
+
+
+def _back_from_the_end(
+    product: Product, rule: UpdateRule, learner: BaseLearner, theta: Tensor, task: Task, steps: int,
+    clip: Clipping | None, truncate: int | None, outer_decay: float | None,
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:  # fmt: skip
     task = task if task.stacked else Task.stack([task])
     weights = loss_weights(steps, outer_decay)
     with torch.no_grad():
@@ -71,8 +112,7 @@ def hessian_free(
             loss, grad = _slope(support, learner, path[t][0], task)
             back = _back(rule, t, steps, grad, loss, clip, path[t], [v, *of_state], of_phi)
             v_theta, v_grad, v_loss, *of_state = back
-            v = v_theta + v_loss.unsqueeze(-1) * grad
-            v = v + _hessian_product(support, learner, path[t][0], task, v_grad, difference)
+            v = v_theta + v_loss.unsqueeze(-1) * grad + product(support, learner, path[t][0], task, v_grad)
         if t in weights:
             losses, grad = _slope(query_losses, learner, path[t][0], task)
             total = total + weights[t] * losses.mean()
@@ -81,7 +121,7 @@ def hessian_free(
     return total, v if theta.ndim == 2 else v.sum(0), of_phi
 
 
-def _hessian_product(
+def _product_by_differences(
     losses: Callable[..., Tensor], learner: BaseLearner, theta: Tensor, task: Task, v: Tensor,
     difference: float,
 ) -> Tensor:  # fmt: skip
@@ -91,6 +131,24 @@ def _hessian_product(
     _, above = _slope(losses, learner, theta + moved, task)
     _, below = _slope(losses, learner, theta - moved, task)
     return (above - below) * length / (2 * difference)
+
+
+def _product_by_forward_mode(
+    losses: Callable[..., Tensor], learner: BaseLearner, theta: Tensor, task: Task, v: Tensor
+) -> Tensor:
+    """H v = d/dε ∇L(θ + εv) at ε = 0, for each task."""
+    slope = grad_of(lambda at: losses(learner, at, task).sum())
+    try:
+        with warnings.catch_warnings():  # torch's own first use of forward mode, in 2.13
+            warnings.filterwarnings("ignore", ".*torch.jit.script.* is deprecated", DeprecationWarning)
+            found: Tensor = jvp(slope, (theta.contiguous(),), (v.contiguous(),))[1]
+    except (NotImplementedError, RuntimeError, UsageError) as error:
+        reason = next(iter(str(error).strip().splitlines()), "")
+        raise UsageError(
+            f"mixed-mode: the base-learner's loss has no forward-mode derivative ({reason:.120}): take"
+            " hessian-free, or backpropagation with checkpoint_every = 1"
+        ) from error
+    return found
 
 
 def _slope(
@@ -156,5 +214,5 @@ def _sent_back(
 
 @hookimpl
 def metalearn_meta_gradients() -> Mapping[str, Callable[..., Any]]:
-    """The outer gradient, by its name."""
-    return {"hessian-free": hessian_free}
+    """The outer gradients, by their names."""
+    return {"hessian-free": hessian_free, "mixed-mode": mixed_mode}

@@ -15,13 +15,15 @@ def failed(gradient, **options):
     return {r.law: r.message for r in check_meta_gradient(gradient, **options) if r.status == "failed"}
 
 
-@pytest.mark.parametrize("name", ["backpropagation", "reptile", "implicit", "evolution", "hessian-free"])
+@pytest.mark.parametrize(
+    "name", ["backpropagation", "reptile", "implicit", "evolution", "hessian-free", "mixed-mode"]
+)
 def test_the_shipped_ones_keep_every_law(name):
     options = {"regularisation": 2.0} if name == "implicit" else {}
     assert failed(name, **options) == {}
 
 
-@pytest.mark.parametrize("name", ["backpropagation", "evolution", "hessian-free"])
+@pytest.mark.parametrize("name", ["backpropagation", "evolution", "hessian-free", "mixed-mode"])
 def test_those_that_know_of_phi_keep_them_with_a_network(name):
     assert failed(name, rule=lambda layout: make_rule("feed-forward", layout, hidden=[2])) == {}
 

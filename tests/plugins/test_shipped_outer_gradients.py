@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from metalearn_benchmarks.speed.live_bytes import LiveBytes
 from metalearn_core import (
     BaseLearner,
     Batch,
@@ -17,19 +18,21 @@ from metalearn_core import (
     Task,
     UpdateRule,
     UsageError,
+    base_learners,
     keyed_normal,
     make_meta_gradient,
     make_rule,
     meta_gradient,
     meta_gradients,
     meta_train,
+    task_families,
 )
 from metalearn_core.testing import Architecture, Problem, TinySines
 from metalearn_core.training.noise import threefry
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
 PROBLEM = Problem(Architecture((1, 4, 1)), tasks=3, steps=3)
-SHIPPED = ("evolution", "hessian-free", "implicit", "reptile")
+SHIPPED = ("evolution", "hessian-free", "implicit", "mixed-mode", "reptile")
 DIAGONAL = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
 
 
@@ -139,25 +142,23 @@ def test_implicit_on_a_bowl_is_its_closed_form():
     torch.testing.assert_close(found, wanted, **CLOSE)
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("gradient-descent", {"learn_lr": "parameter"}),
-        ("gradient-descent", {"optimizer": "adam"}),
-        ("feed-forward", {"hidden": [3], "inputs": ["grad", "loss", "step"]}),
-        ("lstm", {}),
-    ],
-)
-@pytest.mark.parametrize(
-    "further",
-    [
-        {},
-        {"truncate": 2},
-        {"outer_decay": 0.7},
-        {"clip": Clipping("value", 0.3)},
-        {"truncate": 1, "steps": 0},
-    ],
-)
+RULES = [
+    ("gradient-descent", {"learn_lr": "parameter"}),
+    ("gradient-descent", {"optimizer": "adam"}),
+    ("feed-forward", {"hidden": [3], "inputs": ["grad", "loss", "step"]}),
+    ("lstm", {}),
+]
+FURTHER = [
+    {},
+    {"truncate": 2},
+    {"outer_decay": 0.7},
+    {"clip": Clipping("value", 0.3)},
+    {"truncate": 1, "steps": 0},
+]
+
+
+@pytest.mark.parametrize(("name", "options"), RULES)
+@pytest.mark.parametrize("further", FURTHER)
 def test_hessian_free_is_the_exact_product_as_its_step_shrinks(name, options, further):
     rule = plain_rule(name, **options)
     settings = {"steps": 3} | further
@@ -173,6 +174,69 @@ def test_hessian_free_is_the_exact_product_as_its_step_shrinks(name, options, fu
     assert errors[2] < 1e-6
     # a central difference: a hundredth of the error at a tenth of the step, where it is above rounding
     assert errors[1] < 0.02 * errors[0] + 1e-12
+
+
+@pytest.mark.parametrize(("name", "options"), RULES)
+@pytest.mark.parametrize("further", FURTHER)
+def test_mixed_mode_is_backpropagation(name, options, further):
+    rule = plain_rule(name, **options)
+    settings = {"steps": 3} | further
+    wanted = meta_gradient(rule, PROBLEM.learner, PROBLEM.theta, PROBLEM.task, **settings)
+    torch.testing.assert_close(ask("mixed-mode", rule, **settings), wanted, **CLOSE)
+
+
+def test_mixed_mode_is_a_plain_loop():
+    theta = PROBLEM.theta.detach().requires_grad_()
+    losses = [
+        PROBLEM.learner.loss(descend(theta, PROBLEM.task[i].support, 3), PROBLEM.task[i].query)
+        for i in range(3)
+    ]
+    loss = torch.stack(losses).mean()
+    (wanted,) = torch.autograd.grad(loss, theta)
+    found = ask("mixed-mode", plain_rule(), steps=3)
+    torch.testing.assert_close(found[:2], (loss.detach(), wanted), **CLOSE)
+
+
+def test_mixed_mode_needs_the_path_and_the_work_of_one_step():
+    """From T = 20 to 40 its memory grows by 20 of θ; backpropagation keeps what each step computed."""
+    learner = base_learners()["mlp"](hidden=[40, 40], inputs=1, outputs=1)
+    task = task_families()["sine"](support=5, query=50).sample("train", 1, torch.Generator().manual_seed(0))
+    rule = make_rule("feed-forward", learner.layout)
+    theta = learner.initial(torch.Generator().manual_seed(0))
+
+    def most(name, steps):
+        with LiveBytes() as live:
+            make_meta_gradient(name)(rule, learner, theta, task, steps=steps)
+        return live.most
+
+    path = 20 * theta.numel() * theta.element_size()
+    assert most("mixed-mode", 40) - most("mixed-mode", 20) <= 1.1 * path
+    assert most("backpropagation", 40) - most("backpropagation", 20) > 3 * path
+
+
+def test_a_loss_without_a_forward_derivative_is_told():
+    class Backwards(torch.autograd.Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(x):
+            return x.square()
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            ctx.save_for_backward(*inputs)
+
+        @staticmethod
+        def backward(ctx, g):
+            return 2 * ctx.saved_tensors[0] * g
+
+    def loss(prediction, target):
+        return Backwards.apply(prediction - target).mean()
+
+    learner = BaseLearner(PROBLEM.learner.module, loss)
+    told = "mixed-mode: the base-learner's loss has no forward-mode derivative .* take hessian-free, or"
+    with pytest.raises(UsageError, match=told):
+        make_meta_gradient("mixed-mode")(plain_rule(), learner, PROBLEM.theta, PROBLEM.task, steps=2)
 
 
 def test_hessian_free_on_a_bowl_is_exact_at_any_step():
@@ -310,6 +374,7 @@ def test_step_and_a_support_loss_of_its_own_are_followed():
     wanted = meta_gradient(rule, *arguments, steps=3)
     found = make_meta_gradient("hessian-free", difference=1e-4)(rule, *arguments, steps=3)
     torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(make_meta_gradient("mixed-mode")(rule, *arguments, steps=3), wanted, **CLOSE)
     estimate = make_meta_gradient("evolution", pairs=2000, sigma=1e-3)(rule, *arguments, steps=3)
     along = float((estimate[1] * wanted[1]).sum() / wanted[1].square().sum())
     assert along == pytest.approx(1, abs=0.1)
@@ -322,7 +387,7 @@ class Watching(UpdateRule):
         return theta - 0.1 * signal.support.gradient(signal.support.loss, theta), state
 
 
-@pytest.mark.parametrize("name", ["evolution", "hessian-free"])
+@pytest.mark.parametrize("name", ["evolution", "hessian-free", "mixed-mode"])
 def test_a_rule_that_reads_the_support_set_is_refused(name):
     with pytest.raises(UsageError, match=f"{name}: rule Watching .* reads the support set itself"):
         ask(name, Watching())
@@ -443,6 +508,6 @@ def test_it_is_traced_and_gives_the_eager_numbers(name):
 
 
 def test_each_is_a_distribution_of_its_own():
-    found = meta_gradients()
-    for name, other in itertools.product(SHIPPED, repeat=2):
+    found = meta_gradients()  # mixed-mode is hessian-free with another product, and comes with it
+    for name, other in itertools.product({*SHIPPED} - {"mixed-mode"}, repeat=2):
         assert (found[name].distribution == found[other].distribution) == (name == other)
