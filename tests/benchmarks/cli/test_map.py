@@ -543,7 +543,7 @@ def test_without_hypothesis_the_map_is_the_same(metalearn):
     done = subprocess.run([sys.executable, "-c", WITHOUT_HYPOTHESIS], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     listed, start, shown = done.stdout.partition("{")
-    assert all(f"placement {name} " in listed for name in ("alfa", "lslr", "lstm-optimizer"))
+    assert all(f"placement {name}\n" in listed for name in ("alfa", "lslr", "lstm-optimizer"))
     assert json.loads(start + shown) == json.loads(metalearn("map", "--json")[1])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import shlex
 import sys
+from collections import defaultdict
 from typing import Any
 
 import click
@@ -12,7 +13,7 @@ import click
 from metalearn_benchmarks.cli.support.options import JSON, examples
 from metalearn_benchmarks.host.escape import visible
 from metalearn_benchmarks.host.exit_codes import EXIT_FAILED
-from metalearn_benchmarks.host.terminal import echo, print_table
+from metalearn_benchmarks.host.terminal import console, echo, print_json
 from metalearn_benchmarks.plugins.entry_points import LOAD_PLUGINS
 
 
@@ -25,13 +26,12 @@ def list_command(context: click.Context, everything: bool, as_json: bool) -> Non
     from metalearn_core import default_registry
 
     registry = default_registry()
-    rows = [_row(report) for report in registry.reports if everything or not report.left_out]
+    reports = [report for report in registry.reports if everything or not report.left_out]
     if as_json:
-        print_table(rows, as_json)
+        print_json([_row(report) for report in reports])
     else:
-        # where it lies is long, and `show` and --json say it
-        shown = [{k: v for k, v in row.items() if k != "source"} for row in rows]
-        print_table(shown, as_json, ("distribution", "version", "api"), ("status", "brings", "distribution"))
+        for report in reports:
+            console().print(_entry(report))
     away = sum(report.left_out for report in registry.reports)
     if away and not everything:
         by = "--no-plugins" if context.find_root().params.get("no_plugins") else LOAD_PLUGINS
@@ -43,15 +43,37 @@ def list_command(context: click.Context, everything: bool, as_json: bool) -> Non
         sys.exit(EXIT_FAILED)
 
 
-def _row(report: Any) -> dict[str, Any]:
+def _entry(report: Any) -> Any:
+    """A plugin with its distribution, and what it brings; where it lies is long, `show` and --json say it."""
+    from metalearn_benchmarks.cli.support.entries import NamedEntry
+
+    row, kinds = _row(report), defaultdict[str, list[str]](list)
+    for entry in _brought(report):
+        kinds[entry.kind].append(entry.name)
+    brings = "; ".join(f"{_plural(kind, names)} {', '.join(names)}" for kind, names in kinds.items())
+    status = "" if row["status"] == "loaded" else row["status"]
+    return NamedEntry(row["plugin"], f"{row['distribution']} {row['version']}", [brings, status])
+
+
+def _plural(kind: str, names: list[str]) -> str:
+    if len(names) == 1:
+        return kind
+    return f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
+
+
+def _brought(report: Any) -> list[Any]:
     from metalearn_core import default_registry
 
-    brought = [
+    return [
         entry
         for catalogue in default_registry().catalogues.values()
         for entry in catalogue.values()
         if (entry.plugin, entry.distribution) == (report.name, report.distribution)
     ]
+
+
+def _row(report: Any) -> dict[str, Any]:
+    brought = _brought(report)
     return {
         "plugin": report.name,
         "brings": ", ".join(f"{entry.kind} {entry.name}" for entry in brought),
