@@ -146,3 +146,16 @@ def test_a_page_has_what_concerns_its_rows(tmp_path):
     assert 'id="paper"' not in page
     assert "scale smoke; 200 meta-training tasks; 20 test tasks; run on cpu: x86_64" in page
     assert "<p>200 tasks of training, scale smoke: the order of the methods means little yet.</p>" in page
+
+
+def test_a_table_of_one_method_is_not_called_undecided(tmp_path):
+    alone = [
+        synthetic.cell("maml", seed, setting=f"sine-{n}-shot", experiment="one")
+        for n in (5, 10)
+        for seed in (0, 1)
+    ]
+    page = write_report(synthetic.read(tmp_path / "in", alone), tmp_path / "out").read_text()
+    assert "undecided" not in page
+    assert (
+        page.count("MAML has no other method beside it; its typical error is") == 4
+    )  # listed, and above each

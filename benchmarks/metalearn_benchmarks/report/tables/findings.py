@@ -23,12 +23,14 @@ class Finding:
         text: the sentence.
         decided: whether one method is ahead of all others beyond chance.
         partly: whether it is so of some methods.
+        alone: whether there is one method, with none to compare it with.
         where: the T of the comparison, where a table has several.
     """
 
     text: str
     decided: bool = False
     partly: bool = False
+    alone: bool = False
     where: str = ""
 
 
@@ -49,7 +51,8 @@ def _finding(table: ResultTable, rows: Sequence[Row], grouped: bool) -> Finding:
     number = f"{format_number(first.headline.value)} {format_interval(first.headline)}".removesuffix(" –")
     seeds = _that_never_learned(first)
     if not rest:
-        return Finding(f"{names[0]} has no other method beside it; its {table.headline} is {number}.{seeds}")
+        text = f"{names[0]} has no other method beside it; its {table.headline} is {number}.{seeds}"
+        return Finding(text, alone=True)
     leads = f"{names[0]} has the {least} {table.headline}, {number}"
     behind = [name for name, row in rest if row.apart]
     level = [name for name, row in rest if not row.apart]
