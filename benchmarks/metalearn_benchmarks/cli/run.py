@@ -197,7 +197,9 @@ def _tell(outcome: Any, cells: list[Any], directory: Path, console: Any | None) 
     wanted = len(cells) - outcome.not_run
     some = len(outcome.failed) < wanted
     if console is None:
-        report = write_report_as_data(directory) if some else {"report": None, "tables": []}
+        report = (
+            write_report_as_data(directory) if some else {"report": None, "tables": [], "over_streams": []}
+        )
         print_json({"directory": str(directory), "runs": len(cells), **attrs.asdict(outcome), **report})
     elif some:
         write_and_print_report(directory, console)

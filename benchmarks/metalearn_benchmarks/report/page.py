@@ -31,6 +31,7 @@ from metalearn_benchmarks.report.tables.building import result_tables
 from metalearn_benchmarks.report.tables.findings import findings, opening
 from metalearn_benchmarks.report.tables.grids import grid_of_settings
 from metalearn_benchmarks.report.tables.notes import size_note
+from metalearn_benchmarks.report.tables.over_streams import StreamTable, row_cells, stream_tables
 from metalearn_benchmarks.report.tables.result_table import ResultTable
 from metalearn_benchmarks.report.tables.text import format_difference, format_never_learned, table_environment
 from metalearn_benchmarks.rule_map.drawing import draw_map
@@ -54,13 +55,9 @@ DEVIATIONS_MARKDOWN = """\
 
 
 def write_report(
-    records: Sequence[Record],
-    target: Path,
-    unfinished: int = 0,
-    skipped: Sequence[str] = (),
-    interval_method: str = "t",
-    results: Sequence[ResultTable] | None = None,
-) -> Path:
+    records: Sequence[Record], target: Path, unfinished: int = 0, skipped: Sequence[str] = (),
+    interval_method: str = "t", results: Sequence[ResultTable] | None = None, against: str | None = None,
+) -> Path:  # fmt: skip
     """Write `report.html`, and beside it every table (Markdown, LaTeX) and every figure (PNG, PDF).
 
     Args:
@@ -70,6 +67,7 @@ def write_report(
         skipped: a line for each thing in the folder that the report leaves out, with the reason.
         interval_method: how intervals are made, see `summarise_method`.
         results: the tables, where they were made before with the same `interval_method`.
+        against: the method that ratios over streams are taken to, where it is there.
 
     Returns:
         The path of `report.html`.
@@ -91,6 +89,7 @@ def write_report(
         conditions=conditions(records),
         small=_size_notes(records),
         experiments=_experiments(sections),
+        streams=_over_streams(records, against),
         unfinished=unfinished,
         skipped=skipped,
         runs=len(records),
@@ -103,8 +102,7 @@ def write_report(
         light=COLOURS,
         dark=DARK_COLOURS,
     )
-    listed = table_environment().from_string(DEVIATIONS_MARKDOWN).render(deviations=known)
-    files["deviations.md"] = listed
+    files["deviations.md"] = table_environment().from_string(DEVIATIONS_MARKDOWN).render(deviations=known)
     if verdicts:
         files["claims.md"] = claims_text.as_markdown(verdicts)
     with delayed_interrupts():
@@ -126,6 +124,13 @@ def _experiments(sections: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         for name, group in groupby(sections, lambda section: section["table"].experiment)
         for of in (list(group),)
     ]
+
+
+def _over_streams(
+    records: Sequence[Record], against: str | None
+) -> list[tuple[StreamTable, list[list[str]]]]:
+    """A table for each setting of several streams, and the cells of its rows."""
+    return [(table, [row_cells(row) for row in table.rows]) for table in stream_tables(records, against)]
 
 
 def _concerning(known: Sequence[Any], records: Sequence[Record]) -> list[Any]:

@@ -95,7 +95,7 @@ def typical_log_ratio_over_streams(one: Mapping[int, Array], other: Mapping[int,
 def _two_sided(ratios: Array) -> float:
     """Twice the smaller share of draws on one side of 0, which no number of draws makes 0."""
     below, above = np.count_nonzero(ratios <= 0), np.count_nonzero(ratios >= 0)
-    return min(1.0, 2 * (min(below, above) + 1) / (len(ratios) + 1))
+    return float(min(1.0, 2 * (min(below, above) + 1) / (len(ratios) + 1)))
 
 
 def _require_same_streams(one: Mapping[int, Array], other: Mapping[int, Array]) -> None:

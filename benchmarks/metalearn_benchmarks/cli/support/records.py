@@ -31,12 +31,15 @@ def write_and_print_report(
     Raises:
         UsageError: There is no record, or none of `against`.
     """
+    from metalearn_benchmarks.report.tables.over_streams import StreamTable, rich_stream_table
     from metalearn_benchmarks.report.tables.text import rich_table
 
     with console.status("reading the records") as status:
         for part in _write_report(directory, statistics, out, against):
             if isinstance(part, Path):
                 console.print(visible(f"report: {part}"), soft_wrap=True)
+            elif isinstance(part, StreamTable):
+                console.print(rich_stream_table(part))
             else:
                 console.print(rich_table(part))
                 status.update("drawing the figures of the report")
@@ -46,10 +49,16 @@ def write_report_as_data(
     directory: Path, statistics: str = "t", out: Path | None = None, against: str | None = None
 ) -> dict[str, Any]:
     """Write the report of a DIR as `write_and_print_report` does, and return its tables as plain data."""
-    from metalearn_benchmarks.report.tables.data import table_as_data
+    from metalearn_benchmarks.report.tables.data import stream_table_as_data, table_as_data
+    from metalearn_benchmarks.report.tables.over_streams import StreamTable
 
     *tables, page = _write_report(directory, statistics, out, against)
-    return {"report": str(page), "tables": [table_as_data(table) for table in tables]}
+    over = [one for one in tables if isinstance(one, StreamTable)]
+    return {
+        "report": str(page),
+        "tables": [table_as_data(one) for one in tables if not isinstance(one, StreamTable)],
+        "over_streams": [stream_table_as_data(one) for one in over],
+    }
 
 
 def _write_report(directory: Path, statistics: str, out: Path | None, against: str | None) -> Iterator[Any]:
@@ -57,13 +66,15 @@ def _write_report(directory: Path, statistics: str, out: Path | None, against: s
     from metalearn_benchmarks.report.grouping import cross_family_records
     from metalearn_benchmarks.report.page import write_report
     from metalearn_benchmarks.report.tables import building
+    from metalearn_benchmarks.report.tables.over_streams import stream_tables
 
     records, left_out = readable_records(directory)
     unfinished = require_records(records, directory)
     results = building.result_tables([*records, *cross_family_records(records)], statistics, against)
     yield from results
+    yield from stream_tables(records, against)
     folder = directory if directory.is_dir() else directory.parent
-    yield write_report(records, out or folder / "report", unfinished, left_out, statistics, results)
+    yield write_report(records, out or folder / "report", unfinished, left_out, statistics, results, against)
 
 
 def require_records(records: list[Any], directory: Path) -> int:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from metalearn_benchmarks.report.tables.findings import findings
+from metalearn_benchmarks.report.tables.over_streams import StreamTable
 from metalearn_benchmarks.report.tables.result_table import ResultTable, Row
 from metalearn_benchmarks.statistics.estimate import Estimate
 
@@ -28,6 +29,27 @@ def table_as_data(table: ResultTable) -> dict[str, Any]:
         "differences_from": {str(row.group): row.method for row in table.rows if row.reference},
         "rows": [_row_as_data(row) for row in table.rows],
     }
+
+
+def stream_table_as_data(table: StreamTable) -> dict[str, Any]:
+    """Return a table over streams as plain data. What is not known, or not finite, is None."""
+    rows = []
+    for row in table.rows:
+        ratio = None if row.contrast is None else row.contrast.ratio()
+        rows.append({
+            "method": row.method,
+            "title": row.title,
+            "steps": row.steps,
+            "runs": row.runs,
+            "typical_error": _finite(row.typical_error),
+            "by_stream": dict(zip(map(str, table.streams), map(_finite, row.by_stream), strict=True)),
+            "never_learned": row.never_learned,
+            "ratio": None if ratio is None else _estimate_as_data(ratio),
+            "told_apart": None if row.contrast is None else row.apart,
+        })  # fmt: skip
+    return {
+        "experiment": table.experiment, "setting": table.setting, "streams": [*table.streams], "rows": rows,
+    }  # fmt: skip
 
 
 def _row_as_data(row: Row) -> dict[str, Any]:
