@@ -15,6 +15,7 @@ from metalearn_core import (
     BaseLearner,
     CompiledMetaGradient,
     Settings,
+    UpdateRule,
     adapt,
     make_rule,
     meta_gradient,
@@ -22,7 +23,7 @@ from metalearn_core import (
 )
 from metalearn_core.kernels.by_steps import BySteps
 from metalearn_core.kernels.programs import CompilationError
-from metalearn_core.testing import TinySines, tiny_learner
+from metalearn_core.testing import TinySines, check_update_rule, tiny_learner
 
 NET = networks()["tanh"]
 close = functools.partial(torch.testing.assert_close, rtol=1e-9, atol=1e-11)
@@ -46,6 +47,20 @@ class Annealed(BaseLearner):
         if support is None:
             return plain
         return plain + (self.predict(theta, batch.inputs).mean(-2) - support["mean"]).square().mean()
+
+
+class SharpnessAware(UpdateRule):
+    """θ ← θ − α ∇L(θ + ∇L/10), which asks for the support loss of the step."""
+
+    uses_support = True
+
+    def __init__(self, layout):
+        super().__init__()
+        self.inner_lr = nn.Parameter(torch.tensor(0.1))
+
+    def update(self, theta, signal, state):
+        worse = signal.support.gradient(signal.support.loss, theta + 0.1 * signal.grad)
+        return theta - self.inner_lr * worse, state
 
 
 LEARNER = Annealed(NET.module, NET.loss)
@@ -85,6 +100,12 @@ def test_a_loss_for_each_step_is_not_compiled_step_by_step_and_says_why():
     program = CompiledMetaGradient(RULE, LEARNER, steps=2, checkpoint_every=1)
     with pytest.raises(CompilationError, match="support_loss may read the step: a program each"):
         program(THETA, TASK)
+
+
+@pytest.mark.parametrize("make", [SharpnessAware, "gradient-descent"])
+def test_the_kit_looks_at_rules_with_its_losses(make):
+    found = check_update_rule(make, problem=(LEARNER, THETA, TASK))
+    assert [(result.law, result.message) for result in found if result.status == "failed"] == []
 
 
 @pytest.mark.nightly
