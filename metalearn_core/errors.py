@@ -136,6 +136,12 @@ NEW_TENSOR = "compute a new tensor instead of writing in place (x = x + y, not x
 
 TWICE = 'torch cannot differentiate it a second time: take the first order (order="first")'
 
+NO_GRADIENT = (
+    "take no gradient of your own in update: signal.grad is there, of either order, and"
+    " signal.support.gradient(function, theta) for any other; elsewhere begin with"
+    " theta.detach().requires_grad_()"
+)
+
 NOT_BATCHED = (
     "torch cannot batch it over tasks: write it in simpler operations, a recurrent network with nn.Linear, or"
     " set learner.use_vmap = False"
@@ -156,7 +162,7 @@ REMEDIES = {
     "dynamic shape": "choose with torch.where, not with a mask in brackets, or set learner.use_vmap = False",
     "do not yet support": NOT_BATCHED,
     "randomness": "draw what is random in __init__, and .eval() what drops out: the same arguments must give"
-    " the same answer",
+    " the same answer; a rule that declares uses_noise may take signal.noise(shape)",
     "scaled_dot_product": "attention's default kernel has no second derivative: put"
     " torch.nn.attention.sdpa_kernel(SDPBackend.MATH) around it, or take the first order",
     "_transformer_encoder_layer_fwd": "the fused encoder of .eval() has no derivative: keep it in .train(),"
@@ -170,6 +176,7 @@ REMEDIES = {
     "same dtype": "make constants with zeros_like and full_like, so that they follow theta's dtype, and"
     " register a tensor that the rule holds with register_buffer",
     "in-place": NEW_TENSOR,
+    "written-to tensor": NEW_TENSOR,
     "inplace": NEW_TENSOR,
     "setup_context": "give the autograd.Function a static setup_context, and generate_vmap_rule = True",
     "generate_vmap_rule": "give the autograd.Function generate_vmap_rule = True, or a static method vmap",
@@ -179,7 +186,8 @@ REMEDIES = {
     "is not implemented": "torch has no derivative of it: write it in simpler operations",
     "device-side assert": "on a GPU this is most often a label out of range: labels are 0 ... outputs - 1;"
     " run it on the CPU, which says which",
-    "does not require grad": "take no gradient of your own in update: signal.grad is there, of either order",
+    "does not require grad": NO_GRADIENT,
+    "requires_grad_()": NO_GRADIENT,
 }
 """By words of torch's messages, the more particular first."""
 

@@ -17,13 +17,14 @@ from metalearn_core.errors import RuleError, UsageError, require_count, require_
 from metalearn_core.learner import BaseLearner
 from metalearn_core.optimizers.differentiable import InnerOptimizer
 from metalearn_core.rule import State, UpdateRule, parameters_as, require_contract, require_tensors
+from metalearn_core.safeguards.losses import one_number
 from metalearn_core.safeguards.same_alone import check_first_batch
 from metalearn_core.safeguards.stacked_rule import check_first_update
 from metalearn_core.safeguards.writes import nothing_written
 from metalearn_core.settings import ORDERS, Clipping, Order
 from metalearn_core.signal import Noise, Signal, SupportSet, UndeclaredField, noise_keys
 from metalearn_core.task import Batch
-from metalearn_core.trees import over_first_axis
+from metalearn_core.trees import over_first_axis, shapes_of
 
 
 def adapt(
@@ -135,9 +136,11 @@ def per_task(criterion: Callable[..., Tensor], theta: Tensor, batch: Batch, *con
     tensors = batch.tensors
 
     def one(theta: Tensor, own: Sequence[Tensor], *context: Any) -> Tensor:
-        return criterion(theta, batch.like(own, stacked=False), *context)
+        with user_code(whose, what):
+            return one_number(whose, what, criterion(theta, batch.like(own, stacked=False), *context))
 
     learner = getattr(criterion, "__self__", None)
+    whose, what = getattr(learner, "who", "base-learner"), getattr(criterion, "__name__", "loss")
     if any(x.device != theta.device for x in tensors):
         where = " and ".join(map(str, dict.fromkeys(x.device for x in tensors)))
         raise UsageError(f"adapt: theta is on {theta.device} and the examples on {where}; move them with .to")
@@ -145,7 +148,6 @@ def per_task(criterion: Callable[..., Tensor], theta: Tensor, batch: Batch, *con
     if not getattr(learner, "use_vmap", True):
         values = over_first_axis(one, at_once=False)(theta, tensors, *context)
         return values
-    whose = getattr(learner, "who", "base-learner")
     watched = batch.named_tensors
     with nothing_written(whose, parameters=theta, **watched):
         try:
@@ -258,15 +260,15 @@ def start_every_task(
     def one(theta: Tensor, *own: Tensor) -> Tensor:
         begun = rule.start(theta, beside.of_task(own))
         if not isinstance(begun, Tensor) or (begun.shape, begun.dtype) != (theta.shape, theta.dtype):
-            got = f"{tuple(begun.shape)} and {begun.dtype}" if isinstance(begun, Tensor) else f"{begun!r:.60}"
             raise UsageError(
-                f"{who}: start must return θ as it was given it, {tuple(theta.shape)} and {theta.dtype},"
-                f" got {got}"
+                f"{who}: start must return θ as it was given it, {shapes_of(theta)}, got {shapes_of(begun)}"
             )
         return begun
 
-    watched = {f"support tensor {i}": x for i, x in enumerate(tensors)}
-    with torch.set_grad_enabled(track), user_code(who, "start"), nothing_written(who, theta=theta, **watched):
+    with (
+        torch.set_grad_enabled(track), user_code(who, "start"),
+        nothing_written(who, theta=theta, **beside.support.named_tensors),
+    ):  # fmt: skip
         found: Tensor = _over_seeds(rule, phi, lambda theta: beside.over_tasks(one)(theta, *tensors))(theta)
     return found
 
@@ -348,6 +350,8 @@ def update_every_task(
     if shown:
         batched = shown.over_tasks(one)
     leaves = {f"state {i}": leaf for i, leaf in enumerate(pytree.tree_leaves(state))}
+    if shown:
+        leaves |= shown.support.named_tensors
     who = f"rule {rule.label}"
     with nothing_written(who, theta=theta, grad=grad, **leaves), user_code(who, "update"):
         return batched(theta, grad, losses, state, *keys, *tensors)

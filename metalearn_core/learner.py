@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from metalearn_core.errors import UsageError, require_callables, require_kinds, user_code
 from metalearn_core.safeguards.embeddings import mend_embeddings
 from metalearn_core.safeguards.locks import CopyableLock
-from metalearn_core.safeguards.losses import comparing, why_loss_failed
+from metalearn_core.safeguards.losses import comparing, one_number, why_loss_failed
 from metalearn_core.safeguards.modules import refuse_unusable_modules
 from metalearn_core.safeguards.writes import (
     nothing_written,
@@ -46,8 +46,9 @@ class BaseLearner:
     support set does. It then has an attribute `uses_support = True` and is called as
     `module(query inputs, support inputs)`; on a support set itself it is called as `module(inputs)`.
 
-    It may be extended: `loss`, `score`, `support_loss` and `context` are for subclasses to override, and
-    every copy, on another device or over another module, keeps the subclass and what it holds.
+    It may be extended: `loss`, `score`, `support_loss` and `context` are for subclasses to override. What
+    calls the `loss` of this class heeds the mask of a batch; what does not must heed it itself. Every copy,
+    on another device or over another module, keeps the subclass and what it holds.
 
     Args:
         module: the network.
@@ -233,11 +234,7 @@ class BaseLearner:
                 value = criterion(prediction, targets)
             else:
                 value = _mean_of_examples(criterion, prediction, targets, batch.mask, at_once=self.use_vmap)
-        if not isinstance(value, Tensor) or value.ndim:
-            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.60}"
-            raise UsageError(
-                f"BaseLearner: {name} must return one number, a mean over all elements as a tensor, got {got}"
-            )
+        value = one_number("BaseLearner", name, value)
         if name == "loss" and not value.is_floating_point():
             raise UsageError(f"BaseLearner: loss must return a floating-point number, got {value.dtype}")
         return value

@@ -19,6 +19,11 @@ from metalearn_core.rule import UpdateRule
 from metalearn_core.task import Task
 from metalearn_core.training.meta_gradient import meta_gradient
 
+
+class AnswerError(UsageError):
+    """An outer gradient answered, and not as `meta_gradient` does."""
+
+
 MetaGradient: TypeAlias = Callable[..., tuple[Tensor, Tensor, dict[str, Tensor]]]
 """A function that is called as `meta_gradient` is, and answers as it does."""
 BACKPROPAGATION = "backpropagation"
@@ -146,7 +151,7 @@ class OuterGradient:
         wanted |= {f"that for {name}": tuple(phi.shape) for name, phi in rule.named_parameters()}
         found = _shapes(answer)
         if found != wanted:
-            raise UsageError(
+            raise AnswerError(
                 f"{who}: it must return loss, gradient and {{name: gradient}} of every φ, with the shapes"
                 f" {wanted}; it returned {found or f'a {type(answer).__name__}'}"
             )

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from metalearn_core.errors import UsageError, require_kinds
 from metalearn_core.signal import Signal, SupportSet
 from metalearn_core.training.parameters import ParameterLayout
+from metalearn_core.trees import shapes_of
 
 State: TypeAlias = Any
 """Tensors in tuples, named tuples or dicts; `()` for a rule without memory."""
@@ -32,6 +33,7 @@ class UpdateRule(nn.Module, ABC):
         uses_loss: it reads `signal.loss`.
         uses_step: it reads `signal.step` or `signal.steps`.
         uses_support: it reads `signal.support`; it is then called for one task at a time, never on a stack.
+            `start` has its support set without it.
         uses_noise: it reads `signal.noise`, of the class and not of an instance. Such a rule has a frozen
             parameter `noise_seed`, which `meta_train` draws for each seed.
         elementwise: each coordinate is updated by itself, and the code takes leading axes: it is
@@ -184,7 +186,7 @@ def require_contract(rule: UpdateRule, given: object, answer: object) -> None:
         alone = "a tensor alone; write `return theta, state`" if isinstance(answer, Tensor) else None
         raise UsageError(
             f"rule {rule.label}: update must return (theta, state) as it was given them:"
-            f" {' '.join(str(before).split())}; it returned {alone or ' '.join(str(after).split())}"
+            f" {shapes_of(given)}; it returned {alone or shapes_of(answer)}"
         )
     require_tensors(rule, "update", "θ", new[:1])
     require_tensors(rule, "update", "the state", new[1:])

@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from metalearn_core.errors import UsageError
+from metalearn_core.errors import UsageError, require_callables, require_kinds
 from metalearn_core.task import Batch
 
 Objective = Callable[[Tensor], Tensor]
@@ -88,8 +88,10 @@ class SupportSet:
             theta: where, `[n]`.
 
         Raises:
-            UsageError: for an objective that gives no single number.
+            UsageError: for an objective that gives no single number, or is no function.
         """
+        require_callables("support.gradient", objective=objective)
+        require_kinds("support.gradient", theta=(theta, Tensor))
 
         def scalar(at: Tensor) -> Tensor:
             value = objective(at)
@@ -135,9 +137,15 @@ class Noise:
 
     def __call__(self, shape: Sequence[int]) -> Tensor:
         """Independent standard normal numbers; the shape of a rule on a stack leads with `[tasks]`."""
+        if not isinstance(shape, tuple | list):
+            kind = type(shape).__name__
+            raise UsageError(f"signal.noise: the shape must be a tuple, such as theta.shape; got: {kind}")
         lead, own = tuple(shape[: self._keys.ndim]), tuple(shape[self._keys.ndim :])
         if lead != tuple(self._keys.shape):
-            raise UsageError(f"signal.noise: the shape must lead with {tuple(self._keys.shape)}, got {lead}")
+            raise UsageError(
+                f"signal.noise: the shape must lead with {tuple(self._keys.shape)}, got {lead}: an"
+                " elementwise rule is called on a stack of tasks; take theta.shape"
+            )
         self._calls += 1
         places = torch.arange(2 * math.prod(own), device=self._keys.device)
         hashed = hash_of(hash_of(self._keys + self._calls).unsqueeze(-1) + hash_of(places))

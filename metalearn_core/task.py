@@ -224,7 +224,8 @@ class Task:
         """One meta-batch of single tasks; UsageError unless they agree in every shape and dtype.
 
         `pad`: they may have different numbers of examples. Smaller sets are filled up to the
-        largest one, or to that number of examples, with copies, and a mask says what is there.
+        largest one, or support and query sets alike to that number of examples, with copies, and a mask says
+        what is there.
         """
         return Task._join(tasks, torch.stack, stacked=False, pad=pad)
 
@@ -291,7 +292,10 @@ def _padded(tasks: Sequence[Task], pad: bool | int) -> list[Task]:
     sizes = [max(len(getattr(task, part)) for task in tasks) for part in ("support", "query")]
     if pad is not True:
         if pad < max(sizes):
-            raise UsageError(f"Task.stack: pad must be True or at least {max(sizes)}, got {pad}")
+            raise UsageError(
+                f"Task.stack: pad must be True or at least {max(sizes)}, got {pad}: support and query sets"
+                " are padded alike"
+            )
         sizes = [pad, pad]
     return [Task(task.support.padded(sizes[0]), task.query.padded(sizes[1]), task.stacked) for task in tasks]
 

@@ -11,6 +11,26 @@ from torch.func import vmap
 from torch.utils import _pytree as pytree
 
 
+def shapes_of(tree: Any) -> str:
+    """Its structure in one line, a tensor as `float32[5, 1]`, all else as the name of its type."""
+
+    def told(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return None if leaf is None else _Word(type(leaf).__name__)
+        return _Word(f"{leaf.dtype}{list(leaf.shape)}".removeprefix("torch."))
+
+    return " ".join(repr(pytree.tree_map(told, tree)).split())
+
+
+class _Word(str):
+    """Told without quotation marks."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 def over_first_axis(function: Callable[..., Any], *, at_once: bool = True) -> Callable[..., Any]:
     """The function for every index of the first axis of all tensors among its arguments.
 

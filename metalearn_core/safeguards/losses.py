@@ -12,6 +12,17 @@ from torch.overrides import TorchFunctionMode
 
 from metalearn_core.errors import UsageError
 
+
+def one_number(who: str, name: str, value: object) -> Tensor:
+    """The value of a loss or a score; UsageError unless it is a tensor without axes."""
+    if not isinstance(value, Tensor) or value.ndim:
+        got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.60}"
+        raise UsageError(
+            f"{who}: {name} must return one number, a mean over all elements as a tensor, got {got}"
+        )
+    return value
+
+
 ELEMENTWISE = {
     "sub", "rsub", "__sub__", "__rsub__", "subtract", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss",
     "binary_cross_entropy", "binary_cross_entropy_with_logits", "kl_div", "poisson_nll_loss",

@@ -85,21 +85,24 @@ def _require_pure(learner: BaseLearner, thetas: Tensor, data: Sequence[Any]) -> 
     require_pure(module, fresh, _copied(first), (_copied(last), _copied(last)))
 
 
-def _look_at_graph(learner: BaseLearner, derivatives: int, theta: Tensor, data: Sequence[Any]) -> None:
+def _look_at_graph(
+    learner: BaseLearner, what: str, derivatives: int, theta: Tensor, data: Sequence[Any]
+) -> None:
     """UsageError for a function that torch can differentiate once, and takes for constant then.
 
     A warning where there is no graph at all.
     """
     inputs, targets, *context = _copied(data)
-    scout = learner.with_module(learner.module_at(theta))
+    scout, what = learner.with_module(learner.module_at(theta)), "loss" if what == "score" else what
     try:
-        total = scout.loss(theta.clone().requires_grad_(), Batch(inputs, targets), *context)
+        total = getattr(scout, what)(theta.clone().requires_grad_(), Batch(inputs, targets), *context)
     except Exception:  # the run tells it in its own words
         return
     if not total.requires_grad:
         warnings.warn(
-            f"{learner.who}: its loss has no gradient for θ, so every update and every meta-gradient is made"
-            " of zeros; look for a detach(), a torch.no_grad() or an argmax in the module and in its loss",
+            f"{learner.who}: its {what} has no gradient for θ, so every update and every meta-gradient is"
+            " made of zeros; look for a detach(), a torch.no_grad() or an argmax in the module and in its"
+            " loss",
             TrainingWarning,
             stacklevel=6,
         )
@@ -126,7 +129,7 @@ def _require_same(
     if found is None:
         return
     if derivatives and len(thetas[0]):
-        _look_at_graph(learner, derivatives, thetas[0], [_task(x, 0) for x in data])
+        _look_at_graph(learner, what, derivatives, thetas[0], [_task(x, 0) for x in data])
     again, batched = found
     if again:
         raise UsageError(

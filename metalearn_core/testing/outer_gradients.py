@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from metalearn_core.errors import describe_error
-from metalearn_core.outer_gradient import KEYS, MetaGradient, OuterGradient
+from metalearn_core.errors import RuleError, UsageError, describe_error
+from metalearn_core.outer_gradient import KEYS, AnswerError, MetaGradient, OuterGradient
 from metalearn_core.rule import State, UpdateRule
 from metalearn_core.signal import Signal
 from metalearn_core.testing.problems import Architecture, Problem
@@ -36,6 +36,14 @@ class Descent(UpdateRule):
 
     def update(self, theta: Tensor, signal: Signal, state: State) -> tuple[Tensor, State]:
         return theta - self.inner_lr * signal.grad, state
+
+
+class LearnedDescent(Descent):
+    """The same with a rate that is learned, a φ: an outer gradient gives one for it, or refuses the rule."""
+
+    def __init__(self, layout: ParameterLayout) -> None:
+        UpdateRule.__init__(self)
+        self.inner_lr = nn.Parameter(torch.tensor(0.1))
 
 
 def check_meta_gradient(
@@ -82,14 +90,17 @@ def check_meta_gradient(
 
 def _ask(
     outer: OuterGradient, rule: UpdateRule, problem: Problem,
-    theta: Tensor | None = None, first: int = 0, last: int = 3, double: bool = True,
+    theta: Tensor | None = None, first: int = 0, last: int = 3, double: bool = True, learned: bool = False,
 ) -> list[Tensor]:  # fmt: skip
     """Loss, gradient for θ⁰, and that for each φ, of the tasks from `first` to `last`."""
+    rule = LearnedDescent(problem.learner.layout) if learned else rule
     dtype = torch.float64 if double else torch.float32
     keys = {KEYS: torch.tensor([11, 12, 13])[first:last]} if outer.keyed else {}
     start = (problem.theta if theta is None else theta).to(dtype)
     task, learner = problem.task[first:last].to("cpu", dtype), problem.learner.to("cpu", dtype)
-    loss, grad, of_phi = outer(rule.to(dtype=dtype), learner, start, task, steps=problem.steps, **keys)
+    settings: dict[str, Any] = {"steps": problem.steps, "order": "second"}
+    settings |= dict.fromkeys(("clip", "truncate", "outer_decay"))  # all that the outer loop gives
+    loss, grad, of_phi = outer(rule.to(dtype=dtype), learner, start, task, **settings, **keys)
     return [loss, grad, *of_phi.values()]
 
 
@@ -102,6 +113,17 @@ def answers(ask: Answer, problem: Problem) -> None:
     """It answers as `meta_gradient`: a loss, a gradient in the shape of θ⁰, one for each φ; all finite."""
     finite = all(bool(x.isfinite().all()) for x in ask())
     assert finite, "the answer has a NaN or an infinity on an ordinary problem"
+
+
+def every_phi(ask: Answer, problem: Problem) -> None:
+    """A rule with a φ has a gradient for it, of zeros where there is none; or it is refused in one line."""
+    try:
+        answer = ask(learned=True)
+    except (RuleError, AnswerError):
+        raise
+    except UsageError:
+        return  # Reptile's says that there must be nothing to learn
+    assert bool(answer[-1].isfinite()), "the gradient for a φ has a NaN or an infinity"
 
 
 def repeats(ask: Answer, problem: Problem) -> None:
@@ -145,6 +167,7 @@ def follows_dtype(ask: Answer, problem: Problem) -> None:
 
 META_GRADIENT_LAWS: dict[str, Callable[[Answer, Problem], None]] = {
     "answers": answers,
+    "every-phi": every_phi,
     "repeats": repeats,
     "tasks-alone": tasks_alone,
     "own-starts": own_starts,

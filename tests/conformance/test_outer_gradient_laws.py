@@ -59,10 +59,21 @@ def wide(*arguments, **settings):
     return loss, grad.double(), of_phi
 
 
+def forgetful(*arguments, **settings):
+    loss, grad, _ = meta_gradient(*arguments, **settings)
+    return loss, grad, {}
+
+
+def deaf(rule, learner, theta, task, *, steps):
+    return meta_gradient(rule, learner, theta, task, steps=steps)
+
+
 @pytest.mark.parametrize(
     ("gradient", "law", "told"),
     [
         (infinite, "answers", "a NaN or an infinity"),
+        (forgetful, "every-phi", "'that for inner_lr': ()"),
+        (deaf, "answers", "unexpected keyword argument 'order'"),
         (random, "repeats", "draw by `keys`"),
         (mixing, "tasks-alone", "it mixes tasks"),
         (rowless, "own-starts", "do not sum"),

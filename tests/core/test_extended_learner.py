@@ -15,14 +15,17 @@ from metalearn_core import (
     BaseLearner,
     CompiledMetaGradient,
     Settings,
+    UpdateRule,
+    UsageError,
     adapt,
     make_rule,
     meta_gradient,
     meta_train,
 )
+from metalearn_core.errors import TrainingWarning
 from metalearn_core.kernels.by_steps import BySteps
 from metalearn_core.kernels.programs import CompilationError
-from metalearn_core.testing import TinySines, tiny_learner
+from metalearn_core.testing import TinySines, check_update_rule, tiny_learner
 
 NET = networks()["tanh"]
 close = functools.partial(torch.testing.assert_close, rtol=1e-9, atol=1e-11)
@@ -46,6 +49,20 @@ class Annealed(BaseLearner):
         if support is None:
             return plain
         return plain + (self.predict(theta, batch.inputs).mean(-2) - support["mean"]).square().mean()
+
+
+class SharpnessAware(UpdateRule):
+    """θ ← θ − α ∇L(θ + ∇L/10), which asks for the support loss of the step."""
+
+    uses_support = True
+
+    def __init__(self, layout):
+        super().__init__()
+        self.inner_lr = nn.Parameter(torch.tensor(0.1))
+
+    def update(self, theta, signal, state):
+        worse = signal.support.gradient(signal.support.loss, theta + 0.1 * signal.grad)
+        return theta - self.inner_lr * worse, state
 
 
 LEARNER = Annealed(NET.module, NET.loss)
@@ -87,6 +104,12 @@ def test_a_loss_for_each_step_is_not_compiled_step_by_step_and_says_why():
         program(THETA, TASK)
 
 
+@pytest.mark.parametrize("make", [SharpnessAware, "gradient-descent"])
+def test_the_kit_looks_at_rules_with_its_losses(make):
+    found = check_update_rule(make, problem=(LEARNER, THETA, TASK))
+    assert [(result.law, result.message) for result in found if result.status == "failed"] == []
+
+
 @pytest.mark.nightly
 def test_compiled_it_is_the_eager_gradient():
     ours = CompiledMetaGradient(RULE, LEARNER, steps=2)(THETA, TASK)
@@ -108,6 +131,50 @@ def test_every_copy_keeps_the_subclass_and_what_it_holds(make):
     assert copied.strength == 0.5
     assert copied.has_support_loss
     assert copied.strength.dtype == copied.dtype
+
+
+def of_support(function):
+    """A base-learner with this support loss."""
+    function.__name__ = "support_loss"
+    return type("Own", (BaseLearner,), {"support_loss": function})(NET.module, NET.loss)
+
+
+REFUSED = [
+    (lambda self, theta, batch: self.loss(theta, batch), r"support_loss raised TypeError: .* 4 were given"),
+    (lambda self, theta, batch, step: self.loss(theta, batch).item(), r"support_loss .* as a tensor, got \d"),
+    (lambda self, theta, batch, step: None, "support_loss must return one number, .* got None"),
+    (lambda self, theta, batch, step: theta, r"support_loss must return one number, .* got shape \(\d+,\)"),
+    (
+        lambda self, theta, batch, step: self.loss(theta, batch) + torch.randn(()),
+        "support_loss raised RuntimeError: .*: the same arguments must give the same answer",
+    ),
+]
+
+
+@pytest.mark.parametrize(("function", "message"), REFUSED)
+def test_what_does_not_fit_is_said_in_one_line(function, message):
+    with pytest.raises(UsageError, match=f"base-learner Sequential: {message}") as error:
+        adapt(RULE, of_support(function), THETA, TASK.support, steps=1)
+    assert "\n" not in str(error.value)
+
+
+def test_a_loss_that_is_overridden_must_give_one_number():
+    class Own(BaseLearner):
+        def loss(self, theta, batch, support=None):
+            return theta
+
+    learner = Own(NET.module, NET.loss)
+    with pytest.raises(UsageError, match=r"base-learner Sequential: loss must return one number"):
+        adapt(RULE, learner, THETA, TASK.support, steps=1)
+
+
+def test_a_support_loss_without_a_gradient_is_warned_of():
+    def constant(self, theta, batch, step):
+        with torch.no_grad():
+            return self.loss(theta, batch)
+
+    with pytest.warns(TrainingWarning, match="its support_loss has no gradient for θ, so every update"):
+        adapt(RULE, of_support(constant), THETA, TASK.support, steps=1)
 
 
 def test_it_is_what_trains():

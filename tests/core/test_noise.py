@@ -195,5 +195,17 @@ def test_what_does_not_fit_is_said_in_one_line():
     settings, generator = Settings(tasks=1), torch.Generator()
     with pytest.raises(UsageError, match="set uses_noise in the class"):
         meta_train(Late(LEARNER.layout), LEARNER, TinySines(), settings, generator=generator)
-    with pytest.raises(UsageError, match=r"the shape must lead with \(3,\), got \(2,\)"):
+    with pytest.raises(UsageError, match=r"must lead with \(3,\), got \(2,\): an elem.* take theta.shape"):
         Noise(torch.arange(3), THETA)((2, 4))
+    for shape, kind in ((4, "int"), (THETA, "Tensor")):
+        with pytest.raises(UsageError, match=f"the shape must be a tuple, such as theta.shape; got: {kind}"):
+            Noise(torch.tensor(3), THETA)(shape)
+
+
+def test_a_rule_that_draws_by_itself_is_told_of_the_noise():
+    class Drawing(Langevin):
+        def update(self, theta, signal, state):
+            return theta - 0.1 * signal.grad + torch.randn_like(theta), state
+
+    with pytest.raises(UsageError, match=r"declares uses_noise may take signal.noise\(shape\)"):
+        adapt(Drawing(LEARNER.layout).double(), LEARNER, THETA, TASK.support, steps=1)

@@ -190,7 +190,7 @@ REFUSED = [
     (lambda: Batch(torch.zeros(3, 1), None, mask=torch.ones(3)), "mask must be booleans of shape"),
     (lambda: Batch(torch.zeros(3, 1), None, mask=[True] * 3), "mask must be a Tensor or a? ?None"),
     (lambda: Task.stack(TASKS), "tasks of the same shapes"),
-    (lambda: Task.stack(TASKS, pad=2), "pad must be True or at least 6, got 2"),
+    (lambda: Task.stack(TASKS, pad=2), "pad must be True or at least 6, got 2: support and query sets"),
     (lambda: Task(examples(3, 0), Batch(torch.zeros(3, 1), torch.zeros(3, 1))), "support and query inputs"),
 ]
 

@@ -15,6 +15,7 @@ from metalearn_core import (
     CompiledMetaGradient,
     LearnedOptimizer,
     Settings,
+    Task,
     UpdateRule,
     UsageError,
     adapt,
@@ -189,6 +190,43 @@ def test_the_kit_looks_at_such_rules(rule):
     assert [r for r in check_update_rule(rule) if r.status == "failed"] == []
 
 
+def test_a_start_needs_no_declaration_and_the_kit_says_so():
+    class Start(UpdateRule):
+        uses_support = True
+
+        def start(self, theta, support):
+            return theta - 0.1 * support.gradient(support.loss, theta)
+
+        def update(self, theta, signal, state):
+            return theta - 0.1 * signal.grad, state
+
+    told = {r.law: r.message for r in check_update_rule(lambda layout: Start()) if r.status == "failed"}
+    assert "start has its support set without it; leave it out" in told["declares"]
+    Start.uses_support = False
+    assert [r for r in check_update_rule(lambda layout: Start()) if r.status == "failed"] == []
+
+
+def test_a_rule_for_other_data_is_told_to_bring_them():
+    class Encoder(UpdateRule):
+        def __init__(self, layout):
+            super().__init__()
+            self.encoder = nn.Linear(2, layout.size)
+
+        def start(self, theta, support):
+            return theta + self.encoder(torch.cat([support.batch.inputs, support.batch.targets], 1)).mean(0)
+
+        def update(self, theta, signal, state):
+            return theta - 0.1 * signal.grad, state
+
+    told = {r.law: r.message for r in check_update_rule(Encoder) if r.status == "failed"}
+    assert "bring those that it is made for as problem=, in a terminal --problem" in told["batch"]
+    learner = BaseLearner(nn.Linear(1, 1), nn.functional.mse_loss)
+    draw = torch.Generator().manual_seed(0)
+    task = Task.of([torch.randn(3, 5, 1, generator=draw) for _ in range(4)], stacked=True)
+    found = check_update_rule(Encoder, problem=(learner, torch.tensor([0.3, -0.2]), task))
+    assert [r for r in found if r.status == "failed"] == []
+
+
 def test_zero_steps_give_the_start():
     rule = Sharp(LEARNER.layout).double()
     nn.init.ones_(rule.shift)
@@ -216,6 +254,41 @@ REFUSED = [
     (lambda: changed(start=lambda self, theta, support: theta[:2]), r"start must return θ as it was given"),
     (lambda: changed(start=lambda self, theta, support: None), "start must return θ .* got None"),
     (lambda: changed(start=lambda self, theta, support: theta.add_(1)), "start raised RuntimeError"),
+    (lambda: changed(start=lambda self, theta, support: (theta, ())), r"got \(float64\[\d+\], \(\)\)$"),
+    (lambda: changed(start=lambda self, theta, support: theta.add_(1)), "new tensor instead of writing in p"),
+    (
+        lambda: changed(
+            start=lambda self, theta, support: theta + support.batch.inputs.mul_(2).sum(),
+        ),
+        "writes to its inputs",
+    ),
+    (
+        lambda: changed(update=lambda self, t, s, state: (t + s.support.batch.targets.mul_(1).sum(), state)),
+        "rule Changed .*: it writes to its targets",
+    ),
+    (
+        lambda: changed(
+            update=lambda self, t, s, state: (s.support.gradient(s.support.loss(t), t), state),
+        ),
+        "support.gradient: objective must be a function, got a Tensor",
+    ),
+    (
+        lambda: changed(
+            update=lambda self, t, s, state: (s.support.gradient(s.support.loss, s.support), state),
+        ),
+        "support.gradient: theta must be a Tensor, got a SupportSet",
+    ),
+    (
+        lambda: changed(update=lambda self, t, s, state: (t + t.detach().requires_grad_(), state)),
+        r"signal.support.gradient\(function, theta\) for any other",
+    ),
+    (
+        lambda: changed(
+            init_state=lambda self, theta: {"v": theta}, update=lambda self, t, s, state: (t, (state["v"],))
+        ),
+        r"as it was given them: \(float64\[(\d+)\], \{'v': float64\[\1\]\}\);"
+        r" it returned \(float64\[\1\], \(float64\[\1\],\)\)$",
+    ),
     (
         lambda: changed(update=lambda self, t, s, state: (s.support.gradient(s.support.predict, t), state)),
         r"the objective must return one number, got shape \(4, 2\)",
@@ -225,8 +298,9 @@ REFUSED = [
 
 @pytest.mark.parametrize(("make", "message"), REFUSED)
 def test_what_does_not_fit_is_said_in_one_line(make, message):
+    support = TASK.map(torch.clone).support
     with pytest.raises(UsageError, match=message) as error:
-        adapt(make(), LEARNER, THETA, TASK.support, steps=1)
+        adapt(make(), LEARNER, THETA, support, steps=1)
     assert "\n" not in str(error.value)
 
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from metalearn_core.errors import RuleError
-from metalearn_core.inner_loop import adapt, per_task
+from metalearn_core.inner_loop import adapt
 from metalearn_core.learner import BaseLearner
+from metalearn_core.outer_gradient import query_losses
 from metalearn_core.rule import UpdateRule
 from metalearn_core.settings import ORDERS, Order
 from metalearn_core.task import Batch, Task
@@ -159,7 +160,7 @@ def law_unrolled(make_rule: MakeRule) -> None:
         _, for_theta, for_phi = meta_gradient(rule, learner, start, task, steps=2, order=order)
         theta = start.clone().requires_grad_()
         loss = sum(
-            learner.loss(_unroll(rule, learner, theta, one.support, order), one.query)
+            learner.loss(_unroll(rule, learner, theta, one.support, order), one.query, *learner.context(one))
             for one in (task[i] for i in range(len(task)))
         ) / len(task)
         assert isinstance(loss, Tensor)
@@ -185,7 +186,7 @@ def law_finite_differences(make_rule: MakeRule) -> None:
     def outer_loss() -> float:
         with torch.no_grad():
             adapted = adapt(rule, learner, theta, task.support, steps=STEPS)
-            return float(per_task(learner.loss, adapted, task.query).mean())
+            return float(query_losses(learner, adapted, task).mean())
 
     for together in (["theta0"], list(phi)):
         if _differ(outer_loss, places, grads, together):
@@ -236,12 +237,12 @@ def _slope(
 
 def _unroll(rule: UpdateRule, learner: BaseLearner, theta: Tensor, support: Batch, order: Order) -> Tensor:
     """Two steps for one task, derivatives kept; the first order takes gradient and loss as numbers."""
-    shown = support_of(learner, support, order)
-    theta = rule.start(theta, shown)
+    theta = rule.start(theta, support_of(learner, support, order))
     state = rule.init_state(theta)
     for step in range(2):
+        shown = support_of(learner, support, order, step)
         at = theta if theta.requires_grad else theta.detach().requires_grad_()
-        loss = learner.loss(at, support)
+        loss = learner.support_loss(at, support, step)
         (grad,) = torch.autograd.grad(loss, at, create_graph=order == "second", retain_graph=True)
         if order == "first":
             loss = loss.detach()

@@ -124,11 +124,11 @@ def law_memory(make_rule: MakeRule) -> None:
 def _adapt_by_hand(
     rule: UpdateRule, learner: BaseLearner, theta: Tensor, support: Batch, steps: int
 ) -> Tensor:
-    shown = support_of(learner, support)
-    theta = rule.start(theta, shown).detach()
+    theta = rule.start(theta, support_of(learner, support)).detach()
     state = rule.init_state(theta)
     for step in range(steps):
-        loss, grad = loss_and_gradient(learner, theta, support)
+        loss, grad = loss_and_gradient(learner, theta, support, step)
+        shown = support_of(learner, support, step=step)
         key = noise_key(rule, support, step)
         theta, state = rule.update(theta, signal(rule, grad, loss, step, shown, steps, key), state)
         theta, state = theta.detach(), pytree.tree_map(torch.detach, state)

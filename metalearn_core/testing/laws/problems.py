@@ -158,12 +158,12 @@ def noise_key(rule: UpdateRule, batch: Batch, step: int) -> int:
     return int(noise_keys(stacked, rule.seed_of_noise, step))
 
 
-def support_of(learner: BaseLearner, batch: Batch, order: str = "second") -> SupportSet:
-    """The support set of a task, as the inner loop shows it under an order."""
+def support_of(learner: BaseLearner, batch: Batch, order: str = "second", step: int = 0) -> SupportSet:
+    """The support set of a task, as the inner loop shows it under an order in step t."""
     constant = order == "first"
     return SupportSet(
         batch,
-        lambda theta: learner.loss(theta, batch),
+        lambda theta: learner.support_loss(theta, batch, step),
         lambda theta: learner.predict(theta, batch.inputs),
         torch.detach if constant else lambda grad: grad,
         constant,
@@ -213,10 +213,12 @@ def problem(*, unused: bool = True, size: float = 1.0) -> tuple[BaseLearner, Ten
     return learner, 0.5 * randn(learner.layout.size, seed=9), Task.of(tensors, stacked=True)
 
 
-def loss_and_gradient(learner: BaseLearner, theta: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """L(θ), `[]`, and ∇L(θ), `[n]`, as numbers."""
+def loss_and_gradient(
+    learner: BaseLearner, theta: Tensor, batch: Batch, step: int = 0
+) -> tuple[Tensor, Tensor]:
+    """The support loss L(θ) in step t, `[]`, and ∇L(θ), `[n]`, as numbers."""
     theta = theta.detach().requires_grad_()
-    loss = learner.loss(theta, batch)
+    loss = learner.support_loss(theta, batch, step)
     return loss.detach(), torch.autograd.grad(loss, theta)[0]
 
 

@@ -27,6 +27,7 @@ from metalearn_core.testing.laws.problems import (
     two_updates,
 )
 from metalearn_core.training.parameters import ParameterLayout
+from metalearn_core.trees import shapes_of
 
 _UNSEEN_LAYOUT = ParameterLayout(("weight", "bias"), ((3, 5), (2,)))
 """Of a size that no other law has: what is remembered by size is empty still."""
@@ -51,7 +52,7 @@ def law_structure(make_rule: MakeRule) -> None:
                 isinstance(answer, tuple) and len(answer) == 2,
                 f"update must return (theta, state), got {type(answer).__name__}",
             )
-            expected, got = _facts(given), _facts(answer)
+            expected, got = shapes_of(given), shapes_of(answer)
             require(
                 expected == got,
                 f"update must return theta and state as it was given them: given {expected},"
@@ -59,15 +60,6 @@ def law_structure(make_rule: MakeRule) -> None:
                 " final shape in init_state",
             )
             theta, state = answer
-
-
-def _facts(value: tuple[Tensor, State]) -> str:
-    """The structure, and every tensor's shape and dtype, in one line."""
-    described = pytree.tree_map(
-        lambda leaf: f"{leaf.dtype}{list(leaf.shape)}" if isinstance(leaf, Tensor) else type(leaf).__name__,
-        value,
-    )
-    return " ".join(str(described).replace("'torch.", "").replace("]'", "]").split())
 
 
 def law_declares(make_rule: MakeRule) -> None:
@@ -93,7 +85,8 @@ def law_declares(make_rule: MakeRule) -> None:
             break  # it has parameters for so many steps alone
     costs = {
         "step": "a step is then compiled for each t", "loss": "its derivatives are then kept",
-        "support": "it is then never called on a stack", "noise": "it is then made at every step",
+        "support": "it is then never called on a stack, and start has its support set without it",
+        "noise": "it is then made at every step",
     }  # fmt: skip
     for name in sorted(declared - read):
         raise AssertionError(f"declares uses_{name} and never reads it: {costs[name]}; leave it out")
