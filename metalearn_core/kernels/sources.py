@@ -17,27 +17,37 @@ from torch import Tensor
 
 HEADERS = ("torch/csrc/inductor/cpp_wrapper/cpu.h", "torch/csrc/inductor/cpp_prefix.h")
 """What compiled programs include. Left alone, torch precompiles the first and reads the second every time."""
+VECTORS = {"cpp.vec_isa_ok": True}
+"""Has torch ask the processor which vectors it has, without compiling a program that tries them: a compiler
+that reads torch's headers knows them all."""
 
 
 @contextmanager
 def quick_compiler() -> Iterator[None]:
-    """Within it, programs and sources for the CPU become the same machine code after less waiting.
+    """Within it, programs for the CPU become the same machine code as without it, after less waiting.
 
-    All their headers are precompiled, once on each machine. And torch asks the processor which vectors it
-    has, without compiling a program that tries them: a compiler that reads torch's headers knows them all.
+    All their headers are precompiled, once on each machine; these are those of the sources here, too.
     """
     from torch._inductor import config
     from torch._inductor.codecache import CppWrapperCodeCache  # they take time to load
 
-    before = CppWrapperCodeCache.__dict__.get("_get_uncompiled_header")
-    if before is not None:  # another torch may do without
+    own = _torchs_header()
+    if own is not None:  # another torch may do without
         CppWrapperCodeCache._get_uncompiled_header = classmethod(_header)  # type: ignore[assignment]
     try:
-        with config.patch({"cpp.vec_isa_ok": True}):
+        with config.patch(VECTORS):
             yield
     finally:
-        if before is not None:
-            CppWrapperCodeCache._get_uncompiled_header = before
+        if own is not None:
+            CppWrapperCodeCache._get_uncompiled_header = own
+
+
+@functools.cache
+def _torchs_header() -> Any:
+    """The method by which torch chooses a header to precompile; read once, before it is ever replaced."""
+    from torch._inductor.codecache import CppWrapperCodeCache
+
+    return CppWrapperCodeCache.__dict__.get("_get_uncompiled_header")
 
 
 def _header(_: type, device: str) -> str:
@@ -57,7 +67,9 @@ def _code_cache() -> Any:
 @functools.cache
 def loaded(name: str, package: str | None = None) -> ctypes.CDLL:
     """The library made of a source, of this folder or of a package. Raises what the compiler raises."""
-    with quick_compiler():
+    from torch._inductor import config  # it takes time to load
+
+    with config.patch(VECTORS):  # no more: this may run while another thread compiles a program
         library: ctypes.CDLL = _code_cache().load(_source(name, package or __package__))
     return library
 

@@ -22,7 +22,6 @@ def test_vectors_are_those_of_the_processor_without_a_test_program(monkeypatch):
     monkeypatch.setattr(
         cpu_vec_isa.VecISA, "check_build", lambda _, code: bool(compiled.append(code)) or True
     )
-    monkeypatch.setattr(config.cpp, "simdlen", None)
     cpu_vec_isa.valid_vec_isa_list.cache_clear()
     try:
         with sources.quick_compiler():
@@ -46,6 +45,16 @@ def test_programs_and_sources_precompile_the_same_headers_and_torch_its_own_agai
     assert len(lines) > 1
     for line in lines:
         assert (include / line.removeprefix("#include <").removesuffix(">")).is_file()
+
+
+def test_a_source_that_is_loaded_meanwhile_leaves_a_programs_headers_alone():
+    sources.loaded.cache_clear()
+    with sources.quick_compiler():
+        header = CppWrapperCodeCache._get_uncompiled_header("cpu")
+        thread = threading.Thread(target=sources.loaded, args=("products.cpp",))
+        thread.start()
+        thread.join()
+        assert CppWrapperCodeCache._get_uncompiled_header("cpu") == header
 
 
 def test_sources_are_compiled_ahead_in_order_on_a_thread_of_their_own(monkeypatch):
