@@ -39,7 +39,7 @@ def quick_compiler() -> Iterator[None]:
             yield
     finally:
         if own is not None:
-            CppWrapperCodeCache._get_uncompiled_header = own
+            CppWrapperCodeCache._get_uncompiled_header = own  # type: ignore[method-assign]
 
 
 @functools.cache
