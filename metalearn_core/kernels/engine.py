@@ -17,6 +17,7 @@ from metalearn_core.kernels.outer_step import Member, OuterStep, Packed, gradien
 from metalearn_core.kernels.pieces import over_pieces
 from metalearn_core.kernels.programs import CompilationError, Programs
 from metalearn_core.kernels.scores import CompiledScores
+from metalearn_core.kernels.sources import begin
 from metalearn_core.learner import BaseLearner
 from metalearn_core.many_steps.calls import ManySteps
 from metalearn_core.outer_gradient import OuterGradient
@@ -59,6 +60,8 @@ class Engine:
             self.name, self.note, self._why_eager = "eager", f"runs eager: {missing}", missing
         elif processes.count > 1:
             self.note = f"{processes.count} processes share each meta-batch, {self.name}"
+        if self.name == "compiled" and learner.device.type == "cpu":
+            _begin_sources(members[0].rule)
         self._before_compiling = before_compiling
         self._many: ManySteps | None = None
         self._steps: dict[int, OuterStep] = {}
@@ -223,6 +226,14 @@ def _clip(member: Member, settings: Settings) -> None:
         torch.nn.utils.clip_grad_value_(clipped, settings.outer_clip.limit)
     else:
         torch.nn.utils.clip_grad_norm_(clipped, settings.outer_clip.limit)
+
+
+def _begin_sources(rule: UpdateRule) -> None:
+    """Have this library's own C++ compiled on another core while the first program is traced."""
+    kernels, loop = "metalearn_core.kernels", "metalearn_core.many_steps"
+    has_matrix = any(parameter.ndim == 2 for parameter in rule.parameters())  # as a network has
+    networks = [("coordinatewise.cpp", kernels)] * has_matrix
+    begin(("products.cpp", kernels), *networks, ("many_steps.cpp", loop))
 
 
 def _missing_compiler(device: torch.device) -> str | None:

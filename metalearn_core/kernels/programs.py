@@ -23,6 +23,7 @@ from metalearn_core.kernels.by_steps import BySteps, Function, is_recomputed
 from metalearn_core.kernels.coordinatewise import fused_networks
 from metalearn_core.kernels.operators import shims
 from metalearn_core.kernels.products import arrange
+from metalearn_core.kernels.sources import quick_compiler
 from metalearn_core.learner import BaseLearner
 from metalearn_core.many_steps.calls import Entry
 from metalearn_core.many_steps.entries import entry_of
@@ -211,7 +212,7 @@ def compiled(function: Function, arguments: Sequence[Tensor], *, eager_first: bo
                 node.meta.clear()
             # between its kernels a step is C++ too; on a GPU it is one graph, launched at once
             options = {"triton.cudagraphs": True} if arguments[0].is_cuda else on_cpu
-            with torch.no_grad(), _disk_cache():
+            with torch.no_grad(), _disk_cache(), quick_compiler():
                 program: Program = torch._inductor.compile(graph, list(arguments), options=options)
                 program(*arguments)
     except Exception as error:  # tracers and compilers raise what they like

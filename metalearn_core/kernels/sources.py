@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import functools
 import re
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import resources
 from itertools import chain
 from typing import Any
@@ -13,14 +15,79 @@ from typing import Any
 import torch
 from torch import Tensor
 
+HEADERS = ("torch/csrc/inductor/cpp_wrapper/cpu.h", "torch/csrc/inductor/cpp_prefix.h")
+"""What compiled programs include. Left alone, torch precompiles the first and reads the second every time."""
+VECTORS = {"cpp.vec_isa_ok": True}
+"""Has torch ask the processor which vectors it has, without compiling a program that tries them: a compiler
+that reads torch's headers knows them all."""
+
+
+@contextmanager
+def quick_compiler() -> Iterator[None]:
+    """Within it, programs for the CPU become the same machine code as without it, after less waiting.
+
+    All their headers are precompiled, once on each machine; these are those of the sources here, too.
+    """
+    from torch._inductor import config
+    from torch._inductor.codecache import CppWrapperCodeCache  # they take time to load
+
+    own = _torchs_header()
+    if own is not None:  # another torch may do without
+        CppWrapperCodeCache._get_uncompiled_header = classmethod(_header)  # type: ignore[assignment]
+    try:
+        with config.patch(VECTORS):
+            yield
+    finally:
+        if own is not None:
+            CppWrapperCodeCache._get_uncompiled_header = own  # type: ignore[method-assign]
+
+
+@functools.cache
+def _torchs_header() -> Any:
+    """The method by which torch chooses a header to precompile; read once, before it is ever replaced."""
+    from torch._inductor.codecache import CppWrapperCodeCache
+
+    return CppWrapperCodeCache.__dict__.get("_get_uncompiled_header")
+
+
+def _header(_: type, device: str) -> str:
+    """The header to precompile, as torch writes it: into a line `#include <...>`."""
+    return ">\n#include <".join(HEADERS)
+
+
+@functools.cache
+def _code_cache() -> Any:
+    """Where sources are compiled as torch compiles programs, so that both have one precompiled header."""
+    from torch._inductor.codecache import CppCodeCache, CppWrapperCodeCache  # they take time to load
+
+    inherited = {"cache": {}, "cpp_compile_command_flags": CppWrapperCodeCache.cpp_compile_command_flags}
+    return type("Sources", (CppCodeCache,), {**inherited, "_get_uncompiled_header": classmethod(_header)})
+
 
 @functools.cache
 def loaded(name: str, package: str | None = None) -> ctypes.CDLL:
     """The library made of a source, of this folder or of a package. Raises what the compiler raises."""
-    from torch._inductor.codecache import CppCodeCache  # it takes time to load
+    from torch._inductor import config  # it takes time to load
 
-    library: ctypes.CDLL = CppCodeCache.load(_source(name, package or __package__))
+    with config.patch(VECTORS):  # no more: this may run while another thread compiles a program
+        library: ctypes.CDLL = _code_cache().load(_source(name, package or __package__))
     return library
+
+
+@functools.cache
+def begin(*sources: tuple[str, str]) -> None:
+    """Compile sources, each a name and a package, on another core, one after the other; once in a process.
+
+    `loaded` waits for one that has been begun. What goes wrong is raised there, where it can be told.
+    """
+    _code_cache()  # what is imported by two threads at once may be seen half made
+
+    def compile_all() -> None:
+        for name, package in sources:
+            with suppress(Exception):
+                loaded(name, package)
+
+    threading.Thread(target=compile_all, daemon=True).start()
 
 
 def _source(name: str, package: str) -> str:
