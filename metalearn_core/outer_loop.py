@@ -62,7 +62,8 @@ def meta_train(
             uninterrupted run has.
         observers: called with every `Event`, always between two outer steps. One that fails is named
             in a warning and dropped; one that raises KeyboardInterrupt stops the run, whose
-            checkpoint is written first.
+            checkpoint is written first. With an attribute `gradient_norm` that is true, it also gets the
+            norm of each meta-gradient, as it is after clipping, and steps are taken one by one.
         processes: those that train this run together, and all make the same call: each takes its share of
             every meta-batch and every validation. They go on from what process 0 has.
         meta_gradient: what takes the place of `metalearn_core.meta_gradient`, which is backpropagation: a
@@ -286,6 +287,8 @@ class _Training:
         """Steps of Adam on meta-batches that follow one another, `count` or fewer; returns how many."""
         alive = [seed in active for seed in self.seeds]
         size, position = len(task) // count, active[0].trained.position
+        for seed in active:
+            seed.before_step()
         answers = self.engine.steps(task, alive, position, count)
         for self.step, (losses, taken) in enumerate(zip(*answers, strict=True)):
             found = zip(alive, losses, taken, strict=True)
@@ -308,7 +311,7 @@ class _Training:
                 self.notify(seed, "engine", engine=self.engine.name, note=self.engine.note)
             if seed.trained.diverged is None:
                 warn_of_no_gradient(seed.trained)
-                self.notify(seed, "step", loss=loss)
+                self.notify(seed, "step", loss=loss, **seed.gradient_norm())
             else:
                 self.notify(seed, "diverged", message=seed.trained.diverged)
 

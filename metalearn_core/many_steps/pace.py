@@ -36,6 +36,8 @@ class Pace:
         ahead = [seed for seed in seeds if not seed.idle and seed.trained.position > position]
         if ahead or position + 2 * settings.meta_batch > settings.tasks:
             return 1
+        if any(seed.asks_gradient for seed in active):
+            return 1
         interval, size = settings.validation_interval, settings.meta_batch
         due = (position // interval + 1) * interval
         until_due, until_end = -(-(due - position) // size), (settings.tasks - position) // size

@@ -15,7 +15,8 @@ class Event:
         kind: start, engine, compiling, step, evaluating, validation, checkpoint, diverged or end.
             `evaluating` comes before each batch of validation tasks, `compiling` before each program.
         position: the number of tasks that training has used.
-        values: what belongs to the kind, such as the loss of a step.
+        values: what belongs to the kind, such as the `loss` of a step; and its `gradient_norm`, where an
+            observer has an attribute of that name that is true.
 
     Example:
         >>> import torch

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import attrs
 import torch
+from torch import Tensor
 
 from metalearn_core.errors import WriteError
 from metalearn_core.inner_loop import trajectory
@@ -25,12 +26,44 @@ class SeedRun:
         path: where its checkpoint lies, or None.
         observers: called with every event; one that fails is dropped.
         idle: whether it only keeps its place in a program.
+        averages: of the gradients, as Adam has them, before a step whose gradient is asked for.
     """
 
     trained: Trained
     path: Path | None
     observers: list[Observer]
     idle: bool = False
+    averages: list[Tensor] = attrs.field(factory=list)
+
+    @property
+    def asks_gradient(self) -> bool:
+        """Whether an observer asks for the norm of each gradient, by its attribute `gradient_norm`."""
+        return any(getattr(observer, "gradient_norm", False) for observer in self.observers)
+
+    def before_step(self) -> None:
+        """Keep what `gradient_norm` needs, if it is asked for."""
+        self.averages = self._adams_averages() if self.asks_gradient else []
+
+    def gradient_norm(self) -> dict[str, float]:
+        """The norm of the gradient that Adam took in the last step, if it was asked for.
+
+        A step moves Adam's average a tenth of the way to the gradient. So the gradient is read off the
+        average, and no engine has to give it.
+        """
+        if not self.averages:
+            return {}
+        moved = zip(self.averages, self._adams_averages(), strict=True)
+        norms = [torch.linalg.vector_norm(before + 10 * (after - before)) for before, after in moved]
+        return {"gradient_norm": float(torch.stack(norms).norm())}
+
+    @torch.no_grad()
+    def _adams_averages(self) -> list[Tensor]:
+        """A copy of Adam's average of the gradients of each tensor that is learned, 0 before the first."""
+        adam = self.trained.optimizer
+        learned = [x for group in adam.param_groups for x in group["params"] if x.requires_grad]
+        return [
+            adam.state[x]["exp_avg"].clone() if adam.state.get(x) else torch.zeros_like(x) for x in learned
+        ]
 
     def notify(self, kind: str, **values: float | str) -> None:
         """Call every observer with an event of this kind at the present position."""

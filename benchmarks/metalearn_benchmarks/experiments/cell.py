@@ -9,6 +9,7 @@ import attrs
 
 from metalearn_benchmarks.experiments.method import Component, Method, at_least_1
 from metalearn_benchmarks.experiments.toml_tables import CONVERTER
+from metalearn_benchmarks.host.folders import plain_name
 
 
 @attrs.frozen(kw_only=True)
@@ -53,8 +54,13 @@ class Cell:
 
     @property
     def folder(self) -> Path:
-        """Where the record lies, relative to DIR."""
-        return Path(self.experiment, self.setting, self.name, str(self.seed))
+        """Where a new record lies, relative to DIR."""
+        return Path(*map(plain_name, (self.experiment, self.setting, self.name)), str(self.seed))
+
+    def folder_in(self, directory: Path) -> Path:
+        """Return where the record lies in DIR. A row that an earlier version began stays in its folder."""
+        earlier = directory / self.experiment / self.setting / self.name
+        return earlier / str(self.seed) if earlier.is_dir() else directory / self.folder
 
     @property
     def label(self) -> str:

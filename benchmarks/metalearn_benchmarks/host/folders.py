@@ -1,10 +1,20 @@
-"""Walking through folders: links to folders are followed, and each folder is entered once."""
+"""Folders: their names, and walking through them. Links are followed, and each folder is entered once."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+_BRACKETS = str.maketrans("[]", "__")
+
+
+def plain_name(name: str) -> str:
+    """Return the name of a row or a setting as its folder has it: `turtle,hidden=_20,20_`.
+
+    A shell, and `glob`, would read the brackets of `turtle,hidden=[20,20]` as a pattern.
+    """
+    return name.translate(_BRACKETS)
 
 
 def find_files(directory: Path, wanted: Callable[[str], bool]) -> list[Path]:

@@ -20,7 +20,7 @@ from typing import Any
 import attrs
 import numpy as np
 
-from metalearn_benchmarks.host.folders import find_files
+from metalearn_benchmarks.host.folders import find_files, plain_name
 from metalearn_benchmarks.records.cell_file import parse_cell
 from metalearn_benchmarks.records.files import (
     EXPERIMENT,
@@ -77,9 +77,9 @@ class ArchivedRun:
     def record(self) -> Record:
         """Parse the record; raises what `records.record.parse_record` does."""
         record = parse_record(self.folder, self.result, lambda: self.experiment)
-        own = (record.experiment, record.setting, record.method, str(record.seed))
-        if self.relative_folder.parts != own:
-            raise DamagedError(self.folder / EXPERIMENT, f"it is of {'/'.join(own)} and lies elsewhere")
+        own = _relative_folder(record)
+        if PurePosixPath(*map(plain_name, self.relative_folder.parts)) != own:
+            raise DamagedError(self.folder / EXPERIMENT, f"it is of {own} and lies elsewhere")
         return record
 
 
@@ -191,7 +191,7 @@ def write_archive(found: Sequence[Record], path: Path) -> int:
         raise UsageError(f"{path}: the name of an archive ends in {SUFFIX}, by which it is found; add it")
     by_folder: dict[PurePosixPath, Record] = {}
     for record in found:
-        relative_folder = PurePosixPath(record.experiment, record.setting, record.method, str(record.seed))
+        relative_folder = _relative_folder(record)
         if relative_folder in by_folder:
             raise UsageError(
                 f"{by_folder[relative_folder].folder} and {record.folder} are the same run; leave one out"
@@ -206,6 +206,11 @@ def write_archive(found: Sequence[Record], path: Path) -> int:
     data = packed.getvalue()
     write_atomically(path, data)
     return len(data)
+
+
+def _relative_folder(record: Record) -> PurePosixPath:
+    names = (record.experiment, record.setting, record.method)
+    return PurePosixPath(*map(plain_name, names), str(record.seed))
 
 
 def _archive_members(by_folder: dict[PurePosixPath, Record]) -> Iterator[tuple[str, bytes]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from metalearn_benchmarks.host.data_files import MAX_TOML_BYTES
-from metalearn_benchmarks.host.folders import find_files
+from metalearn_benchmarks.host.folders import find_files, plain_name
 from metalearn_benchmarks.records.archive import ArchivedRun
 from metalearn_benchmarks.records.cell_file import require_own_cell
 from metalearn_benchmarks.records.files import (
@@ -41,10 +41,13 @@ def require_same_experiment(
         AnotherExperimentError: A number differs. The message names it.
     """
     damaged: set[Path] = set()
-    for folder in {directory / one["experiment"] / one["setting"]: None for one in wanted}:
-        here = [one for one in wanted if directory / one["experiment"] / one["setting"] == folder]
+    for setting in dict.fromkeys((one["experiment"], one["setting"]) for one in wanted):
+        here = [one for one in wanted if (one["experiment"], one["setting"]) == setting]
+        plain = tuple(map(plain_name, setting))
         agreed: set[bytes] = set()  # the runs of a method differ in their seeds alone: each text is read once
-        for path in find_files(folder, EXPERIMENT.__eq__):
+        # earlier versions named folders as the settings are named
+        folders = [directory.joinpath(*names) for names in {setting, plain}]
+        for path in (path for folder in folders for path in find_files(folder, EXPERIMENT.__eq__)):
             if not any((path.parent / name).exists() for name in (CHECKPOINT, RESULT)):
                 continue  # it failed before there was anything to keep
             try:
@@ -57,7 +60,7 @@ def require_same_experiment(
                 damaged.add(path.parent)
         for run in archived:
             text = b"archived" + _SEEDS.sub(b"", run.experiment)
-            if run.relative_folder.parts[:2] == folder.parts[-2:] and text not in agreed:
+            if tuple(map(plain_name, run.relative_folder.parts[:2])) == plain and text not in agreed:
                 _require_same(directory, run.folder, run.cell(), here)
                 agreed.add(text)
     return damaged

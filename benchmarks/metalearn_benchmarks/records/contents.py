@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metalearn_benchmarks.experiments.axes import require_folder_name
+from metalearn_benchmarks.host.folders import plain_name
 
 Check = Callable[[Any], bool]
 """Whether a value is of its kind."""
@@ -199,7 +200,8 @@ def require_place(folder: PurePath, cell: Mapping[str, Any]) -> None:
         ValueError: It belongs elsewhere.
     """
     own = (cell["name"], str(cell["seed"]))
-    if folder.parts[-2:] != own:
+    # earlier versions named folders as the rows are named
+    if folder.parts[-2:] not in (own, (plain_name(own[0]), own[1])):
         raise ValueError(
             f"it is of {cell['name']}, seed {cell['seed']}, and lies in {'/'.join(folder.parts[-2:])}"
         )

@@ -130,7 +130,7 @@ def run_job(
     """
     reporter = GroupReporter(seed_groups.group_label(job.cells), tell, stop)
     trace, user_error, text = "", False, None
-    folders = [directory / cell.folder for cell in job]
+    folders = [cell.folder_in(directory) for cell in job]
     try:
         with _alone_in(folders, lambda: reporter(Event("waiting", 0))):
             # another command may have started or finished some of them while this one waited
@@ -156,7 +156,7 @@ def run_job(
 
 def _run_missing(job: Job, directory: Path, reporter: GroupReporter, processes: Processes | None) -> bool:
     """Run the cells without a result; return False, to run again, if a bad checkpoint was moved aside."""
-    missing = [cell for cell in job if not record.is_finished(directory / cell.folder)]
+    missing = [cell for cell in job if not record.is_finished(cell.folder_in(directory))]
     try:
         for group in seed_groups.form_groups(missing, directory, {job.cells[0].row: job.seeds}):
             observers = [GroupReporter(reporter.label, reporter.tell, reporter.stop)]
@@ -179,7 +179,7 @@ def outcome_of_cell(
         trace: The traceback.
         user_error: Whether the user can correct the error.
     """
-    folder = directory / cell.folder
+    folder = cell.folder_in(directory)
     if record.is_finished(folder):
         try:
             return CellOutcome(cell.label, record.read_record(folder).result)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from metalearn_benchmarks.experiments.catalogue import Cell
+from metalearn_benchmarks.host.folders import plain_name
 from metalearn_benchmarks.records import record
 from metalearn_benchmarks.records.archive import ArchivedRun, find_archives, read_archived_runs
 from metalearn_benchmarks.records.compatibility import require_same_experiment
@@ -78,12 +79,12 @@ def run_experiment(
     """
     _require_writable(directory)
     archived_runs = [run for path in find_archives(directory) for run in read_archived_runs(path)]
-    archived = {Path(run.relative_folder) for run in archived_runs}
+    archived = {Path(*map(plain_name, run.relative_folder.parts)) for run in archived_runs}
     plans, damaged, absent = _plan_rows(cells, directory, workers, seeds_per_program, cluster, archived_runs)
     missing, outcome = list[Cell](), ExperimentOutcome()
     _skip_unprepared(cells, absent, display, outcome)
     for cell in [cell for cell in cells if cell.row not in absent]:
-        folder = directory / cell.folder
+        folder = cell.folder_in(directory)
         if cell.folder in archived or (folder not in damaged and _is_done(folder)):
             display.skipped(cell.label)
         else:

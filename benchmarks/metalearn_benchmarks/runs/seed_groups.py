@@ -115,7 +115,7 @@ def form_groups(
     groups: dict[tuple[tuple[str, str], tuple[int, ...] | int], list[Cell]] = {}
     new: dict[tuple[str, str], int] = {}
     for cell in cells:
-        seeds, size = _checkpointed_seeds(directory / cell.folder), sizes[cell.row]
+        seeds, size = _checkpointed_seeds(cell.folder_in(directory)), sizes[cell.row]
         if seeds is None and isinstance(size, int):
             count = new.get(cell.row, 0)
             groups.setdefault((cell.row, count // size), []).append(cell)

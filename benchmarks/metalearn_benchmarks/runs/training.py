@@ -123,7 +123,7 @@ class CellRun:
         observers: Sequence[Observer], notify_installed: bool,
     ) -> CellRun:  # fmt: skip
         """Write the cell's `experiment.toml` and open its log; `components` may be of another seed."""
-        folder = directory / cell.folder
+        folder = cell.folder_in(directory)
         plain = {**resolve_cell(cell), "seeds_together": seeds_together}
         write_cell(folder, plain)
         names: dict[str, str | int] = {

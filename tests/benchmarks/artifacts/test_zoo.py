@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
@@ -52,6 +53,7 @@ def test_each_is_of_the_papers_scale_and_says_what_it_scored(name):
     card = load_rule(name).card
     assert card["training"]["settings"]["tasks"] == 70_000
     assert card["finished"]
+    assert re.fullmatch("[0-9a-f]{40}", card["commit"]), "a commit that nobody changed"
     assert (card["run"]["experiment"], card["scores"]["test"]["tasks"]) == ("sine", 2000)
     assert 0 < card["scores"]["test"]["mean"] < 0.6
     assert name in (SHIPPED / "README.md").read_text(encoding="utf-8")

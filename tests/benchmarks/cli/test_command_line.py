@@ -191,7 +191,7 @@ def test_overrides_make_a_row_of_their_own_named_after_them(metalearn, tmp_path)
     assert code == 0, err
     rows = {path.name for path in (tmp_path / "sine/sine-5-shot").iterdir()}
     changed = "steps=2,order=first"
-    assert rows == {f"maml,{changed}", f"feed-forward,hidden=[3],{changed}", f"lstm,{changed}"}
+    assert rows == {f"maml,{changed}", f"feed-forward,hidden=_3_,{changed}", f"lstm,{changed}"}
     from metalearn_benchmarks.records.reading import read_records
 
     for record in read_records(tmp_path):

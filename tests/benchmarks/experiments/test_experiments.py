@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import re
+import shutil
+import tarfile
 import tomllib
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 from metalearn_benchmarks.experiments.axes import MAX_NAME_LENGTH, folder_name, require_folder_name
 from metalearn_benchmarks.experiments.catalogue import SCALES, Overrides, cells, experiments, find_experiment
 from metalearn_benchmarks.experiments.inheritance import merge_tables
+from metalearn_benchmarks.records.reading import read_records
 from metalearn_core import UsageError
 
 FORMAT = (Path(__file__).parents[3] / "docs/experiments.md").read_text(encoding="utf-8")
@@ -553,7 +557,7 @@ def test_a_folder_of_another_grid_is_noticed_by_key_with_both_values(metalearn, 
     assert metalearn(*run)[0] == 0
     held = {path: path.read_bytes() for path in Path("o").rglob("*.json")}
     for old, new, told in (
-        ("tasks = 4, v", "tasks = 6, v", "settings.tasks is 4 in mine/sine-1-shot/turtle,hidden=[4,4]/0"),
+        ("tasks = 4, v", "tasks = 6, v", "settings.tasks is 4 in mine/sine-1-shot/turtle,hidden=_4,4_/0"),
         ("[axes.turtle]", "[settings]\nouter_lr = 0.1\n[axes.turtle]", "outer_lr is 0.001 in mine/sine-1"),
         ("shots = [1, 5]", "shots = [5]\n[family]\noptions.query = 9", "family.options.query is 50 in mine"),
     ):  # fmt: skip
@@ -566,6 +570,43 @@ def test_a_folder_of_another_grid_is_noticed_by_key_with_both_values(metalearn, 
     code, out, _ = metalearn(*run)
     assert (code, out.count("already done")) == (0, 4)
     assert held.items() < {path: path.read_bytes() for path in Path("o").rglob("*.json")}.items()
+
+
+WIDE = QUICK.replace("shots = [1, 5]", "learner.hidden = [[4], [5]]").replace("[[4], [4, 4]]", "[[4, 4]]")
+
+
+def test_no_folder_is_a_pattern_and_those_of_earlier_versions_are_kept(metalearn, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = ("run", "mine.toml", "--scale", "smoke", "--workers", 1)
+    Path("mine.toml").write_text(WIDE)
+    assert metalearn(*run, "--out", "o")[0] == 0
+    results = sorted(Path("o").rglob("result.json"))
+    assert len(results) == 2
+    assert [Path(found) for path in results for found in glob.glob(str(path))] == results
+    rows = {(record.setting, record.method) for record in read_records(Path("o"))}
+    assert {(cell.setting, cell.name) for cell in runs(find_experiment("mine.toml"))} == rows
+    assert ("sine-5-shot,hidden=[5]", "turtle,hidden=[4,4]") in rows
+
+    before = Path("before")
+    for path in results:  # as earlier versions named them
+        *_, setting, method, seed, _ = path.parts
+        names = (re.sub("_([0-9,]+)_", r"[\1]", name) for name in (setting, method))
+        shutil.copytree(path.parent, before.joinpath("mine", *names, seed))
+    assert sum("[" in path.name for path in before.rglob("*")) == 4
+    assert {(record.setting, record.method) for record in read_records(before)} == rows
+    code, out, _ = metalearn(*run, "--out", before)
+    assert (code, out.count("already done")) == (0, 2)
+    assert metalearn(*run, "--out", before, "--seeds", 2)[0] == 0
+    assert len([*before.rglob("result.json")]) == 4
+    assert not [path for path in before.rglob("*") if path.is_dir() and "_" in path.name]
+
+    assert metalearn("archive", before, "--out", "a/mine.records.tar.xz")[0] == 0
+    with tarfile.open("a/mine.records.tar.xz") as packed:
+        assert not [name for name in packed.getnames() if "[" in name]
+    code, out, _ = metalearn(*run, "--out", "a")
+    assert (code, out.count("already done")) == (0, 2)
+    code, _, err = metalearn(*run, "--out", before, "--tasks", 6)
+    assert (code, "settings.tasks is 4 in mine/" in err) == (2, True)
 
 
 def test_the_same_row_of_two_settings_is_two_jobs(metalearn, tmp_path, monkeypatch):

@@ -6,7 +6,8 @@ of the run's `experiment.toml`; `folder`, the folder of its record; and what `de
 `Event` of the run: those of `metalearn_core.Event`, of which `start` has `resumed` (1 or 0) and `step` has
 `outer_lr` as well; then `testing`, and last one of `result` (with `mean`, `median`, `ci95_low`, `ci95_high`,
 `tasks`, `seconds`, and `score_after_0` ... `score_after_T`), `failed` (with `message`) and `stopped`. If it
-has a method `close`, that is called after the last event.
+has a method `close`, that is called after the last event. If it has an attribute `gradient_norm` that is
+true, `step` has the norm of the meta-gradient as well, and outer steps are taken one by one.
 
 Every installed observer receives every run: who installs a tracker wants it to track. A factory may have
 
@@ -85,6 +86,11 @@ class ObserverGroup:
     position: int = 0
     ended: bool = False
     members: list[tuple[Registered, Any]] = attrs.field(factory=list)
+
+    @property
+    def gradient_norm(self) -> bool:
+        """Whether an observer asks for the norm of each meta-gradient."""
+        return any(getattr(observer, "gradient_norm", False) for _, observer in self.members)
 
     def __enter__(self) -> Self:
         for entry in selected_observers(self.names):

@@ -567,6 +567,27 @@ def test_a_step_tells_the_rate_that_it_was_taken_with(tmp_path, install):
     assert rates == pytest.approx([0.1] * 3 + [0.01] * 3)
 
 
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_step_tells_the_norm_of_its_gradient_where_an_observer_asks(tmp_path, install, asks):
+    events = []
+
+    class Watch:
+        gradient_norm = asks
+
+        def __init__(self, run):
+            pass
+
+        def __call__(self, event):
+            events.append(event)
+
+    install(watching=Watch)
+    (cell,) = smoke("maml")
+    cells_module.run_cells([cell], tmp_path, [])
+    norms = [event.values.get("gradient_norm") for event in events if event.kind == "step"]
+    assert len(norms) == 6
+    assert all(norm > 0 for norm in norms) if asks else norms == [None] * 6
+
+
 def test_nobody_asks_for_the_commit_where_nobody_is_told(tmp_path, monkeypatch):
     from metalearn_benchmarks.runs.observers import description
 
