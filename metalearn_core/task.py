@@ -47,10 +47,8 @@ class Batch:
 
     def __attrs_post_init__(self) -> None:
         require_kinds("Batch", stacked=(self.stacked, bool), mask=(self.mask, (Tensor, NoneType)))
-        if self._is_plain:
-            parts = self.tensors
-        else:
-            parts = pytree.tree_leaves((self.inputs, () if self.targets is None else self.targets))
+        whole = (self.inputs, () if self.targets is None else self.targets)
+        parts = list(whole) if self._is_plain else pytree.tree_leaves(whole)
         leads = {tuple(x.shape[: 1 + self.stacked]) if isinstance(x, Tensor) else () for x in parts}
         empty = len(leads) != 1 or not (self._is_plain or pytree.tree_leaves(self.inputs))
         if empty or 0 in (lead := leads.pop()) or len(lead) <= self.stacked:
