@@ -18,7 +18,7 @@ from metalearn_benchmarks.experiments.axes import MAX_NAME_LENGTH, folder_name, 
 from metalearn_benchmarks.experiments.catalogue import SCALES, Overrides, cells, experiments, find_experiment
 from metalearn_benchmarks.experiments.inheritance import merge_tables
 from metalearn_benchmarks.records.reading import read_records
-from metalearn_core import UsageError
+from metalearn_core import Settings, UsageError
 
 FORMAT = (Path(__file__).parents[3] / "docs/experiments.md").read_text(encoding="utf-8")
 PAPER_SINE = [
@@ -652,6 +652,16 @@ def test_shipped_experiments_run_at_smoke_scale(metalearn, tmp_path, name, prepa
 
 def methods_of(found, scale="small", **overrides):
     return {cell.row: cell.method for cell in runs(found, scale, **overrides)}
+
+
+def test_the_documented_outer_rate_rises_and_falls(written):
+    (text,) = re.findall(r"## An outer learning rate that changes.*?```toml\n(.*?)```", FORMAT, re.DOTALL)
+    found = methods_of(written(text))
+    given = found["sine-5-shot", "maml-cosine"].settings
+    settings = Settings(outer_lr=given["outer_lr"], tasks=1000, meta_batch=1)
+    rates = [settings.outer_lr_at(position) for position in (0, 24, 50, 999)]
+    assert rates == pytest.approx([0.00002, 0.0005, 0.001, 0.00001], rel=1e-3)
+    assert "outer_lr" not in found["sine-5-shot", "maml"].settings
 
 
 def test_the_documented_condition_holds_where_it_says(written):
