@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from types import NoneType
 from typing import Any
 
@@ -212,7 +212,8 @@ def compiled(function: Function, arguments: Sequence[Tensor], *, eager_first: bo
                 node.meta.clear()
             # between its kernels a step is C++ too; on a GPU it is one graph, launched at once
             options = {"triton.cudagraphs": True} if arguments[0].is_cuda else on_cpu
-            with torch.no_grad(), _disk_cache(), quick_compiler():
+            quickly = nullcontext() if arguments[0].is_cuda else quick_compiler()
+            with torch.no_grad(), _disk_cache(), quickly:
                 program: Program = torch._inductor.compile(graph, list(arguments), options=options)
                 program(*arguments)
     except Exception as error:  # tracers and compilers raise what they like

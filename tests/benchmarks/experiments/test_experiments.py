@@ -488,7 +488,7 @@ def test_the_documented_example_runs(metalearn, tmp_path, monkeypatch):
     }
     small = [
         f"turtle-small,hidden={hidden}{order}"
-        for hidden in ("[20]", "[20,20]") for order in ("", ",order=first")
+        for hidden in ("_20_", "_20,20_") for order in ("", ",order=first")
     ]  # fmt: skip
     names = ["maml", "maml,order=first", "train-from-scratch", *small]
     assert rows == {f"order-matters/sine-{k}-shot/{name}" for k in (1, 5) for name in names}
