@@ -17,7 +17,7 @@ from metalearn_benchmarks.statistics.estimate import Array
 from metalearn_benchmarks.statistics.headline import never_learned
 from metalearn_benchmarks.statistics.streams import StreamContrast, typical_log_ratio_over_streams
 
-GRIDS = Path(__file__).parents[1] / "benchmarks" / "results" / "plan"
+RECORDS = Path(__file__).parents[1] / "benchmarks" / "plan-records"
 Row: TypeAlias = tuple[str, str, int, str]
 """A grid, a method, T, and the order of the gradient."""
 Rows: TypeAlias = Mapping[Row, Mapping[int, Sequence[Record]]]
@@ -67,8 +67,7 @@ STREAMS, SEEDS = (0, 1, 2), 10
 
 def plan_results() -> str:
     """What the committed records of the plan's grids say."""
-    archived = any(GRIDS.glob("*.records.tar.xz"))
-    return questions_text(rows_of(read_records(GRIDS) if archived else []))
+    return questions_text(rows_of(read_records(RECORDS)))
 
 
 def questions_text(rows: Rows) -> str:

@@ -6,6 +6,7 @@ import itertools
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import synthetic_records as synthetic
 
@@ -18,7 +19,7 @@ GRIDS = ROOT / "benchmarks/results/plan"
 sys.path.insert(0, str(ROOT / "docs"))
 try:
     from from_the_plan import plan_text, read_plan
-    from plan_results import questions_text, rows_of
+    from plan_results import RECORDS, questions_text, rows_of
 finally:
     sys.path.pop(0)
 
@@ -113,3 +114,39 @@ def test_a_row_that_lacks_a_seed_is_not_compared(tmp_path):
     records = runs_of(tmp_path, {"maml": lambda _: 1.0, "turtle": lambda _: 0.5})
     assert len(rows_of(records)) == 2
     assert len(rows_of(records[:-1])) == 1
+
+
+def test_the_committed_runs_are_those_of_the_grid_from_one_commit():
+    """Each has a clean commit, and is a run that its grid asks for."""
+    records = read_records(RECORDS)
+    asked = {(cell.setting, cell.name, cell.seed) for cell in grid("clipping")}
+    assert {record.experiment for record in records} == {"clipping"}
+    assert {(record.setting, record.method, record.seed) for record in records} <= asked
+    (commit,) = {record.result["commit"] for record in records}
+    assert len(commit) == 40
+    for record in records:
+        assert record.result["diverged"] is None
+        assert record.result["protocol"] == "paper"
+
+
+def test_what_the_page_says_of_the_clamp_is_what_a_plain_count_says():
+    """By another way: on each stream, the middle half of the runs' medians without the clamp and with it."""
+    records = read_records(RECORDS)
+
+    def typical(method, stream):
+        medians = sorted(
+            float(np.median(record.final))
+            for record in records
+            if record.method == method and record.cell["method"]["settings"]["task_seed"] == stream
+        )
+        assert len(medians) == 10
+        return sum(medians[2:8]) / 6
+
+    ratios = [typical("maml-inner-free", stream) / typical("maml", stream) for stream in (0, 1, 2)]
+    line = next(
+        line
+        for line in questions_text(rows_of(records)).splitlines()
+        if "MAML over clamped MAML, support gradients free, T = 5" in line
+    )
+    assert " | " + ", ".join(f"{ratio:.2f}" for ratio in ratios) + " | " in line
+    assert line.endswith("| the first is ahead |")
