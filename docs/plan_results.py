@@ -12,15 +12,15 @@ import numpy as np
 
 from metalearn_benchmarks.records.reading import read_records
 from metalearn_benchmarks.records.record import Record
+from metalearn_benchmarks.report.tables.over_streams import Runs, compare
 from metalearn_benchmarks.statistics.comparisons import holm
-from metalearn_benchmarks.statistics.estimate import Array
 from metalearn_benchmarks.statistics.headline import never_learned
-from metalearn_benchmarks.statistics.streams import StreamContrast, typical_log_ratio_over_streams
+from metalearn_benchmarks.statistics.streams import StreamContrast
 
 RECORDS = Path(__file__).parents[1] / "benchmarks" / "plan-records"
 Row: TypeAlias = tuple[str, str, int, str]
 """A grid, a method, T, and the order of the gradient."""
-Rows: TypeAlias = Mapping[Row, Mapping[int, Sequence[Record]]]
+Rows: TypeAlias = Mapping[Row, Runs]
 """The runs of each row, by stream."""
 
 
@@ -90,15 +90,6 @@ def rows_of(records: Sequence[Record]) -> Rows:
     }
 
 
-def compare(one: Mapping[int, Sequence[Record]], other: Mapping[int, Sequence[Record]]) -> StreamContrast:
-    """The plan's comparison of two rows."""
-    sides: list[dict[int, Array]] = [
-        {stream: np.array([run.final for run in runs], dtype=float) for stream, runs in row.items()}
-        for row in (one, other)
-    ]
-    return typical_log_ratio_over_streams(*sides)
-
-
 def _question(name: str, comparisons: Sequence[Comparison], rows: Rows) -> str:
     whole = [c for c in comparisons if c.one in rows and c.other in rows]
     if not whole:
@@ -125,7 +116,7 @@ def _by_stream(contrast: StreamContrast) -> str:
     return ", ".join(f"{np.exp(value):.2f}" for value in contrast.by_stream.values())
 
 
-def _stuck(streams: Mapping[int, Sequence[Record]]) -> int:
+def _stuck(streams: Runs) -> int:
     return sum(bool(never_learned(run)) for runs in streams.values() for run in runs)
 
 

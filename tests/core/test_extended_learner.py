@@ -9,6 +9,7 @@ from typing import ClassVar
 import pytest
 import torch
 from plain_loop import networks
+from seeds_alone import check_seeds_together_are_each_alone
 from torch import nn
 
 from metalearn_core import (
@@ -21,7 +22,6 @@ from metalearn_core import (
     make_rule,
     meta_gradient,
     meta_train,
-    meta_train_seeds,
 )
 from metalearn_core.errors import TrainingWarning
 from metalearn_core.kernels.by_steps import BySteps
@@ -200,17 +200,4 @@ def test_it_is_what_trains():
 def test_seeds_together_are_each_alone():
     """With a support loss and a context of its own, which each seed's tasks bring."""
     learner = Annealed(tiny_learner().module.double(), nn.functional.mse_loss)
-    settings = Settings(
-        tasks=8, meta_batch=2, steps=2, validation_interval=4, validation_tasks=2, engine="eager"
-    )
-    rules = [make_rule("gradient-descent", learner.layout, learn_lr="scalar").double() for _ in range(4)]
-    together = meta_train_seeds(
-        rules[:2], learner, TinySines(), settings,
-        generators=[torch.Generator().manual_seed(seed) for seed in range(2)],
-    )  # fmt: skip
-    for seed, one in enumerate(together):
-        own = torch.Generator().manual_seed(seed)
-        alone = meta_train(rules[2 + seed], learner, TinySines(), settings, generator=own)
-        close(one.theta, alone.theta)
-        close(one.rule.inner_lr, alone.rule.inner_lr)
-        assert not torch.equal(one.theta, learner.initial(torch.Generator().manual_seed(seed)))
+    check_seeds_together_are_each_alone(learner, TinySines())

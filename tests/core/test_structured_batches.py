@@ -7,6 +7,7 @@ import functools
 import pytest
 import torch
 from plain_loop import seeded
+from seeds_alone import check_seeds_together_are_each_alone
 from torch import nn
 from torch.func import functional_call
 
@@ -21,7 +22,6 @@ from metalearn_core import (
     make_rule,
     meta_gradient,
     meta_train,
-    meta_train_seeds,
 )
 from metalearn_core.evaluation import scores
 from metalearn_core.kernels.by_steps import BySteps
@@ -214,17 +214,4 @@ class Drawn:
 
 
 def test_seeds_together_are_each_alone():
-    settings = Settings(
-        tasks=8, meta_batch=2, steps=2, validation_interval=4, validation_tasks=2, engine="eager"
-    )
-    rules = [make_rule("gradient-descent", LEARNER.layout, learn_lr="scalar").double() for _ in range(4)]
-    together = meta_train_seeds(
-        rules[:2], LEARNER, Drawn(), settings,
-        generators=[torch.Generator().manual_seed(seed) for seed in range(2)],
-    )  # fmt: skip
-    for seed, one in enumerate(together):
-        own = torch.Generator().manual_seed(seed)
-        alone = meta_train(rules[2 + seed], LEARNER, Drawn(), settings, generator=own)
-        close(one.theta, alone.theta)
-        close(one.rule.inner_lr, alone.rule.inner_lr)
-        assert not torch.equal(one.theta, LEARNER.initial(torch.Generator().manual_seed(seed)))
+    check_seeds_together_are_each_alone(LEARNER, Drawn())

@@ -56,7 +56,8 @@ DEVIATIONS_MARKDOWN = """\
 
 def write_report(
     records: Sequence[Record], target: Path, unfinished: int = 0, skipped: Sequence[str] = (),
-    interval_method: str = "t", results: Sequence[ResultTable] | None = None, against: str | None = None,
+    interval_method: str = "t", results: Sequence[ResultTable] | None = None,
+    over_streams: Sequence[StreamTable] | None = None,
 ) -> Path:  # fmt: skip
     """Write `report.html`, and beside it every table (Markdown, LaTeX) and every figure (PNG, PDF).
 
@@ -67,7 +68,7 @@ def write_report(
         skipped: a line for each thing in the folder that the report leaves out, with the reason.
         interval_method: how intervals are made, see `summarise_method`.
         results: the tables, where they were made before with the same `interval_method`.
-        against: the method that ratios over streams are taken to, where it is there.
+        over_streams: the tables over streams, where they were made before.
 
     Returns:
         The path of `report.html`.
@@ -75,6 +76,7 @@ def write_report(
     shown = [*records, *cross_family_records(records)]
     styles = styles_by_method(shown)
     tables = result_tables(shown, interval_method) if results is None else results
+    streams = stream_tables(records) if over_streams is None else over_streams
     # all files are written together at the end: Ctrl-C before that leaves an older report as it was
     files: Files = {}
     sections = [report_section(table, shown, styles, files) for table in tables]
@@ -89,7 +91,7 @@ def write_report(
         conditions=conditions(records),
         small=_size_notes(records),
         experiments=_experiments(sections),
-        streams=_over_streams(records, against),
+        streams=[(table, [row_cells(row) for row in table.rows]) for table in streams],
         unfinished=unfinished,
         skipped=skipped,
         runs=len(records),
@@ -124,13 +126,6 @@ def _experiments(sections: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         for name, group in groupby(sections, lambda section: section["table"].experiment)
         for of in (list(group),)
     ]
-
-
-def _over_streams(
-    records: Sequence[Record], against: str | None
-) -> list[tuple[StreamTable, list[list[str]]]]:
-    """A table for each setting of several streams, and the cells of its rows."""
-    return [(table, [row_cells(row) for row in table.rows]) for table in stream_tables(records, against)]
 
 
 def _concerning(known: Sequence[Any], records: Sequence[Record]) -> list[Any]:

@@ -72,9 +72,10 @@ def _write_report(directory: Path, statistics: str, out: Path | None, against: s
     unfinished = require_records(records, directory)
     results = building.result_tables([*records, *cross_family_records(records)], statistics, against)
     yield from results
-    yield from stream_tables(records, against)
+    streams = stream_tables(records, against)
+    yield from streams
     folder = directory if directory.is_dir() else directory.parent
-    yield write_report(records, out or folder / "report", unfinished, left_out, statistics, results, against)
+    yield write_report(records, out or folder / "report", unfinished, left_out, statistics, results, streams)
 
 
 def require_records(records: list[Any], directory: Path) -> int:

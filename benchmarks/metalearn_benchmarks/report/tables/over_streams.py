@@ -136,8 +136,7 @@ def _compared(rows: list[StreamRow], runs: Mapping[str, Runs], against: str | No
     wanted = None if against is None else without_steps(against)
     first = next((row for row in rows if without_steps(row.method) == wanted), rows[0])
     others = [row for row in rows if row is not first]
-    base = _scores(runs[first.method])
-    contrasts = [typical_log_ratio_over_streams(_scores(runs[row.method]), base) for row in others]
+    contrasts = [compare(runs[row.method], runs[first.method]) for row in others]
     adjusted = holm([contrast.p_value for contrast in contrasts])
     told = [
         attrs.evolve(row, contrast=contrast, apart=contrast.which_is_ahead(p) is not None)
@@ -146,8 +145,17 @@ def _compared(rows: list[StreamRow], runs: Mapping[str, Runs], against: str | No
     return [first, *told]
 
 
-def _scores(runs: Runs) -> dict[int, np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
-    return {stream: MethodScores.from_runs(of).values for stream, of in runs.items()}
+def compare(one: Runs, other: Runs) -> StreamContrast:
+    """Return one method over another, on the same streams.
+
+    Raises:
+        UsageError: the streams differ, or runs of a stream were tested on different tasks.
+    """
+    sides = [
+        {stream: MethodScores.from_runs(runs).values for stream, runs in method.items()}
+        for method in (one, other)
+    ]
+    return typical_log_ratio_over_streams(*sides)
 
 
 def format_ratio(contrast: StreamContrast | None) -> str:
