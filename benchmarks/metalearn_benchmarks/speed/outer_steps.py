@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from itertools import count, pairwise
+from itertools import accumulate, count, pairwise
 
 import attrs
 import torch
@@ -28,29 +28,33 @@ class Enough(KeyboardInterrupt):
 
 @attrs.define
 class Clock:
-    """A clock that receives the loss after every outer step.
+    """A clock that receives the losses of outer steps as they end.
 
     Args:
-        seconds: How long steps are timed, at least 3 of them; then the clock raises `Enough`.
+        seconds: How long steps are timed, at least 3 calls of it; then the clock raises `Enough`.
         started: When the clock was made.
-        ends: When each step ended.
+        ends: When the losses of each call of the clock came.
         losses: The loss of each step.
+        sizes: Number of losses in each call of the clock.
     """
 
     seconds: float
     started: float = attrs.field(factory=time.perf_counter)
     ends: list[float] = attrs.field(factory=list)
     losses: list[float] = attrs.field(factory=list)
+    sizes: list[int] = attrs.field(factory=list)
 
-    def __call__(self, loss: float) -> None:
-        """Record one more step.
+    def __call__(self, *losses: float) -> None:
+        """Record one more step, or all steps of a program that takes many at once.
 
         Raises:
             Enough: Enough steps are timed.
         """
         self.ends.append(time.perf_counter())
-        self.losses.append(loss)
-        if len(self.ends) >= LEFT_OUT + 3 and self.ends[-1] - self.ends[LEFT_OUT - 1] >= self.seconds:
+        self.losses.extend(losses)
+        self.sizes.append(len(losses))
+        kept = self._kept()
+        if len(kept) > 3 and self.ends[-1] - self.ends[kept[0]] >= self.seconds:
             raise Enough
 
     @property
@@ -62,20 +66,30 @@ class Clock:
     def times(self) -> list[float]:
         """Seconds of a step, in each call that counts.
 
-        Steps that one call takes end together, for the clock: so time is taken from the first of a call to
-        the first of the next one. A call begins where more than half of the mean time has passed.
+        Steps of our own engine that one call takes end together, for the clock: so time is taken from the
+        first of a call to the first of the next one. A call begins where more than half of the mean time
+        has passed.
         """
-        kept = self.ends[LEFT_OUT - 1 :]
-        gaps = [after - before for before, after in pairwise(kept)]
-        begun = [0, *(i for i, gap in enumerate(gaps, 1) if gap > (kept[-1] - kept[0]) / len(gaps) / 2)]
+        kept = self._kept()
+        ends = [self.ends[i] for i in kept]
+        gaps = [after - before for before, after in pairwise(ends)]
+        begun = [0, *(i for i, gap in enumerate(gaps, 1) if gap > (ends[-1] - ends[0]) / len(gaps) / 2)]
         if len(gaps) <= 3 or len(begun) <= 3:
-            return gaps
-        return [(kept[after] - kept[before]) / (after - before) for before, after in pairwise(begun)]
+            begun = list(range(len(ends)))
+        steps = [0, *accumulate(self.sizes[i] for i in kept[1:])]
+        return [
+            (ends[after] - ends[before]) / (steps[after] - steps[before]) for before, after in pairwise(begun)
+        ]
+
+    def _kept(self) -> range:
+        """The calls of the clock from the last that is left out."""
+        left_out = next((i for i, done in enumerate(accumulate(self.sizes)) if done >= LEFT_OUT), 0)
+        return range(left_out, len(self.ends))
 
 
-OnLoss = Callable[[float], None]
+OnLoss = Callable[..., None]
 Run = Callable[[Work, OnLoss], None]
-"""A function that takes outer steps for ever, and hands on the loss after each."""
+"""A function that takes outer steps for ever, and hands on the losses of each call."""
 
 
 def _meta_train(engine: str) -> Run:
@@ -134,8 +148,7 @@ def _jax_scan(work: Work, on_loss: OnLoss) -> None:
     steps = max(1, min(SCANNED, MOST_SCANNED // size))
     scan, tasks = jax_scanned_steps(work, steps), stream(work.family, work.learner)
     for position in count(0, size * steps):
-        for loss in scan(tasks.take(position, size * steps)):
-            on_loss(loss)
+        on_loss(*scan(tasks.take(position, size * steps)))
 
 
 RUNS: dict[str, Run] = {
@@ -169,4 +182,4 @@ def clocked(name: str, work: Work, seconds: float) -> Clock:
         raise RuntimeError(str(refusal)) from None
     except Enough:
         return clock
-    raise RuntimeError(f"it stopped after {len(clock.ends)} outer steps")
+    raise RuntimeError(f"it stopped after {len(clock.losses)} outer steps")
