@@ -161,6 +161,10 @@ RUNS: dict[str, Run] = {
 """The outer steps of each peer, by its name."""
 
 
+SEEDS_TOGETHER = ("eager", "compiled", "jax scan")
+"""Those that train several seeds at once."""
+
+
 def clocked(name: str, work: Work, seconds: float) -> Clock:
     """Time outer steps of a peer.
 
@@ -174,7 +178,7 @@ def clocked(name: str, work: Work, seconds: float) -> Clock:
         RuntimeError: The peer stopped early, or another engine ran than the one asked for.
     """
     clock = Clock(seconds)
-    if work.setting.seeds > 1 and name not in ("eager", "compiled"):
+    if work.setting.seeds > 1 and name not in SEEDS_TOGETHER:
         raise ValueError("one seed at a time")
     try:
         RUNS[name](work, clock)

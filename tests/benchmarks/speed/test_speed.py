@@ -110,10 +110,12 @@ def test_the_base_learner_has_the_width_asked_for(width):
     assert measure._distance(theirs, ours) < 1e-4
 
 
-@pytest.mark.parametrize("peer", [*FOREIGN, "jax scan"])
-def test_peers_take_the_same_outer_steps(peer):
+@pytest.mark.parametrize(
+    ("peer", "seeds"), [*((peer, 1) for peer in FOREIGN), ("jax scan", 1), ("jax scan", 2)]
+)
+def test_peers_take_the_same_outer_steps(peer, seeds):
     require(peer)
-    work = Work.of(attrs.evolve(SMALL, rule="turtle"))
+    work = Work.of(attrs.evolve(SMALL, rule="turtle", seeds=seeds))
     ours, theirs = (outer_steps.clocked(name, work, 0.0).losses for name in ("eager", peer))
     assert len(set(ours)) == len(ours) == outer_steps.LEFT_OUT + 3
     assert theirs[: len(ours)] == pytest.approx(ours, rel=1e-4)

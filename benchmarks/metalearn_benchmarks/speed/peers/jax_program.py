@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from metalearn_benchmarks.speed.peers.base import Peer
-from metalearn_benchmarks.speed.work import OUTER_LR, Gradients, Work, task_loss
+from metalearn_benchmarks.speed.work import OUTER_LR, Gradients, Work, task_loss, weights
 from metalearn_core import Task
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
@@ -56,21 +56,23 @@ def jax_scanned_steps(work: Work, count: int) -> Callable[[Task], list[float]]:
     """Return a function that takes `count` outer steps in one call and returns their losses.
 
     The steps are one `lax.scan`, without a way back to Python between them. The function's argument holds
-    their meta-batches, one after the other.
+    their meta-batches, one after the other. Seeds are trained together, by one `vmap` of the step; the losses
+    are the first one's.
 
     Raises:
         ImportError: JAX is not installed.
     """
     import jax
 
-    step, state = _step(work), _state(work)
+    alone = work.setting.seeds == 1  # one seed is spared an axis that XLA would have to see through
+    step, state = (_step(work), _state(work)) if alone else (_step_of_all(work), _states(work))
     program = jax.jit(lambda state, tensors: jax.lax.scan(_swapped(step), state, tensors), donate_argnums=0)
 
     def steps(task: Task) -> list[float]:
         nonlocal state
         tensors = [x.reshape(count, -1, *x.shape[1:]) for x in _arrays(task)]
         state, losses = program(state, tensors)
-        return [float(loss) for loss in np.asarray(losses)]
+        return [float(loss) for loss in np.asarray(losses).reshape(count, -1)[:, 0]]
 
     return steps
 
@@ -104,11 +106,28 @@ def _step(work: Work) -> Callable[[Any, Any], tuple[Any, Any]]:
     return step
 
 
-def _state(work: Work) -> Any:
+def _step_of_all(work: Work) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """An outer step of every seed on the same meta-batch."""
+    import jax
+
+    step: Callable[[Any, Any], tuple[Any, Any]] = jax.vmap(_step(work), in_axes=(0, None))
+    return step
+
+
+def _states(work: Work) -> Any:
+    """The state of every seed, in arrays with an axis of seeds in front."""
+    import jax
+    import jax.numpy as jnp
+
+    states = [_state(work, seed) for seed in range(work.setting.seeds)]
+    return jax.tree.map(lambda *parts: jnp.stack(parts), *states)
+
+
+def _state(work: Work, seed: int = 0) -> Any:
     """Adam's steps so far, the parameters, and Adam's two averages."""
     import jax.numpy as jnp
 
-    parameters = _parameters(work)
+    parameters = [_array(x) for x in (work.learner.initial(weights(seed)), *work.phi)]
     return jnp.zeros(()), parameters, *([0 * p for p in parameters] for _ in range(2))
 
 
