@@ -105,7 +105,7 @@ def _shared(cell: dict[str, Any]) -> dict[str, Any]:
 
 def _flatten(value: Any, path: str = "") -> dict[str, Any]:
     if not isinstance(value, dict) or not value:
-        return {path: value}
+        return {path: list(value) if isinstance(value, tuple) else value}  # a record has lists alone
     flat: dict[str, Any] = {}
     for key, inner in value.items():
         flat.update(_flatten(inner, f"{path}.{key}".lstrip(".")))

@@ -242,6 +242,27 @@ def test_a_folder_that_holds_another_experiment_is_refused(metalearn, tmp_path, 
     assert held == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize(
+    "rate",
+    [
+        '{ start = 0.01, schedule = "cosine" }',
+        '{ start = 0.01, schedule = "steps", at = [0.25, 0.5], factor = 0.1 }',
+    ],
+)
+def test_an_experiment_whose_rate_changes_takes_more_seeds_and_is_done_when_run_again(
+    metalearn, tmp_path, rate
+):
+    """Its record has lists where its settings have tuples: that is no other experiment."""
+    file = tmp_path / "falling.toml"
+    file.write_text(
+        f'extends = "sine"\nmethods = ["maml"]\n[scale.smoke]\nsettings = {{ outer_lr = {rate} }}\n'
+    )
+    quick = ["run", file, "--tasks", "8", "--engine", "eager", "--scale", "smoke", "--out", tmp_path / "out"]
+    for seeds, done in ((1, 0), (2, 1), (2, 2)):
+        code, out, err = metalearn(*quick, "--seeds", seeds)
+        assert (code, err, out.count("already done")) == (0, "", done)
+
+
 def test_a_folder_that_cannot_be_written_is_refused(metalearn, tmp_path):
     (tmp_path / "file").write_text("in the way")
     for place in (tmp_path / "file", tmp_path / "file" / "below", "/proc/nowhere"):
