@@ -28,7 +28,7 @@ struct Kernel {
   static constexpr int VECTORS = Vectors;
   static constexpr int BLOCK = VECTORS * WIDTH;          // coordinates
   static constexpr int LANES = sizeof(Vec) >= 64 ? 4 : 2;  // vectors of a register tile
-  static constexpr int OUTS = 5, INS = 4;
+  static constexpr int OUTS = 5, INS = sizeof(Vec) >= 64 ? 4 : 2;  // of a tile, whose sums fit the registers
   static constexpr float SATURATED = 8.32f;  // where 1 is as near to tanh as what the rational function ends with
 
   static Vec load(const Real* p) { return Vec::loadu(p); }
