@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import os
 import tomllib
 from pathlib import Path
@@ -59,3 +60,20 @@ def unshrunk():
     hypothesis.settings.load_profile("unshrunk")
     yield
     hypothesis.settings.load_profile(profile)
+
+
+@pytest.fixture
+def quick_figures(monkeypatch):
+    """Every figure of a report is one empty picture: to draw them takes longer than most tests."""
+    from metalearn_benchmarks.report import sections  # tests of the core alone do without it
+
+    monkeypatch.setattr(sections, "render", lambda figure, ending, salt: _empty(ending))
+
+
+@functools.cache
+def _empty(ending: str) -> bytes:
+    from matplotlib.figure import Figure
+
+    from metalearn_benchmarks.plotting.rendering import render
+
+    return render(Figure(), ending, "empty")

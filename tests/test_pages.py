@@ -135,7 +135,7 @@ PAGES = sorted(DOCS.glob("*.md"))
 
 
 @pytest.mark.parametrize("path", [p for p in PAGES if p.name not in ELSEWHERE], ids=lambda path: path.stem)
-def test_its_code_runs(path, tmp_path, monkeypatch):
+def test_its_code_runs(path, tmp_path, monkeypatch, quick_figures):
     text = path.read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     Path("benchmarks").symlink_to(ROOT / "benchmarks")

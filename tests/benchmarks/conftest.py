@@ -72,3 +72,14 @@ def finished(tmp_path_factory):
         if (cell.name, cell.seed) != ("train-from-scratch", 1):
             run_cells([cell], directory, [])
     return directory
+
+
+@pytest.fixture(autouse=True)
+def _quick_where_no_picture_is_tested(request):
+    if "report" not in request.path.parts and "drawn_figures" not in request.fixturenames:
+        request.getfixturevalue("quick_figures")
+
+
+@pytest.fixture
+def drawn_figures():
+    """Figures of reports are drawn, as users have them."""

@@ -625,7 +625,7 @@ class TestThirdParties:
         assert {"placement polyak"} == {row["brings"] for row in rows if row["plugin"] == "mine"}
 
 
-def test_the_report_draws_the_shipped_map(finished, tmp_path):
+def test_the_report_draws_the_shipped_map(finished, tmp_path, drawn_figures):
     from metalearn_benchmarks.report.page import write_report
 
     page = write_report(read_records(finished), tmp_path).read_text()

@@ -71,7 +71,7 @@ def test_one_stream_and_a_method_that_lacks_one_are_left_out(records):
     assert "lstm" not in {row.method for row in table.rows}
 
 
-def test_it_is_printed_and_on_the_page_and_in_json(folder, records, metalearn, tmp_path):
+def test_it_is_printed_and_on_the_page_and_in_json(folder, records, metalearn, tmp_path, quick_figures):
     page = write_report(records, tmp_path / "report").read_text()
     assert "sine: sine-5-shot, over 3 streams" in page
     code, out, err = metalearn("report", folder, "--against", "maml", "--out", tmp_path / "again")
