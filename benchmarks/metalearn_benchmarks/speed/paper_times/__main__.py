@@ -53,9 +53,7 @@ def main(path: str) -> None:
     """Warm up, time all methods on one thread, and write the file."""
     torch.set_num_threads(THREADS)
     methods = [TimedMethod.of(cell) for cell in timed_cells()]
-    for one in methods[
-        :: len(methods) // 2
-    ]:  # of each number of shots: the first call finds memory and kernels
+    for one in methods[:: len(methods) // 2]:  # one of each number of shots
         one.training_seconds()
         one.test_seconds()
     timed_turns(methods, Path(path), facts())

@@ -25,7 +25,7 @@ Now = Callable[[], float]
 
 
 def timed_cells() -> list[Cell]:
-    """Return the cells of Figure 3.4 that are timed: each meta-learner with 1 and with 5 shots, of one seed."""
+    """Return the cells of Figure 3.4 that are timed: each meta-learner with 1 and 5 shots, of one seed."""
     name, experiment = find_experiment(EXPERIMENT)
     found = cells(name, experiment, "paper", Overrides(seeds=1, engine=ENGINE))
     return [cell for cell in found if cell.name in METHODS]
