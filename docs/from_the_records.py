@@ -15,6 +15,7 @@ import numpy as np
 from claims_at_a_glance import claims_at_a_glance
 from numpy.typing import NDArray
 from paired_ratios import paired_ratios
+from paper_times import times
 
 from metalearn_benchmarks.claims import text as claims_text
 from metalearn_benchmarks.claims.published import trained_as_published
@@ -398,6 +399,7 @@ def pieces(folder: Path) -> dict[str, str]:
         "validation-errors": validation_errors(records),
         "costs": costs(records),
         "higher-loop": higher_loop(),
+        "times": times(),
     }
 
 

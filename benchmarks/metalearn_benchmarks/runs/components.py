@@ -71,15 +71,19 @@ class Components:
     meta_gradient: Callable[..., Any]
 
     @classmethod
-    def build(cls, cell: Cell) -> Components:
+    def build(cls, cell: Cell, family: TaskFamily | None = None) -> Components:
         """Make the components of a cell.
 
         The seed decides θ⁰, which is the same for every method, and φ.
 
+        Args:
+            cell: The cell.
+            family: Tasks to take in the place of the cell's own; None makes the cell's own.
+
         Raises:
             UsageError: Something is not installed, or an option is invalid.
         """
-        family = make_family(cell.family)
+        family = family or make_family(cell.family)
         test_learner = learner = _make_learner(cell, family)
         classes = getattr(family, "training_classes", None)
         if cell.method.start == "pretrained" and classes is not None:
