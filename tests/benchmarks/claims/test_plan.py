@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -124,9 +125,15 @@ def test_the_committed_runs_are_those_of_the_grid_from_one_commit():
     assert {(record.setting, record.method, record.seed) for record in records} <= asked
     (commit,) = {record.result["commit"] for record in records}
     assert len(commit) == 40
-    for record in records:
-        assert record.result["diverged"] is None
-        assert record.result["protocol"] == "paper"
+    assert {record.result["protocol"] for record in records} == {"paper"}
+    stopped = Counter(record.method for record in records if record.result["diverged"])
+    assert stopped == {"turtle-free": 7}
+    assert "seven of its thirty runs were stopped" in (ROOT / "docs/plan.md").read_text("utf-8")
+    without, clamped = (
+        [np.median(r.final) for r in records if r.method == method and not r.result["diverged"]]
+        for method in ("turtle-free", "turtle")
+    )
+    assert np.median(without) > np.median(clamped)
 
 
 def test_what_the_page_says_of_the_clamp_is_what_a_plain_count_says():
@@ -142,11 +149,15 @@ def test_what_the_page_says_of_the_clamp_is_what_a_plain_count_says():
         assert len(medians) == 10
         return sum(medians[2:8]) / 6
 
-    ratios = [typical("maml-inner-free", stream) / typical("maml", stream) for stream in (0, 1, 2)]
-    line = next(
-        line
-        for line in questions_text(rows_of(records)).splitlines()
-        if "MAML over clamped MAML, support gradients free, T = 5" in line
-    )
-    assert " | " + ", ".join(f"{ratio:.2f}" for ratio in ratios) + " | " in line
-    assert line.endswith("| the first is ahead |")
+    lines = questions_text(rows_of(records)).splitlines()
+    for what, one, other, said in (
+        ("MAML over clamped MAML, support gradients free", "maml-inner-free", "maml", "the first is ahead"),
+        ("TURTLE over MAML, both clamped", "turtle", "maml", "the first is ahead"),
+        ("TURTLE over MAML, both free", "turtle-free", "maml-free", "the second is ahead"),
+        ("TURTLE over MAML, MAML alone free", "turtle", "maml-free", "the first is ahead"),
+        ("TURTLE over clamped TURTLE, both free", "turtle-free", "turtle", "the second is ahead"),
+    ):
+        ratios = [typical(one, stream) / typical(other, stream) for stream in (0, 1, 2)]
+        (line,) = (line for line in lines if f"{what}, T = 5" in line)
+        assert " | " + ", ".join(f"{ratio:.2f}" for ratio in ratios) + " | " in line
+        assert line.endswith(f"| {said} |")
