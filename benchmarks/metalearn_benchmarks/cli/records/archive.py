@@ -45,4 +45,4 @@ def archive(directories: tuple[Path, ...], out: Path, as_json: bool) -> None:
     if as_json:
         print_json({"archive": str(out), "records": len(found), "bytes": size})
     else:
-        echo(f"{out}: {len(found)} records, {size / 1024:.0f} KiB")
+        echo(f"{out}: {len(found)} record{'s' if len(found) != 1 else ''}, {size / 1024:.0f} KiB")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import torch
 
 from metalearn_benchmarks.host.machine import processor
@@ -40,9 +41,11 @@ def timed_turns(methods: Sequence[TimedMethod], path: Path, about: dict[str, Any
     timings: list[dict[str, Any]] = []
     for turn in range(TURNS):
         for one in methods:
+            shots = one.cell.family.options["shots"]
+            click.echo(f"turn {turn + 1} of {TURNS}: {one.cell.name}, {shots}-shot", err=True)
             timings.append(
                 {
-                    "method": one.cell.name, "shots": one.cell.family.options["shots"], "turn": turn,
+                    "method": one.cell.name, "shots": shots, "turn": turn,
                     "training": one.training_seconds(), "test": one.test_seconds(),
                 }
             )  # fmt: skip
@@ -60,4 +63,6 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser("python -m metalearn_benchmarks.speed.paper_times", description=__doc__)
+    parser.add_argument("file", help="the JSON file to write, anew after each turn")
+    main(parser.parse_args().file)
