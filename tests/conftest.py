@@ -65,9 +65,18 @@ def unshrunk():
 @pytest.fixture
 def quick_figures(monkeypatch):
     """Every figure of a report is one empty picture: to draw them takes longer than most tests."""
-    from metalearn_benchmarks.report import sections  # tests of the core alone do without it
+    from metalearn_benchmarks.report import page, sections  # tests of the core alone do without them
 
     monkeypatch.setattr(sections, "render", lambda figure, ending, salt: _empty(ending))
+    monkeypatch.setattr(page, "_rule_map", _empty_rule_map())
+
+
+@functools.cache
+def _empty_rule_map():
+    """A memory of its own: pictures that are kept are not to meet the empty ones in another test."""
+    from metalearn_benchmarks.report import page
+
+    return functools.cache(page._rule_map.__wrapped__)
 
 
 @functools.cache
