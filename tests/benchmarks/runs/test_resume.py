@@ -52,7 +52,7 @@ def kill_until_done(directory, workers, kills, generator):
     subprocess.run(command, check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.nightly), 2])
 def test_killed_at_random_the_same_command_ends_in_the_same_bits(tmp_path, uninterrupted, workers):
     kill_until_done(tmp_path, workers, 3, random.Random(workers))
     assert scores(tmp_path) == uninterrupted
@@ -149,7 +149,7 @@ def holds(pid, path):
     return False
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.nightly), 2])
 def test_interrupted_it_saves_says_so_and_goes_on(tmp_path, uninterrupted, workers):
     command = [*COMMAND, "--workers", str(workers), "--out", tmp_path]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
