@@ -209,7 +209,7 @@ def test_linked_folders_are_read_alike_by_all_commands_and_circles_end(metalearn
     assert (code, out.count("already done"), err) == (0, 1, "")
     assert len(read_records(tmp_path / "o")) == 1
     code, out, _ = metalearn("archive", tmp_path / "o", "--out", tmp_path / f"x{SUFFIX}")
-    assert (code, ": 1 records" in out) == (0, True)
+    assert (code, ": 1 record, " in out) == (0, True)
     code, _, err = metalearn(*quick, "--steps", 2, "--out", tmp_path / "o")
     assert (code, err) == (0, "")  # a row of its own
     code, _, err = metalearn(*quick[:-6], "--tasks", 5, "-m", "maml", "--out", tmp_path / "o")
