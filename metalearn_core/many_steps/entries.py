@@ -38,6 +38,8 @@ def _found(program: Any, arguments: Sequence[Tensor]) -> Entry | None:
             found.append(_entry(path, len(handles)))
 
     before = sys.getprofile()
+    if before is not None and not callable(before):
+        return None  # a profiler in C, such as cProfile: Python cannot put it back
     sys.setprofile(watch)
     try:
         answers = program(*arguments)

@@ -1,5 +1,7 @@
 """Many outer steps in one call: the same bits as one by one, whatever ends a call."""
 
+import cProfile
+
 import attrs
 import pytest
 import torch
@@ -73,6 +75,12 @@ def test_they_have_the_bits_of_steps_one_by_one(at_once):
     require_same_bits(ours, theirs)
     assert told == alone
     assert [position for position, _ in ours[0].validations] == [0, 30, 60, 90, 101]
+
+
+def test_a_training_can_be_profiled():
+    with cProfile.Profile():
+        ours = trained(seeds=1)
+    require_same_bits(ours, trained(seeds=1))
 
 
 @pytest.mark.parametrize("position", [24, 30, 46])
