@@ -1,6 +1,9 @@
 """Many outer steps in one call: the same bits as one by one, whatever ends a call."""
 
 import cProfile
+import os
+import signal
+import threading
 
 import attrs
 import pytest
@@ -126,6 +129,36 @@ def test_a_warm_up_ends_a_call(at_once):
     settings = attrs.evolve(SETTINGS, steps=2, warm_up=0.5)
     require_same_bits(trained(settings=settings), one_by_one(settings=settings))
     assert max(at_once) > 4
+
+
+def killed_in_a_call(settings, paths):
+    """Train, and die in the middle of a long call: another thread kills the process while C++ takes steps."""
+    take = calls.take_steps
+
+    def deadly(entry, count, *rest):
+        if count > 100 and all(path.exists() for path in paths):
+            threading.Timer(0.002, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        return take(entry, count, *rest)
+
+    calls.take_steps = deadly
+    trained(settings=settings, checkpoints=paths)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of processes with threads; they are idle
+def test_a_run_killed_in_the_middle_of_a_call_goes_on_to_the_same_bits(at_once, tmp_path):
+    settings = attrs.evolve(SETTINGS, tasks=60_001, validation_interval=10_000, checkpoint_seconds=0.2)
+    whole = trained(settings=settings)
+    assert max(at_once) > 100
+    paths = [tmp_path / "0.pt", tmp_path / "1.pt"]
+    if not (child := os.fork()):
+        try:
+            killed_in_a_call(settings, paths)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert 0 < torch.load(paths[0])["now"]["position"] < settings.tasks
+    require_same_bits(trained(settings=settings, checkpoints=paths), whole)
 
 
 def test_a_checkpoint_that_is_due_at_every_step_is_written_at_every_step(tmp_path):
