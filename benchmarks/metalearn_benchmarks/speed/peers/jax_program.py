@@ -127,12 +127,13 @@ def _state(work: Work, seed: int = 0) -> Any:
     """Adam's steps so far, the parameters, and Adam's two averages."""
     import jax.numpy as jnp
 
-    parameters = [_array(x) for x in (work.learner.initial(weights(seed)), *work.phi)]
+    parameters = _parameters(work, seed)
     return jnp.zeros(()), parameters, *([0 * p for p in parameters] for _ in range(2))
 
 
-def _parameters(work: Work) -> list[Any]:
-    return [_array(x) for x in (work.theta, *work.phi)]
+def _parameters(work: Work, seed: int = 0) -> list[Any]:
+    theta = work.learner.initial(weights(seed)) if seed else work.theta
+    return [_array(x) for x in (theta, *work.phi)]
 
 
 def _arrays(task: Task) -> list[Any]:
