@@ -29,8 +29,8 @@ FIRST_WRITTEN_OTHERWISE = {
     **dict.fromkeys(TIME_CLAIMS, "the same rule"),
 }
 RESTS_ON = {
-    "sine-ranking": "the clamp of MAML's support gradients",
-    "sine-premise": "the same clamp",
+    "sine-ranking": "[clamps](plan.md), TURTLE's own above all",
+    "sine-premise": "the clamp of MAML's support gradients",
     "sine-stability": "runs that never learned",
     "sine-depth": "the clip of the outer gradient",
     **dict.fromkeys(TIME_CLAIMS, "[noise on one CPU core](#times-on-noise)"),
